@@ -1,6 +1,8 @@
-//! ℓ0-constrained block coordinate descent: exact steps on the columns of Z from AᵀY and YᵀY, then
-//! one pass over A with a HALS sweep of Y a panel. Without a penalty no step raises the error; with
-//! one, none raises ½‖A − YZᵀ‖² + λΣY over unit columns.
+//! The solver `bcd`: ℓ0-constrained block coordinate descent.
+//!
+//! A sweep takes exact steps on the columns of Z from AᵀY and YᵀY, then one pass over A with HALS
+//! sweeps of Y on each panel. Invariant: without a penalty no step raises ‖A − YZᵀ‖²; with one, none
+//! raises ½‖A − YZᵀ‖² + λΣY over unit columns of Z. Knows nothing of stop rules.
 
 use super::SparseColumns;
 use super::coefficient_step;
@@ -16,22 +18,28 @@ use crate::matrix::residual::GramRows;
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
-/// Sweeps on fixed supports between two that choose them anew: those need only the non-zeros'
-/// entries of AᵀY, at about half the time, and supports settle early.
+/// Sweeps on fixed supports between two that choose the supports again. They need AᵀY only at the
+/// non-zeros of Z and take about half the time, and supports settle early.
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
-/// How far the joint refit goes towards its optimum, as a multiple: it may go beyond, as
-/// [`coefficient_step::RELAXATION`] says of Y.
+/// The relaxation ω of the joint refit: the values move ω times the way to their optimum
+/// (over-relaxation, as [`coefficient_step::RELAXATION`] for Y).
 const REFIT_RELAXATION: f32 = 1.5;
-/// Badly explained rows looked at for each feature that is revived.
+/// Badly explained rows that are considered for each feature that is revived.
 const CANDIDATES_PER_REVIVAL: usize = 20;
-/// Revived features whose directions are nearer than this cosine count as one.
+/// The largest cosine between two features that are revived together: many of the worst rows are
+/// alike, since one token occurs many times.
 const MAX_COSINE: f32 = 0.5;
-/// Sweeps over the columns of Z for each time that all of AᵀY is known.
+/// Sweeps over the columns of Z each time that all of AᵀY has been computed.
 const COLUMN_SWEEPS: usize = 2;
-/// Sweeps of Y in a pass that gathers all of AᵀY, which dominates it, and in one on fixed supports.
+/// HALS sweeps of Y in a pass that sums all of AᵀY, which dominates its time, and in a pass on fixed
+/// supports.
 const HALS_SWEEPS: [usize; 2] = [1, 2];
 
-/// One sweep: `next` from `state`. `next_held` says which sums the sweep after this one wants.
+/// One sweep: computes `next` from `state`, which stays as it is. `next_held` is the part of AᵀY that
+/// the following sweep needs.
+///
+/// # Errors
+/// [`crate::Error::Cancelled`], and errors of the source or of a device.
 pub(crate) fn sweep(
     problem: &Problem<'_, '_>,
     state: &State,
@@ -79,7 +87,11 @@ pub(crate) fn sweep(
     Ok(())
 }
 
-/// The step on Z: new features of unit norm and the factors that keep YZᵀ the same.
+/// The step on Z: new features of unit norm, and for each the factor by which its coefficients have to
+/// be multiplied so that YZᵀ stays the same.
+///
+/// # Errors
+/// [`crate::Error::Cancelled`], and errors of the source.
 pub(crate) fn step_features(
     problem: &Problem<'_, '_>,
     state: &State,
@@ -90,6 +102,7 @@ pub(crate) fn step_features(
     let penalised = problem.penalty > 0.0;
     let first = state.features.columns() == 0;
     let mut features = if first {
+        // A ridge relative to the mean diagonal of YᵀY: the first Y may have equal or empty columns.
         let trace: f64 = (0..k).map(|j| sums.gram[j * k + j]).sum();
         columns::first_support(sums, k, d, problem.support_size, 1e-6 * trace / k as f64)
     } else {
@@ -152,7 +165,8 @@ pub(crate) fn step_features(
             None
         };
         if let Some(neurons) = swapped {
-            // What a swap gains is what an exact refit makes of it.
+            // The gain of a swap is computed for an exact refit of the neurons that it touches, so that
+            // these are refitted without relaxation.
             let (products, rows) = (
                 columns::at_entries(&features, &sums.products),
                 EntriesByNeuron::new(&features),
@@ -176,8 +190,8 @@ pub(crate) fn step_features(
         let scales = columns::normalise(&mut features);
         return Ok((features, scales));
     }
-    // The refit moves the norms too, and with them the penalty: it is taken only where the whole
-    // falls.
+    // The refit changes the norms of the columns, and scaling them back changes ΣY: the refit is taken
+    // only if the penalised objective falls.
     let mut proposed = SparseColumns {
         values,
         ..features.clone()
@@ -194,8 +208,9 @@ pub(crate) fn step_features(
     Ok((features, vec![1.0; k]))
 }
 
-/// Gives every feature that no row uses the direction of a worst explained row's residual. Its
-/// coefficients stay zero until the HALS sweep finds a use for it, so nothing rises.
+/// Replaces every feature that no row uses by the direction of the residual of one of the worst
+/// explained rows. Its coefficients stay zero until the HALS sweep uses it, so that the objective does
+/// not rise. A feature with Y = 0 would otherwise never change: the column steps skip it, since (YᵀY)_jj = 0.
 fn revive_unused(
     problem: &Problem<'_, '_>,
     state: &State,
@@ -216,7 +231,7 @@ fn revive_unused(
     );
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
-    // EntriesByNeuron much alike (one token many times over) would give one feature many times over.
+    // Alike rows (one token many times over) would give the same feature many times.
     let mut taken: Vec<Vec<f32>> = Vec::new();
     let mut scratch = Vec::new();
     let mut rows = order.iter().take(CANDIDATES_PER_REVIVAL * unused.len());
@@ -256,8 +271,8 @@ fn revive_unused(
     Ok(())
 }
 
-/// The largest entries of a row's residual as a dense unit vector; `None` where there is next to no
-/// residual.
+/// The s largest entries of a row's residual as a dense unit vector of length d; `None` if the
+/// residual is negligible.
 fn residual_direction(
     problem: &Problem<'_, '_>,
     state: &State,
@@ -278,8 +293,8 @@ fn residual_direction(
     Ok(Some(out))
 }
 
-/// Completes a column of which `count` entries are set: the rest are other neurons with no weight,
-/// all in order.
+/// Completes a column of which the first `count` entries are set: fills it up with other neurons of
+/// weight 0, since every column has s entries, and sorts it by neuron.
 fn pad_support(indices: &mut [u32], values: &mut [f32], count: usize) {
     let mut entries: Vec<(u32, f32)> = indices[..count]
         .iter()
@@ -299,6 +314,7 @@ fn pad_support(indices: &mut [u32], values: &mut [f32], count: usize) {
     }
 }
 
+/// a − Zy for row `row`, d values.
 fn row_residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {
     let mut a = problem.stream.row(row)?;
     for j in 0..state.y.k {
@@ -313,7 +329,8 @@ fn row_residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<
     Ok(a)
 }
 
-/// The sums of one-hot coefficients, from the counts and sums of clusters.
+/// The sums of one-hot coefficients: AᵀY holds the sums of the clusters' rows (`products`, `[k][d]`),
+/// and YᵀY is diagonal with the clusters' `counts`, so that no pass over A is needed.
 pub(crate) fn one_hot_sums(products: Vec<f32>, counts: &[f64], padded_rows: usize) -> PassSums {
     let k = counts.len();
     let mut gram = vec![0.0; k * k];

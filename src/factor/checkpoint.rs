@@ -1,5 +1,6 @@
-//! A fit on disk, bound to its source and its configuration: a header, and the arrays in the order
-//! of the lengths in it, in the frame of [`super::checksummed`]. Knows nothing of how a fit goes on.
+//! A fit on disk, bound to its source and its configuration: a header, then the arrays in the order
+//! of their lengths in the header, in the file format of [`super::checksummed`]. Knows nothing of how
+//! a fit goes on.
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ const KIND: FileKind = FileKind {
     name: "checkpoint of a fit",
 };
 
-/// Everything small.
+/// The JSON header: configuration, source, counters, and the lengths of the arrays that follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) config: FitConfig,
@@ -32,14 +33,15 @@ pub(crate) struct Header {
     best: Option<StateHeader>,
 }
 
-/// The activations that a checkpoint is of.
+/// The identity of the activations that a checkpoint belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SourceIdentity {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// The hash of every activation.
+    /// The hash of every activation ([`super::data_stats::DataStats::fingerprint`]).
     pub(crate) fingerprint: u64,
-    /// The power of two that they were multiplied by; earlier versions took them as they are.
+    /// The power of two by which they were multiplied; absent in checkpoints of earlier versions, which
+    /// did not scale them.
     #[serde(default = "unit_scale")]
     pub(crate) scale: f32,
 }
@@ -48,16 +50,16 @@ fn unit_scale() -> f32 {
     1.0
 }
 
-/// Counters of a fit; floats travel as bits, so that nothing is rounded.
+/// The counters of a fit. Floats are stored as bits, because decimal JSON numbers could round them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FitProgress {
     pub(crate) sweep: usize,
     pub(crate) best_sweep: usize,
     pub(crate) since_best: usize,
     pub(crate) stopped: Option<Stop>,
-    /// Bits of the seconds of sweeping, of the start, and at the best sweep.
+    /// Bits of the seconds of sweeping, of the initialisation, and of sweeping until the best sweep.
     pub(crate) seconds: [u64; 3],
-    /// Features that stay as they are.
+    /// Whether each feature is locked.
     #[serde(default)]
     pub(crate) locked: Vec<bool>,
     /// Bits of the objective after each sweep.
@@ -70,7 +72,7 @@ struct StateHeader {
     error: u64,
     objective: u64,
     fit: u64,
-    /// Entries a column; 0 before the first sweep.
+    /// s, the entries of a column; 0 before the first sweep.
     keep: usize,
     /// Lengths of indices, values, y, products, gram, totals, row_fit.
     lengths: [usize; 7],
@@ -102,7 +104,7 @@ impl StateHeader {
         }
     }
 
-    /// Bytes of its arrays, or `None` when they overflow.
+    /// The bytes of its arrays; `None` if a damaged header makes them overflow.
     fn bytes(&self) -> Option<u64> {
         let sizes = [4u64, 4, 4, 4, 8, 8, 4];
         self.lengths
@@ -113,7 +115,7 @@ impl StateHeader {
             })
     }
 
-    /// Whether the lengths are those of k features on n × d.
+    /// Whether the lengths are those of k features on n × d activations.
     fn has_shape(&self, k: usize, n: usize, d: usize) -> bool {
         let padded = n.div_ceil(PANEL).checked_mul(PANEL);
         let entries = k.checked_mul(self.keep);
@@ -135,14 +137,17 @@ impl StateHeader {
     }
 }
 
-/// What a checkpoint holds.
+/// The content of a checkpoint.
 pub(crate) struct Checkpoint {
     pub(crate) header: Header,
     pub(crate) state: State,
     pub(crate) best: Option<State>,
 }
 
-/// Writes a checkpoint in place of `path`.
+/// Writes a checkpoint that atomically replaces `path`.
+///
+/// # Errors
+/// [`crate::Error::Io`] if it cannot be written.
 pub(crate) fn write(
     path: &Path,
     config: &FitConfig,
@@ -172,6 +177,9 @@ pub(crate) fn write(
 }
 
 /// Reads a checkpoint of a fit of `config` to the activations of `source_identity`.
+///
+/// # Errors
+/// [`crate::Error::File`] if the file is damaged, or if it belongs to other activations or settings.
 pub(crate) fn read(
     path: &Path,
     config: &FitConfig,

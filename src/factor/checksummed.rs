@@ -1,6 +1,6 @@
-//! The frame of a fit's files: magic, format version, length of a JSON header, the header, arrays
-//! of numbers, xxh3 of all before it; little-endian, written whole or not at all ([`NewFile`]).
-//! Knows nothing of what the arrays mean.
+//! The file format of a fit's checkpoints: magic, format version, length of a JSON header, the header,
+//! arrays of numbers, and the xxh3 hash of all bytes before it; little-endian, written completely or
+//! not at all ([`NewFile`]). Knows nothing of what the arrays mean.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -13,25 +13,25 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
 
-/// No header is longer: a foreign file's number is not believed.
+/// The longest header that is read: the length in a damaged file could be any number.
 const HEADER_BYTES: u64 = 64 << 20;
-/// Bytes that pass through the hash at once: what is larger than memory goes through it once.
+/// Bytes that are hashed and written at once, while they are in a cache.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Bytes of magic, version and the header's length.
+/// Bytes of the magic, the version and the length of the header.
 const PREAMBLE_BYTES: usize = 20;
 /// Bytes of the hash.
 const DIGEST_BYTES: u64 = 8;
 
-/// A kind of file.
+/// A kind of file in this format.
 pub(super) struct FileKind {
     pub(super) magic: [u8; 8],
     pub(super) version: u32,
-    /// As errors call it.
+    /// Its name in error messages.
     pub(super) name: &'static str,
 }
 
 impl FileKind {
-    /// Whether the file at `path` begins as one of this kind.
+    /// Whether the file at `path` begins with this kind's magic.
     pub(super) fn matches(&self, path: &Path) -> bool {
         let mut start = [0; 8];
         File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
@@ -39,13 +39,17 @@ impl FileKind {
     }
 }
 
-/// A file on its way to `path`, in place of what is there.
+/// Writes a file that replaces the one at its path when it is committed.
 pub(super) struct Writer {
     out: NewFile,
     hash: Xxh3,
 }
 
 impl Writer {
+    /// Starts a file of `kind` with its preamble and header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be created or written.
     pub(super) fn create(path: &Path, kind: &FileKind, header: &impl Serialize) -> Result<Self> {
         let json = serde_json::to_vec(header)
             .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
@@ -60,6 +64,10 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Appends the values of one array.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they cannot be written.
     pub(super) fn write_array<V: bytemuck::NoUninit>(&mut self, values: &[V]) -> Result<()> {
         bytemuck::cast_slice(values)
             .chunks(CHUNK_BYTES)
@@ -69,6 +77,10 @@ impl Writer {
             })
     }
 
+    /// Appends the hash and makes the file safe under its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written or renamed.
     pub(super) fn commit(mut self) -> Result<()> {
         let digest = self.hash.digest();
         self.write_array(&digest.to_le_bytes())?;
@@ -76,18 +88,21 @@ impl Writer {
     }
 }
 
-/// A file whose header was read.
+/// Reads a file after its header.
 pub(super) struct Reader {
     path: PathBuf,
     input: BufReader<File>,
     hash: Xxh3,
-    /// Bytes of arrays that are left.
+    /// Bytes of arrays between the header and the hash.
     body: u64,
 }
 
 impl Reader {
+    /// Opens a file of `kind` and reads its header.
+    ///
     /// # Errors
-    /// A file of another kind or version, one that is cut short, a header that is not `H`.
+    /// [`Error::File`] for a file of another kind or version, for one that is truncated, and for a header
+    /// that is not an `H`; [`Error::Io`].
     pub(super) fn open<H: DeserializeOwned>(path: &Path, kind: &FileKind) -> Result<(Self, H)> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let size = file.metadata().map_err(Error::io("read", path))?.len();
@@ -127,7 +142,7 @@ impl Reader {
         Ok((reader, header))
     }
 
-    /// An error of this file, with its remedy.
+    /// An error about this file that ends with the remedy.
     pub(super) fn error(&self, problem: &str) -> Error {
         Error::file(
             &self.path,
@@ -135,8 +150,11 @@ impl Reader {
         )
     }
 
-    /// The arrays that a header announces must be exactly what the file holds, before memory is
-    /// taken for them.
+    /// Checks that the arrays which the header announces are exactly as long as the file's body, before
+    /// memory is allocated for them.
+    ///
+    /// # Errors
+    /// [`Error::File`] if they are not.
     pub(super) fn expect_bytes(&self, bytes: Option<u64>) -> Result<()> {
         if bytes == Some(self.body) {
             Ok(())
@@ -145,6 +163,10 @@ impl Reader {
         }
     }
 
+    /// Reads the next bytes into `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file ends before.
     pub(super) fn read_into(&mut self, bytes: &mut [u8]) -> Result<()> {
         for bytes in bytes.chunks_mut(CHUNK_BYTES) {
             self.input
@@ -155,13 +177,21 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads the next `length` values.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file ends before.
     pub(super) fn read_array<V: bytemuck::Pod>(&mut self, length: usize) -> Result<Vec<V>> {
         let mut out = vec![V::zeroed(); length];
         self.read_into(bytemuck::cast_slice_mut(&mut out))?;
         Ok(out)
     }
 
-    /// After the last array: whether what was read is `sound` and was all that was written.
+    /// Checks the hash after the last array. `sound` is the caller's verdict on the values: if false,
+    /// they are refused as damaged too.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the hash does not match or the values are not sound.
     pub(super) fn finish(mut self, sound: bool) -> Result<()> {
         let digest = self.hash.digest();
         let mut sum = [0u8; DIGEST_BYTES as usize];

@@ -1,22 +1,23 @@
 //! The step on the coefficients of one panel, with or without a cap on the features of a row.
 //!
-//! Under a cap two candidates are made for each row: its present features with their values
-//! refined, and a choice anew by greedy pursuit from zero. The better one is taken, so that no step
-//! raises the objective.
+//! With a cap two candidates are made for each row: its present features with their values refined,
+//! and a new choice by greedy pursuit from zero. The better one is taken, so that no step raises the
+//! objective. Knows nothing of activations: P and Q are enough.
 
 use crate::matrix::panel::{self, Gram, PANEL};
 
-/// How far a coefficient goes towards its optimum given the others, as a multiple. Beyond 1 and
-/// below 2 it still lowers the objective, and the sweeps lower it sooner (successive
-/// over-relaxation, Young 1954; tests/bench/factor.rs says by how much).
+/// The relaxation ω of the HALS sweeps: a coefficient moves ω times the way to its optimum given the
+/// others. Between 1 and 2 each step still lowers the objective, and the sweeps converge sooner
+/// (successive over-relaxation, Young 1954; measured by `tests/bench/factor.rs`).
 pub(crate) const RELAXATION: f32 = 1.4;
-/// Rounds over the chosen features after each choice, and at the end.
+/// Rounds of coordinate descent over the chosen features after each choice, and after the last.
 const ROUNDS: [usize; 2] = [1, 4];
-/// A projection that no coefficient can follow: HALS leaves that coefficient at zero.
+/// A projection so negative that HALS keeps the coefficient at zero: it excludes a feature of one row
+/// from a sweep that is the same for all rows of the panel.
 const EXCLUDED: f32 = -1e30;
 
-/// `sweeps` HALS sweeps of min ½‖a − Zy‖² + λΣy, y ≥ 0, for each row of a panel; with a cap over
-/// rows of at most that many features. `y` and `p` = Zᵀa are `[k][PANEL]`.
+/// Lowers ½‖a − Zy‖² + λΣy over y ≥ 0 for each row of a panel by `sweeps` HALS sweeps, with `row_cap`
+/// over rows of at most that many features. `y` and `p` = Zᵀa are `[k][PANEL]`, `penalty` is λ.
 pub(crate) fn step(
     y: &mut [f32],
     p: &[f32],
@@ -31,7 +32,8 @@ pub(crate) fn step(
         return;
     };
     let mut pursued = pursue_panel(p, gram, penalty, cap);
-    // A start may have more features at a row than the cap allows: such a row has to choose.
+    // The initial coefficients may have more features at a row than the cap allows: such a row takes
+    // the pursuit's choice, whatever its objective.
     let mut counts = [0usize; PANEL];
     for line in y.chunks_exact(PANEL) {
         counts
@@ -59,7 +61,7 @@ pub(crate) fn step(
     }
 }
 
-/// ½ yᵀQy − pᵀy + λΣy of each row.
+/// ½ yᵀQy − pᵀy + λΣy of each row: the objective without the constant ½‖a‖².
 fn objective(y: &[f32], p: &[f32], gram: &Gram, penalty: f32) -> [f32; PANEL] {
     let (mut quadratic, mut linear) = ([0.0; PANEL], [0.0; PANEL]);
     panel::quadratic_forms(&mut quadratic, y, gram);
@@ -73,7 +75,7 @@ fn objective(y: &[f32], p: &[f32], gram: &Gram, penalty: f32) -> [f32; PANEL] {
     out
 }
 
-/// Coefficients of each row of a panel by greedy pursuit.
+/// The coefficients of each row of a panel by greedy pursuit, `[k][PANEL]`.
 fn pursue_panel(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
     let k = gram.diagonal.len();
     let mut out = vec![0.0; p.len()];
@@ -89,9 +91,10 @@ fn pursue_panel(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
     out
 }
 
-/// Non-negative orthogonal matching pursuit (after Pati et al. 1993), the values of the chosen
-/// features refined by coordinate descent: `left` begins as Zᵀa − λ and ends as what is left of it,
-/// `y` is overwritten. Returns the features that are not zero.
+/// Non-negative orthogonal matching pursuit (after Pati, Rezaiifar, Krishnaprasad 1993) of one row,
+/// with the values of the chosen features refined by coordinate descent instead of solved exactly.
+/// `left` (k values) is Zᵀa − λ at the beginning and Zᵀ(a − Zy) − λ at the end; `y` (k values) is
+/// overwritten. Returns the features with a non-zero coefficient, at most `cap`.
 pub(crate) fn matching_pursuit(
     left: &mut [f32],
     y: &mut [f32],
@@ -122,9 +125,10 @@ pub(crate) fn matching_pursuit(
     chosen
 }
 
+/// `rounds` of coordinate descent over the chosen features; keeps `left` up to date.
 fn refine(left: &mut [f32], y: &mut [f32], gram: &Gram, chosen: &[usize], rounds: usize) {
     for _ in 0..rounds {
-        // The newest first: what it takes is what the others have to give up.
+        // The newest feature first: the others have to give up what it explains.
         for &j in chosen.iter().rev() {
             let diagonal = gram.diagonal[j];
             let next = (y[j] + left[j] / diagonal).max(0.0);
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capped_row_has_few_features_and_never_gets_worse() {
+    fn a_capped_row_stays_within_the_cap_and_never_gets_worse() {
         let (k, d, cap, penalty) = (12, 20, 3, 0.02);
         let (columns, gram) = basis(k, d);
         let rows: Vec<Vec<f64>> = (0..PANEL)

@@ -1,9 +1,9 @@
-//! Steps on the features Z for fixed coefficients: from AᵀY and YᵀY alone, without the activations.
+//! Steps on the features Z for fixed coefficients, from AᵀY and YᵀY alone, without the activations.
 //!
 //! With `r_j = (AᵀY)_j − Z (YᵀY)_j + z_j (YᵀY)_jj`, the optimum of one column under the constraint
 //! of s non-zeros is the s largest |r_j|, divided by (YᵀY)_jj; under a penalty on Y the column has
-//! unit norm and is top-s(r_j)/‖top-s(r_j)‖. For fixed supports all non-zeros of one neuron are
-//! refitted together. Invariant: without a penalty no step raises the error.
+//! unit norm and is top-s(r_j)/‖top-s(r_j)‖. For fixed supports all non-zeros of a neuron are refitted
+//! together by least squares. Invariant: without a penalty no step raises the error.
 
 use rayon::prelude::*;
 
@@ -12,21 +12,22 @@ use super::pass::PassSums;
 use super::stream::densify;
 use crate::matrix::{cholesky, dense, select};
 
-/// A neuron used by more features than this keeps what the column steps gave it: the small systems
-/// grow with the cube.
+/// A neuron that more features use keeps the values of the column steps: the cost of its system grows
+/// with the cube of their number.
 const MAX_SYSTEM: usize = 160;
-/// Weight of staying near the present values in the joint refit, relative to the diagonal: makes
-/// near-singular systems harmless and never raises the error.
+/// The proximal weight of the joint refit, relative to the diagonal: it keeps nearly singular systems
+/// solvable by pulling towards the present values, and never raises the error.
 const PROXIMAL: f64 = 1e-5;
-/// A norm this near to 1 is 1.
+/// A norm within this distance of 1 counts as 1, so that rounding does not change a unit column.
 const UNIT_TOLERANCE: f64 = 1e-6;
-/// Columns denser than this have their Gram matrix taken by a dense product.
+/// The share of non-zeros above which ZᵀZ is taken by a dense product.
 const DENSE_SHARE: f64 = 0.2;
 
-/// The same entries by neuron.
+/// The entries of sparse columns, grouped by neuron.
 pub(crate) struct EntriesByNeuron {
+    /// Neuron i has the entries `offsets[i]..offsets[i + 1]`; length d + 1.
     offsets: Vec<usize>,
-    /// Feature and position among the columns' entries.
+    /// Feature, and position among the columns' entries.
     entries: Vec<(u32, u32)>,
 }
 
@@ -51,13 +52,13 @@ impl EntriesByNeuron {
         Self { offsets, entries }
     }
 
-    /// A neuron's entries: feature, and position among the columns' entries.
+    /// The entries of neuron `i`: feature, and position among the columns' entries, ascending.
     pub(crate) fn neuron(&self, i: usize) -> &[(u32, u32)] {
         &self.entries[self.offsets[i]..self.offsets[i + 1]]
     }
 }
 
-/// Q = ZᵀZ, k × k.
+/// Q = ZᵀZ, k × k, row-major. Sparse columns are summed in f64; a dense product sums in f32.
 pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
     let k = columns.columns();
     let mut q = vec![0.0; k * k];
@@ -88,8 +89,8 @@ pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
     q
 }
 
-/// The first features for given coefficients: the s largest entries of each column of the least
-/// squares solution.
+/// The first features for given coefficients: the `keep` largest entries of each column of the ridge
+/// solution AᵀY (YᵀY + `ridge`·I)⁻¹, for k features and d neurons.
 pub(crate) fn first_support(
     sums: &PassSums,
     k: usize,
@@ -101,7 +102,7 @@ pub(crate) fn first_support(
     truncate(&z, d, keep)
 }
 
-/// The `keep` entries largest in magnitude of each of the dense columns `[k][d]`.
+/// Sparse columns of the `keep` entries of largest magnitude of each of the dense columns `[k][d]`.
 pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
     let k = z.len() / d;
     let mut indices = vec![0; k * keep];
@@ -124,7 +125,8 @@ pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
     }
 }
 
-/// One sweep over the columns on their present supports; `products` hold one value of AᵀY an entry.
+/// One sweep of the penalised step over the columns on their present supports: z_j = r_j / ‖r_j‖.
+/// `gram` is YᵀY, `products` holds AᵀY at each entry, and locked columns stay.
 pub(crate) fn support_sweep(
     columns: &mut SparseColumns,
     gram: &[f64],
@@ -159,7 +161,7 @@ pub(crate) fn support_sweep(
     }
 }
 
-/// AᵀY at the entries of `columns`, from all of it.
+/// AᵀY at each entry of `columns`, taken from all of it (`products`, `[k][d]`).
 pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> {
     let d = columns.rows;
     (0..columns.columns())
@@ -173,9 +175,10 @@ pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> 
         .collect()
 }
 
-/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron;
-/// of some neurons alone where `only` names them. Returns the new values and by how much the
-/// squared error falls (a neuron whose solution is no better keeps its values).
+/// Refits all non-zeros except those of locked columns by least squares on their supports, one small
+/// system for each neuron, or only for the neurons that `only` flags. `products` holds AᵀY at each
+/// entry. Returns the values of all entries and the fall of the squared error; a neuron whose solution
+/// is not better keeps its values.
 pub(crate) fn refit(
     columns: &SparseColumns,
     gram: &[f64],
@@ -184,6 +187,7 @@ pub(crate) fn refit(
     locked: &[bool],
     only: Option<&[bool]>,
 ) -> (Vec<f32>, f64) {
+    /// Neurons of a task.
     const NEURONS: usize = 32;
     let d = columns.rows;
     let solved: Vec<(Vec<(u32, f32)>, f64)> = (0..d.div_ceil(NEURONS))
@@ -209,6 +213,7 @@ pub(crate) fn refit(
     (values, gain)
 }
 
+/// The memory of one neuron's system, reused from neuron to neuron.
 #[derive(Default)]
 struct NeuronSystem {
     free: Vec<(u32, u32)>,
@@ -220,7 +225,8 @@ struct NeuronSystem {
 }
 
 impl NeuronSystem {
-    /// Refits one neuron; pushes its new values and returns the fall of the squared error.
+    /// Refits one neuron; pushes its new values, if they are better, and returns the fall of the
+    /// squared error.
     fn solve(
         &mut self,
         row: &[(u32, u32)],
@@ -260,6 +266,7 @@ impl NeuronSystem {
         }
         cholesky::factor(&mut self.factor, m, f64::MIN_POSITIVE);
         cholesky::solve(&self.factor, m, &mut self.new);
+        // Compare what will be stored: the solution rounded to f32.
         for v in &mut self.new {
             *v = f64::from(*v as f32);
         }
@@ -277,7 +284,7 @@ impl NeuronSystem {
         }
     }
 
-    /// The neuron's share of the squared error, up to a constant: zᵀGz − 2 bᵀz.
+    /// The neuron's part of the squared error up to a constant: zᵀGz − 2 bᵀz.
     fn error(&self, z: &[f64]) -> f64 {
         let m = z.len();
         z.iter()
@@ -294,8 +301,8 @@ impl NeuronSystem {
     }
 }
 
-/// Scales each column to unit norm and returns the norms; a column of zeros stays, with 1, and so
-/// does one of unit norm up to rounding, to the bit.
+/// Scales each column to unit norm in place and returns the norms. A column of zeros, and one whose
+/// norm is 1 up to rounding, keep their bits and return 1.
 pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
     (0..columns.columns())
         .map(|j| {
@@ -313,7 +320,7 @@ pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
         .collect()
 }
 
-/// The Euclidean norm.
+/// The Euclidean norm, summed in f64.
 pub(crate) fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values
         .map(|v| f64::from(v) * f64::from(v))

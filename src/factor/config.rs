@@ -1,4 +1,5 @@
-//! What to fit.
+//! The configuration of a fit: its defaults, its checks, and the memory that a fit with it takes.
+//! Knows nothing of how a fit runs.
 
 use std::path::PathBuf;
 
@@ -7,86 +8,87 @@ use serde::{Deserialize, Serialize};
 use super::{device, init, stream};
 use crate::error::{Error, Result};
 
-/// From so many neurons on, 1 % of them are enough for a feature.
+/// From this number of neurons on the default sparsity is 1 %, below it 5 %.
 const WIDE_LAYER: usize = 4096;
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
-    /// ℓ0-constrained block coordinate descent (ours).
+    /// ℓ0-constrained block coordinate descent, this project's own.
     #[default]
     Bcd,
-    /// The paper's multiplicative updates, exactly.
+    /// The multiplicative updates of Ding, Li, Jordan (2010) with hard thresholding, exactly as in
+    /// Shafran, Geiger, Geva (arXiv 2506.10920).
     Mu,
 }
 
-/// Where a fit starts from.
+/// The initialisation of Y (and through it of Z).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Init {
-    /// Y uniform, Z normal.
+    /// Y uniform between 1e-6 and 1.
     Random,
-    /// Centroids and their one-hot assignment.
+    /// k-means: Y is the one-hot assignment of rows to centroids.
     #[default]
     Kmeans,
-    /// Truncated SVD, signs flipped so that the heavier half is positive.
+    /// Truncated SVD: Y = max(U√Σ, 0), each pair's sign chosen such that the heavier half of U's column
+    /// is positive.
     Svd,
 }
 
-/// What to fit; written to `fits/<name>/config.json`.
+/// The configuration of a fit; written to `fits/<name>/config.json`.
 ///
-/// With r the rows of A, prepared by `centre`, then `scale_neurons`, then `scale_rows`, `bcd`
-/// lowers ½ Σ‖r − Zy‖² + λ Σy over columns of Z with ⌈p·d⌉ neurons and rows y ≥ 0 with at most
-/// `row_cap` features. Every constant is relative to r, so that c·A has the features of A and
-/// coefficients that are c times as large.
+/// The rows r of A are prepared by `centre`, then `scale_neurons`, then `scale_rows`. `bcd` then
+/// minimises ½ Σ‖r − Zy‖² + λ Σy over unit columns of Z with ⌈p·d⌉ neurons each and rows y ≥ 0 with
+/// at most `row_cap` non-zeros. Every constant is relative to r, so that c·A has the same features as
+/// A and coefficients c times as large.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitConfig {
     /// k, the number of features.
     pub features: usize,
-    /// The update rule.
+    /// The solver.
     pub solver: Solver,
-    /// The share p of each feature's neurons that may be non-zero: ⌈p·d⌉ are kept. `None`: as their
-    /// number d has it ([`Self::share`]); a saved fit holds the number it came to.
+    /// The share p of the neurons that a feature may use: its support has ⌈p·d⌉ neurons. `None`: the
+    /// default for the number of neurons ([`Self::sparsity_at`]); a saved fit holds the number.
     #[serde(default)]
     pub sparsity: Option<f64>,
-    /// λ of the penalty λ·ΣY in units of the median norm of the prepared rows; 0 minimises the
-    /// error alone.
+    /// λ of the penalty λ·ΣY, in units of the median norm of the prepared rows; 0 minimises the error
+    /// alone.
     pub l1: f64,
-    /// At most so many features at a token.
+    /// The most non-zero coefficients of a row; `None`: any number.
     #[serde(default)]
     pub row_cap: Option<usize>,
-    /// Every row counts the same, whatever its norm: rows are scaled to unit norm. Coefficients and
-    /// errors are told of the rows as they are.
+    /// Scales rows to unit norm, so that every token counts the same. Coefficients and errors are
+    /// reported for the original rows.
     #[serde(default)]
     pub scale_rows: bool,
-    /// Every neuron counts the same, whatever its size: each is scaled to unit root mean square
-    /// (about the mean row, where that is taken away). Features, coefficients and errors are told
-    /// of the neurons as they are.
+    /// Scales neurons to unit root mean square (about the mean row if `centre` is set), so that every
+    /// neuron counts the same. Features, coefficients and errors are reported for the original neurons.
     #[serde(default)]
     pub scale_neurons: bool,
-    /// The mean row is taken away first: A ≈ mean + YZᵀ. Features then say how a token differs from
+    /// Subtracts the mean row first: A ≈ mean + YZᵀ. Features then describe how a token differs from
     /// the mean.
     #[serde(default)]
     pub centre: bool,
-    /// The start.
+    /// The initialisation.
     pub init: Init,
-    /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the
-    /// threads.
+    /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the number
+    /// of threads.
     pub seed: u64,
-    /// Stop here at the latest. `None`: the solver's own default.
+    /// The largest number of sweeps. `None`: the solver's default.
     pub max_sweeps: Option<usize>,
-    /// Sweeps without improvement before stopping. `None`: the solver's own default.
+    /// Sweeps without enough improvement after which the fit stops. `None`: the solver's default.
     pub patience: Option<usize>,
-    /// Threads to use; `None`: all that rayon has.
+    /// The number of threads; `None`: rayon's global pool.
     pub threads: Option<usize>,
-    /// A folder for the coefficients, where memory shall not hold them: files that end with the
-    /// fit. The same bits either way.
+    /// A folder for the coefficients if they are to lie in mapped files instead of memory; the files
+    /// are deleted with the fit. The results have the same bits either way.
     #[serde(skip)]
     pub scratch: Option<PathBuf>,
 }
 
-/// How rows are asked to be prepared; what is `None` nobody named.
+/// The preprocessing that a user asked for; an option that the user did not name is `None`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PreprocessingChoice {
     /// [`FitConfig::scale_rows`].
@@ -98,8 +100,8 @@ pub struct PreprocessingChoice {
 }
 
 impl FitConfig {
-    /// Whether another request asks for the same fit, only perhaps to run longer or on other
-    /// threads: then a checkpoint of one is a checkpoint of the other.
+    /// Whether two configurations differ at most in how long and on what the fit runs; a checkpoint of
+    /// one can then be resumed with the other.
     pub fn same_fit(&self, other: &Self) -> bool {
         let bare = |c: &Self| Self {
             max_sweeps: None,
@@ -113,7 +115,8 @@ impl FitConfig {
 }
 
 impl FitConfig {
-    /// The error alone: no penalty, rows as they are. What the paper minimises.
+    /// The objective of Shafran, Geiger, Geva (arXiv 2506.10920): the squared error of the original
+    /// rows, without a penalty.
     pub fn plain() -> Self {
         Self {
             l1: 0.0,
@@ -122,7 +125,7 @@ impl FitConfig {
         .without_preprocessing()
     }
 
-    /// The same of rows that are not prepared.
+    /// The same configuration without preprocessing of the rows.
     pub fn without_preprocessing(self) -> Self {
         Self {
             scale_rows: false,
@@ -132,8 +135,9 @@ impl FitConfig {
         }
     }
 
-    /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised,
-    /// and `base` minimised more, as they are: it is an error of the rows as they are.
+    /// The same configuration with the preprocessing that the user chose, and for options that were not
+    /// named with that of `base`. If this configuration minimises the error alone and `base` does not,
+    /// such options are off: the plain error is one of the original rows.
     pub fn with_preprocessing(self, base: &Self, asked: PreprocessingChoice) -> Self {
         let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
         let keeps = !alone(&self) || alone(base);
@@ -147,9 +151,9 @@ impl FitConfig {
 }
 
 impl Default for FitConfig {
-    /// A ≈ YZᵀ, the rows as they are, with a penalty that keeps Y sparse. A centre reads better
-    /// (the guide's results), but then the factors alone no longer give the rows back: whoever asks
-    /// for it is told.
+    /// A ≈ YZᵀ of the original rows, with a penalty that keeps Y sparse. Features of centred rows read
+    /// better (`guide/results.md`), but then YZᵀ alone no longer approximates the rows, so that the
+    /// user has to ask for it.
     fn default() -> Self {
         Self {
             features: 100,
@@ -171,15 +175,15 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
-    /// p for rows of d neurons. Where none is named: 5 % of fewer than 4,096 neurons, from there on
-    /// 1 %, as the paper has them for GPT-2 (3,072) and for models of eight billion parameters
-    /// (14,336). Of so few neurons 1 % tells concepts apart less well (the guide's results).
+    /// The share p for rows of d neurons. If none is configured: 5 % below 4,096 neurons and 1 % from
+    /// there on, as Shafran, Geiger, Geva use for GPT-2 (3,072) and for models of eight billion
+    /// parameters (14,336). With few neurons 1 % separates concepts less well (`guide/results.md`).
     pub fn sparsity_at(&self, d: usize) -> f64 {
         self.sparsity
             .unwrap_or(if d < WIDE_LAYER { 0.05 } else { 0.01 })
     }
 
-    /// The same with the p that rows of d neurons give it.
+    /// The same configuration with the share p for rows of d neurons filled in.
     pub fn with_sparsity_at(self, d: usize) -> Self {
         Self {
             sparsity: Some(self.sparsity_at(d)),
@@ -187,12 +191,12 @@ impl FitConfig {
         }
     }
 
-    /// The non-zeros of a column of height d: ⌈p·d⌉, at least 1.
+    /// The size s of a feature's support for d neurons: ⌈p·d⌉, at least 1.
     fn support_size(&self, d: usize) -> usize {
         ((self.sparsity_at(d) * d as f64).ceil() as usize).clamp(1, d.max(1))
     }
 
-    /// Why only this machine's processors can take this fit's steps; `None` where a GPU can too.
+    /// The reason why this fit can only run on the CPU; `None` if a GPU can take its passes.
     pub fn cpu_only_reason(&self) -> Option<&'static str> {
         match (self.solver, self.row_cap) {
             (Solver::Mu, _) => Some("the multiplicative updates run on the CPU"),
@@ -201,14 +205,18 @@ impl FitConfig {
         }
     }
 
-    /// Whether a GPU with `free` bytes of memory keeps n × d activations from one sweep to the
-    /// next: where they have to be sent anew each time, sending takes as long as a sweep of the
+    /// Whether a GPU with `free` bytes of memory can keep n × d activations from one sweep to the next.
+    /// If they had to be sent again for each sweep, sending them would take as long as a sweep on the
     /// CPU.
     pub fn stays_on_gpu(&self, shape: (usize, usize), free: u64) -> bool {
         device::fits_in_memory(shape, free)
     }
 
-    /// Refuses what cannot be fitted to n × d activations; returns the entries a column keeps.
+    /// Checks the configuration against n × d activations and returns the size of a feature's support.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an option that is out of range or that the solver does not have,
+    /// [`Error::Refused`] if there are no activations.
     pub fn check(&self, (n, d): (usize, usize)) -> Result<usize> {
         let k = self.features;
         if k == 0 {
@@ -249,17 +257,17 @@ impl FitConfig {
         Ok(self.support_size(d))
     }
 
-    /// Bytes that the coefficients of n rows take while they are fitted: those of the last sweep
-    /// and of the one under way, a snapshot and the one before it; with `mu` the best as well. In
-    /// memory, or in files of [`Self::scratch`].
+    /// The bytes that the coefficients of n rows take during a fit: those of the last sweep, of the
+    /// current sweep, of a snapshot and of the snapshot before; with `mu` also those of the best sweep.
+    /// They lie in memory, or in files of [`Self::scratch`].
     pub fn coefficient_bytes(&self, n: usize) -> u64 {
         let copies = if self.solver == Solver::Mu { 5 } else { 4 };
         copies * 4 * self.features as u64 * (n as u64 + 64)
     }
 
-    /// Bytes of anonymous memory that a fit to n × d activations takes at most beside its
-    /// coefficients and what the source holds: the features and their products, the blocks in
-    /// flight, the rows that k-means samples, and what is kept of each row.
+    /// An upper bound of the bytes of memory that a fit to n × d activations takes beside its
+    /// coefficients and the source: the features and their products, the blocks in flight, the rows
+    /// that k-means samples, and the statistics of each row.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
         let in_blocks = stream::block_rows(d).min(n) as u64;
         let sampled = if self.init == Init::Kmeans {
@@ -277,17 +285,17 @@ impl FitConfig {
             0
         };
         let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
-        // Blocks where a source is surveyed; a panel and what it sums a thread, as much again that
-        // waits its turn, and the whole.
+        // The blocks of the pass for the statistics; then for each thread a panel, its group's sums
+        // and another group's that wait to be added; and the totals.
         let blocks = 4 * in_blocks * d
             + threads * 4 * 64 * (2 * d + 4 * k)
             + (2 * threads + 1) * 4 * k * (d + k);
-        let framed = if self.scale_rows || self.scale_neurons || self.centre {
+        let prepared = if self.scale_rows || self.scale_neurons || self.centre {
             4 * n + 16 * d
         } else {
             0
         };
-        features + dense + blocks + framed + 4 * d * sampled.unwrap_or(0) as u64 + 24 * n
+        features + dense + blocks + prepared + 4 * d * sampled.unwrap_or(0) as u64 + 24 * n
     }
 }
 
@@ -296,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sparsity_that_nobody_named_is_chosen_by_the_width() {
+    fn a_sparsity_that_is_not_configured_is_chosen_by_the_width() {
         let default = FitConfig::default();
         for (d, share, kept) in [
             (576, 0.05, 29),
@@ -323,7 +331,7 @@ mod tests {
             ),
             (0.01, named.clone())
         );
-        // What was saved before it could be left open is a number.
+        // A configuration saved before `None` existed holds a number.
         let saved = serde_json::to_string(&named).unwrap();
         assert!(saved.contains("\"sparsity\":0.01"), "{saved}");
         assert_eq!(serde_json::from_str::<FitConfig>(&saved).unwrap(), named);

@@ -1,5 +1,5 @@
-//! The first look at a source: refuses what is not a number, and takes the norms, the means and a
-//! fingerprint that a fit is bound to.
+//! Statistics of a source before a fit: norms, means and a fingerprint, and the preprocessing that
+//! follows from them. Refuses values that are not finite. Knows nothing of solvers.
 
 use std::sync::Arc;
 
@@ -14,34 +14,40 @@ use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// What a fit must know of A before it starts. Squares are in the units of the frame: those of A
-/// times the square of its power of two.
+/// What a fit needs to know of A before it starts. Squares are those of A multiplied by the power
+/// of two of the preprocessing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DataStats {
-    /// The square of the rows as the fit sees them: ‖A‖², but for its frame.
+    /// ‖A‖² of the prepared rows.
     pub(crate) prepared_square: f64,
-    /// The root mean square of their values: what absolute constants of a solver are relative to.
+    /// The root mean square of the prepared values, to which absolute constants of a solver are
+    /// relative.
     pub(crate) rms: f64,
-    /// ‖A‖² of the rows as they are.
+    /// ‖A‖² of the original rows.
     pub(crate) original_square: f64,
-    /// What the error of a sweep is relative to: `whole`, but where neurons are scaled, `square`.
+    /// The square that the errors of sweeps are relative to: that of the original rows, or of the
+    /// prepared rows if neurons are scaled.
     pub(crate) error_base: f64,
-    /// ‖A − mean‖² of the rows as they are, the mean taken over rows.
+    /// ‖A − mean‖² of the original rows, with their mean row.
     pub(crate) variance: f64,
-    /// Each row's squared norm as the fit sees it.
+    /// The squared norm of each prepared row.
     pub(crate) row_squares: Vec<f64>,
-    /// A hash of every value as it is.
+    /// A hash of every original value.
     pub(crate) fingerprint: u64,
     mean: Vec<f32>,
-    /// Each neuron's as the fit sees it, but for the weights of rows.
+    /// The sum of squares of each neuron over the prepared rows, before rows are weighted.
     column_squares: Vec<f64>,
-    /// What neurons and rows hold of A as it is.
+    /// The energy of the neurons and rows of the original activations.
     pub(crate) energy: Energy,
 }
 
 impl DataStats {
-    /// Surveys a source and puts the stream into the frame that `config` asks for, in `units` where
-    /// they are given.
+    /// Computes the statistics of a source and sets the stream's preprocessing as `config` asks;
+    /// `shared` is the scaling to use instead of one of its own.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a row that is not finite or too large; errors of the source;
+    /// [`Error::Cancelled`].
     pub(crate) fn prepare(
         stream: &mut Stream<'_>,
         config: &FitConfig,
@@ -91,7 +97,8 @@ impl DataStats {
         Ok(stats)
     }
 
-    /// Refuses a row whose norm, which its coefficients have to reach, is beyond single precision.
+    /// Refuses a row whose norm, which its coefficients may reach, leaves the range of single
+    /// precision.
     fn check_range(&self, stream: &Stream<'_>) -> Result<()> {
         let largest = f64::from(f32::MAX / 4.0).powi(2);
         match self.row_squares.iter().position(|&square| square > largest) {
@@ -113,7 +120,7 @@ impl DataStats {
         all.for_each(|v| *v *= square);
     }
 
-    /// Takes the squares of the rows anew, as the stream's frame has them now.
+    /// Recomputes the squares of the rows with the present preprocessing.
     fn refresh_squares(&mut self, stream: &Stream<'_>, ctx: &TaskCtx) -> Result<()> {
         let seen = Self::read(stream, ctx)?;
         (self.prepared_square, self.row_squares, self.column_squares) =
@@ -121,7 +128,12 @@ impl DataStats {
         Ok(())
     }
 
-    /// Reads A once; a row that holds NaN or infinity is named.
+    /// Reads A once. The hash and the sums are those of pieces of fixed length, so that they do not
+    /// depend on the number of threads.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a row with NaN or infinity, which is named; errors of the source;
+    /// [`Error::Cancelled`].
     pub(crate) fn read(stream: &Stream<'_>, ctx: &TaskCtx) -> Result<Self> {
         const PIECE: usize = 64;
         let d = stream.d;
@@ -173,7 +185,7 @@ impl DataStats {
             .iter()
             .map(|s| (s / stream.n.max(1) as f64) as f32)
             .collect();
-        // Below this it is the rounding of two equal sums.
+        // A smaller difference is the rounding of two equal sums.
         let variance = if square - mean_square > 1e-12 * square {
             square - mean_square
         } else {
@@ -195,8 +207,9 @@ impl DataStats {
         })
     }
 
-    /// Where few neurons or rows hold much of what the fit sees; of neurons, before rows had
-    /// weights.
+    /// The few neurons or rows, if any, that have much of the energy of the prepared rows. Neurons
+    /// are taken before rows are weighted; weighted rows all have the same energy and are not
+    /// considered.
     pub(crate) fn concentrations(&self, stream: &Stream<'_>) -> Vec<Concentration> {
         let row_squares = if stream.preprocessing.weights.is_some() {
             &[]
@@ -207,7 +220,7 @@ impl DataStats {
         seen.concentrations(|row| stream.source.describe_row(row))
     }
 
-    /// The median of the rows' norms, as the fit sees them.
+    /// The median norm of the prepared rows.
     pub(crate) fn median_norm(&self) -> f64 {
         let mut squares = self.row_squares.clone();
         let n = squares.len();
@@ -224,7 +237,7 @@ impl DataStats {
     }
 }
 
-/// What to say of a row with a value that is no number.
+/// The error for a row with a value that is not finite.
 pub(super) fn not_finite(source: &dyn ActivationSource, row: usize, values: &[f32]) -> Error {
     let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
     Error::refused(format!(
@@ -234,7 +247,7 @@ pub(super) fn not_finite(source: &dyn ActivationSource, row: usize, values: &[f3
     ))
 }
 
-/// Σ v² in f64, in eight fixed partial sums.
+/// Σ v² in f64, in eight partial sums of fixed order, which the compiler vectorises.
 fn square(row: &[f32]) -> f64 {
     let mut parts = [0.0f64; 8];
     let chunks = row.chunks_exact(8);
@@ -251,7 +264,7 @@ fn square(row: &[f32]) -> f64 {
     parts.iter().sum::<f64>() + tail
 }
 
-/// What to say of a row that is too large for single precision.
+/// The error for a row that is too large for single precision.
 pub(super) fn too_large(source: &dyn ActivationSource, row: usize) -> Error {
     Error::refused(format!(
         "the activations are beyond single precision: {} is the largest row; scale them down, or leave that text out",
@@ -259,7 +272,7 @@ pub(super) fn too_large(source: &dyn ActivationSource, row: usize) -> Error {
     ))
 }
 
-/// Σ v and Σ v² of each neuron.
+/// Σ v and Σ v² of each neuron over the rows, in f64.
 fn column_sums(rows: &[f32], d: usize) -> [Vec<f64>; 2] {
     let (mut sums, mut squares) = (vec![0.0; d], vec![0.0; d]);
     for row in rows.chunks_exact(d) {

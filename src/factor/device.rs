@@ -1,9 +1,9 @@
-//! A pass on a device: the products and the coordinate descent of a block as dense tensors.
+//! A pass on a device (a GPU): the products and the HALS sweeps of a block as dense tensors.
 //!
-//! The same steps as on panels, added in another order: results agree within rounding, not to the
-//! bit. Blocks are large, since a sweep over the features takes a few kernels each whatever the
-//! rows, and stay on the device from one pass to the next as far as it has room. Coefficients stay
-//! with the caller.
+//! The steps are those of the panels, but sums have another order: results agree within rounding, not
+//! to the bit. Blocks are large, because a HALS sweep launches a few kernels for each feature whatever
+//! the number of rows; they stay on the device from one pass to the next as far as its memory allows.
+//! Coefficients stay with the caller.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -20,13 +20,13 @@ use crate::error::Result;
 use crate::matrix::panel::PANEL;
 use crate::task::TaskCtx;
 
-/// Bytes of A in a block.
+/// Bytes of A in a block on the device.
 const BLOCK_BYTES: usize = 256 << 20;
-/// Share of a device's free memory that A may keep.
+/// The divisor of a device's free memory that gives the bytes that A may keep there.
 const FREE_SHARE: u64 = 2;
 
-/// A step on the coefficients of every row: Y times `scales`, then sweeps of relaxed HALS, as
-/// [`crate::matrix::panel::hals_sweep`] takes them.
+/// The step on the coefficients of every row: Y times `scales`, then HALS sweeps with relaxation, the
+/// same as [`crate::matrix::panel::hals_sweep`].
 pub(crate) struct CoefficientSweeps<'s> {
     pub(crate) features: &'s SparseColumns,
     pub(crate) scales: &'s [f32],
@@ -36,22 +36,22 @@ pub(crate) struct CoefficientSweeps<'s> {
     pub(crate) sweeps: usize,
 }
 
-/// Where dense passes run.
+/// A device that takes passes, and the blocks of A that stay on it.
 pub(crate) struct Accelerator {
     device: Device,
     block_rows: usize,
-    /// Blocks of A that may stay.
+    /// The number of blocks of A that may stay on the device.
     max_blocks: usize,
     kept: Mutex<Vec<Tensor>>,
 }
 
-/// Whether a device with `free` bytes keeps all of n × d activations from one pass to the next.
+/// Whether a device with `free` bytes of memory can keep n × d activations from one pass to the next.
 pub(crate) fn fits_in_memory((n, d): (usize, usize), free: u64) -> bool {
     4 * n as u64 * d as u64 <= free / FREE_SHARE
 }
 
 impl Accelerator {
-    /// For rows of d values on a device with `free` bytes of memory.
+    /// An accelerator for rows of d values on a device with `free` bytes of memory.
     pub(crate) fn new(device: Device, d: usize, free: u64) -> Self {
         Self::with_block(
             device,
@@ -61,7 +61,7 @@ impl Accelerator {
         )
     }
 
-    /// With blocks of so many rows, a multiple of [`PANEL`].
+    /// As [`Self::new`], with blocks of `block_rows` rows, a multiple of [`PANEL`].
     pub(crate) fn with_block(device: Device, d: usize, free: u64, block_rows: usize) -> Self {
         let max_blocks = free / FREE_SHARE / (4 * d * block_rows).max(1) as u64;
         Self {
@@ -72,7 +72,11 @@ impl Accelerator {
         }
     }
 
-    /// One pass as [`Stream::pass`] with a [`CoefficientSweeps`] takes it.
+    /// One pass over A: `next` becomes `y` after `step`, and `sums` become those of `next`, as
+    /// [`Stream::pass`] computes them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`], and errors of the source or of the device.
     pub(crate) fn pass(
         &self,
         stream: &Stream<'_>,
@@ -118,7 +122,7 @@ impl Accelerator {
         Ok(())
     }
 
-    /// Block `i` of A, on the device.
+    /// Block `i` of A on the device: kept from an earlier pass, or sent now.
     fn block(&self, stream: &Stream<'_>, i: usize, rows: Range<usize>) -> Result<Tensor> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(block) = kept.get(i) {
@@ -134,7 +138,7 @@ impl Accelerator {
     }
 }
 
-/// What a pass needs of Z.
+/// Z and what follows from it, on the device.
 struct DeviceFeatures {
     /// k × d.
     z: Tensor,
@@ -142,7 +146,7 @@ struct DeviceFeatures {
     scales: Tensor,
     /// ZᵀZ without its diagonal, k × k.
     others: Tensor,
-    /// 1 / Q_jj, and 0 for a column of no norm.
+    /// 1 / Q_jj, and 0 for a column without norm.
     inverse: Vec<f64>,
 }
 
@@ -160,7 +164,8 @@ impl DeviceFeatures {
         })
     }
 
-    /// Changes `lines` (k × rows) in place, feature by feature.
+    /// The HALS sweeps: updates the coefficients `lines` (k × rows) in place, feature by feature; `p` is
+    /// ZᵀAᵀ (k × rows).
     fn descend(&self, lines: &Tensor, p: &Tensor, step: &CoefficientSweeps<'_>) -> Result<()> {
         let (target, relaxation) = ((p - f64::from(step.penalty))?, f64::from(RELAXATION));
         for j in (0..step.sweeps).flat_map(|_| 0..self.inverse.len()) {
@@ -173,7 +178,7 @@ impl DeviceFeatures {
     }
 }
 
-/// Adds a block's share of the sums but AᵀY; `first` is its first row.
+/// Adds a block's part of all sums except AᵀY; `first` is the index of its first row.
 fn add_sums(sums: &mut PassSums, first: usize, lines: &Tensor, p: &Tensor) -> Result<()> {
     let gram = lines.matmul(&lines.t()?)?.flatten_all()?.to_vec1::<f32>()?;
     sums.gram

@@ -1,12 +1,12 @@
-//! New rows on a fixed basis: min_{y ≥ 0} ‖W(a − Zy)‖² for each row a (less the fit's centre, where
-//! it has one), W the weights that the fit gave the neurons. A penalty of the fit is left out,
-//! which only shrank its coefficients; its cap on the features of a row is kept. The weights of
-//! rows change no minimum.
+//! Encoding of new rows on fixed features: min_{y ≥ 0} ‖W(a − centre − Zy)‖² for each row a, W being
+//! the neuron weights of the fit. The fit's penalty is left out, since it would only shrink the
+//! coefficients; its cap on the features of a row is kept. The weights of rows do not change the
+//! minimum.
 //!
-//! Invariant: c·a has c times the coefficients of a, whatever c.
+//! Invariant: c·a has c times the coefficients of a for every c > 0.
 //!
-//! A few coordinate descent sweeps over panels find the active set; a primal active-set method
-//! (Lawson, Hanson 1974, from a warm start) in f64 makes it exact. Knows nothing of fits.
+//! A few HALS sweeps over panels in f32 find the active set nearly; a primal active-set method (Lawson,
+//! Hanson 1974, with a warm start) in f64 makes the solution exact. Knows nothing of fits.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -24,45 +24,46 @@ use crate::matrix::cholesky::UpdatableCholesky;
 use crate::matrix::panel::{self, Gram, PANEL};
 use crate::task::TaskCtx;
 
-/// Coordinate descent sweeps before the active set is taken.
+/// HALS sweeps before the active set is read from the coefficients.
 const WARM_SWEEPS: usize = 24;
-/// A gradient below this share of the largest projection of its row counts as zero.
+/// A gradient below this share of its row's largest projection counts as zero.
 const TOLERANCE: f64 = 1e-7;
-/// The largest value of a row for which single precision is in no danger.
+/// Rows whose largest magnitude lies in this range are encoded as they are; others are scaled first, so
+/// that products stay within single precision.
 const SAFE: RangeInclusive<f32> = 1e-15..=1e15;
-/// Added to the diagonal of ZᵀZ, relative, and the least pivot: features that say the same stay
-/// solvable.
+/// Added to the diagonal of ZᵀZ, relative to it, so that systems with equal features can be solved.
 const RIDGE: f64 = 1e-12;
+/// The least pivot of their Cholesky factor.
 const PIVOT: f64 = 1e-14;
 
-/// Encodes rows on fixed features; holds ZᵀZ and what else can be computed once.
+/// Encodes rows on fixed features; holds ZᵀZ and everything else that does not depend on the rows.
 pub struct Encoder {
     features: SparseColumns,
-    /// What a row's products are taken with: Z, or W²Z over the norms of WZ.
+    /// The columns whose products with a row are taken: Z, or W²Z divided by the norms of WZ.
     projection: SparseColumns,
-    /// What coefficients are divided by: the norms of the columns of WZ; `None`: 1.
+    /// The norms of the columns of WZ, by which coefficients are divided; `None`: 1.
     norms: Option<Vec<f64>>,
-    /// ZᵀZ, or that of WZ with unit columns.
+    /// ZᵀZ, or with weights the same for WZ scaled to unit columns; k × k.
     q: Vec<f64>,
     gram: Gram,
     row_cap: Option<usize>,
     centre: Option<Arc<Vec<f32>>>,
-    /// The products of the centre.
+    /// The products of the centre with the columns of `projection`; k values, 0 without a centre.
     offsets: Vec<f64>,
 }
 
 impl Encoder {
-    /// Prepares ZᵀZ of unit columns.
+    /// An encoder on unit columns, without centre, weights or cap.
     pub fn new(features: SparseColumns) -> Self {
         Self::with_coding(features, &Coding::default())
     }
 
-    /// On the features of a fit, as it writes rows in them.
+    /// An encoder on the features of a fit, with its coding.
     pub fn from_factors(factors: &Factors) -> Self {
         Self::with_coding(factors.features.clone(), &factors.coding)
     }
 
-    /// On unit columns, with a centre, weights of neurons and a cap.
+    /// An encoder on unit columns with a centre, neuron weights and a cap.
     pub fn with_coding(features: SparseColumns, coding: &Coding) -> Self {
         let (projection, norms, q) = match &coding.neuron_weights {
             None => (features.clone(), None, columns::gram(&features)),
@@ -97,22 +98,22 @@ impl Encoder {
         encoder
     }
 
-    /// The features that rows are read on.
+    /// The features on which rows are encoded.
     pub fn features(&self) -> &SparseColumns {
         &self.features
     }
 
-    /// The mean row that is taken away before reading, of length d.
+    /// The mean row that is subtracted before encoding, of length d.
     pub fn centre(&self) -> Option<&[f32]> {
         self.centre.as_ref().map(|c| c.as_slice())
     }
 
-    /// Coefficients of each row, row-major `[rows, k]`: the exact non-negative least squares
-    /// solution to `1e-6` relative; where it has more features than the cap allows, the exact
-    /// solution on those that greedy pursuit chooses.
+    /// The coefficients of each row, row-major `[rows, k]`: the non-negative least squares solution, exact
+    /// to a relative 1e-6. A solution with more features than the cap is replaced by the exact solution
+    /// on the features that greedy pursuit chooses.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the rows are not as wide as the features, [`Error::Cancelled`].
+    /// [`Error::Usage`] if the rows are not as wide as the features; [`Error::Cancelled`].
     pub fn encode(&self, block: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
         let (k, d) = (self.features.columns(), self.features.rows);
         if block.cols != d {
@@ -168,8 +169,8 @@ impl Encoder {
             ctx.check()?;
             for j in 0..k {
                 solver.target[j] = self.dot(row, j) - offsets[j] * scales[r];
-                // Single precision may not hold what a tiny row's scale makes of a centre: the
-                // solver then starts from 0.
+                // The centre times the scale of a tiny row may exceed single precision; the solver
+                // then starts from 0.
                 let warm = f64::from(y[j * PANEL + r]);
                 solver.x[j] = if warm.is_finite() { warm } else { 0.0 };
             }
@@ -178,8 +179,8 @@ impl Encoder {
                 solver.solve_capped(&self.gram, cap);
             }
             for (j, (o, &x)) in line.iter_mut().zip(&solver.x).enumerate() {
-                // A column that is nothing to the weights has no coefficient; features that cancel
-                // each other may want one beyond single precision.
+                // A column that the weights make zero has no coefficient; features that cancel each
+                // other may have one beyond single precision.
                 let norm = self.norms.as_ref().map_or(1.0, |norms| norms[j]);
                 let most = f64::from(f32::MAX);
                 *o = if norm > 0.0 {
@@ -192,7 +193,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// The product of column j with a row, in f64.
+    /// The product of column j of `projection` with a row, in f64.
     fn dot(&self, row: &[f32], j: usize) -> f64 {
         let (indices, values) = self.projection.column(j);
         indices
@@ -203,8 +204,8 @@ impl Encoder {
     }
 }
 
-/// Rows of which each is in no danger in single precision, and the powers of two that they were
-/// multiplied by.
+/// The rows, each multiplied by a power of two if its products could leave single precision, and these
+/// powers.
 fn rescale_rows(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
     let scale = |row: &[f32]| {
         let size = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -226,14 +227,17 @@ fn rescale_rows(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
     (rows, scales)
 }
 
-/// min_{x ≥ 0} ½ xᵀQx − pᵀx from a feasible `x`.
+/// An active-set solver of min_{x ≥ 0} ½ xᵀQx − pᵀx that starts from a feasible `x`.
 struct ActiveSet<'q> {
+    /// Q, k × k.
     q: &'q [f64],
     k: usize,
+    /// p.
     target: Vec<f64>,
     x: Vec<f64>,
+    /// The variables that are free; all others are 0.
     passive: Vec<usize>,
-    /// Of Q on the passive set.
+    /// The factor of Q restricted to the passive set.
     factor: UpdatableCholesky,
     solution: Vec<f64>,
 }
@@ -252,6 +256,7 @@ impl<'q> ActiveSet<'q> {
         }
     }
 
+    /// Solves from the present `x`: its positive entries are the first passive set.
     fn solve(&mut self) {
         let k = self.k;
         let size = self.target.iter().fold(0.0f64, |m, p| m.max(p.abs()));
@@ -263,7 +268,8 @@ impl<'q> ActiveSet<'q> {
                 self.add(j);
             }
         }
-        // Each round lowers the objective, so none repeats; the bound only guards against rounding.
+        // Each round lowers the objective, so no passive set repeats; the bound guards against rounding
+        // alone.
         for _ in 0..10 * k + 10 {
             self.descend();
             match self.steepest(TOLERANCE * size) {
@@ -273,7 +279,7 @@ impl<'q> ActiveSet<'q> {
         }
     }
 
-    /// The solution on the features that greedy pursuit chooses.
+    /// Solves on the features that greedy pursuit chooses, at most `cap`.
     fn solve_capped(&mut self, gram: &Gram, cap: usize) {
         let mut left: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
         let mut chosen = vec![0.0; self.k];
@@ -288,7 +294,8 @@ impl<'q> ActiveSet<'q> {
         self.descend();
     }
 
-    /// Least squares on the passive set; what would turn negative on the way there leaves the set.
+    /// Moves `x` to the least squares solution on the passive set. A variable that would become negative
+    /// on the way stops the move at 0 and leaves the set.
     fn descend(&mut self) {
         while !self.passive.is_empty() {
             self.least_squares();
@@ -313,7 +320,8 @@ impl<'q> ActiveSet<'q> {
                 }
             }
             if before == self.passive.len() {
-                // Rounding kept the blocking entry a hair above zero: it leaves by force.
+                // Rounding kept the blocking variable slightly above zero: it is removed all the same,
+                // or the loop would not end.
                 if let Some(i) = (0..before)
                     .filter(|&i| self.solution[i] <= 0.0)
                     .min_by(|&a, &b| self.x[self.passive[a]].total_cmp(&self.x[self.passive[b]]))
@@ -331,11 +339,13 @@ impl<'q> ActiveSet<'q> {
         self.factor.solve(&mut self.solution);
     }
 
+    /// Empties the passive set.
     fn clear(&mut self) {
         self.passive.clear();
         self.factor.clear();
     }
 
+    /// Adds feature `j` to the passive set.
     fn add(&mut self, j: usize) {
         let line = &self.q[j * self.k..(j + 1) * self.k];
         self.factor.push(
@@ -346,13 +356,14 @@ impl<'q> ActiveSet<'q> {
         self.passive.push(j);
     }
 
+    /// Sets the passive variable at position `at` to 0 and removes it from the set.
     fn remove(&mut self, at: usize) {
         self.x[self.passive.remove(at)] = 0.0;
         self.factor.remove(at);
     }
 
-    /// The feature outside the passive set whose rise lowers the objective most, if any does by
-    /// more than `least`.
+    /// The feature outside the passive set with the largest negative gradient, p − Qx, if it exceeds
+    /// `least`.
     fn steepest(&self, least: f64) -> Option<usize> {
         let k = self.k;
         let mut gradient = self.target.clone();

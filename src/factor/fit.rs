@@ -1,6 +1,6 @@
-//! A fit as a stepper: start or resume, step, look, save, finish. Owns the counters and the stop
-//! rules; the solvers own the arithmetic. Invariant: a step that fails or is cancelled leaves the
-//! fit as it was before it.
+//! A fit in steps: start or resume, sweep, snapshot, checkpoint, finish. Owns the counters and the
+//! stop rules; the solvers own the arithmetic. Invariant: a step that fails or is cancelled leaves
+//! the fit as it was before.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ mod result;
 mod stopping;
 mod warm_start;
 
-/// A fit in progress. Deterministic for a seed, whatever the number of threads.
+/// A fit in progress. Its results are the same bits for a seed, whatever the number of threads.
 pub struct Factoriser<'a> {
     stream: Stream<'a>,
     config: FitConfig,
@@ -30,20 +30,24 @@ pub struct Factoriser<'a> {
     support_size: usize,
     penalty: f64,
     state: State,
-    /// Where the next sweep is written; afterwards the two change places.
+    /// The state that the next sweep is written into; the two are swapped after the sweep.
     spare: State,
-    /// The best state of a rule that may rise; `None` where the present state is the best.
+    /// The best state of a solver whose error may rise; `None` if the present state is the best.
     best: Option<State>,
     progress: FitProgress,
-    /// Where passes run; `None`: on this machine's processors.
+    /// The device on which passes run; `None`: the CPU.
     pub(super) device: Option<Accelerator>,
-    /// The last snapshot taken, by its sweep.
+    /// The last snapshot and the sweep of which it is.
     snapshot_cache: Mutex<Option<(usize, Arc<Factors>)>>,
 }
 
 impl<'a> Factoriser<'a> {
-    /// Checks the source (NaN and infinity are named by row; k above the rows is refused) and makes
-    /// the start.
+    /// Reads the source once for its statistics and makes the initial coefficients.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a configuration that does not fit the source; [`Error::Refused`] for a
+    /// row that is not finite or too large (the row is named) and for activations that are all zero
+    /// or all equal to their mean; errors of the source; [`Error::Cancelled`].
     pub fn start(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -74,12 +78,13 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Goes on from a checkpoint of the same source and configuration, with the same continuation.
-    /// The most sweeps, the patience and the threads may differ.
+    /// Resumes from a checkpoint of the same source and configuration; the sweeps that follow are
+    /// those of the uninterrupted fit. The number of sweeps, the patience and the threads may
+    /// differ.
     ///
     /// # Errors
-    /// A checkpoint that is truncated, damaged, of another format, of other activations or of other
-    /// settings is refused, by name.
+    /// [`Error::File`] for a checkpoint that is truncated, damaged, of another format, of other
+    /// activations or of other settings; what [`Self::start`] returns.
     pub fn resume(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -96,11 +101,11 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Runs the sweeps' passes on `device`, of which `free` bytes are free, from the next one on.
-    /// The results agree with those of this machine's processors within rounding.
+    /// Runs the passes of the following sweeps on `device`, which has `free` bytes of free memory.
+    /// The results agree with those of the CPU within rounding.
     ///
     /// # Errors
-    /// A fit whose steps are not made for it ([`FitConfig::cpu_only_reason`]).
+    /// [`Error::Usage`] for a fit that only the CPU can run ([`FitConfig::cpu_only_reason`]).
     pub fn compute_on(&mut self, device: candle_core::Device, free: u64) -> Result<()> {
         if let Some(why) = self.config.cpu_only_reason() {
             return Err(Error::usage(format!("{why}: use --device cpu")));
@@ -109,7 +114,7 @@ impl<'a> Factoriser<'a> {
         Ok(())
     }
 
-    /// What is being fitted.
+    /// The configuration of the fit.
     pub fn config(&self) -> &FitConfig {
         &self.config
     }
@@ -159,41 +164,45 @@ impl<'a> Factoriser<'a> {
         })
     }
 
-    /// What went before this fit: batches and their seconds.
+    /// Records the batches and the seconds of a mini-batch fit that this fit goes on from.
     pub(super) fn record_earlier_sweeps(&mut self, sweeps: usize, seconds: f64) {
         (self.progress.sweep, self.progress.best_sweep) = (sweeps, sweeps);
         (self.progress.seconds[0], self.progress.seconds[2]) =
             (seconds.to_bits(), seconds.to_bits());
     }
 
-    /// What neurons and rows hold of the activations as they are.
+    /// The energy that neurons and rows have in the original activations.
     pub fn energy(&self) -> &Energy {
         &self.stats.energy
     }
 
-    /// Where few neurons or rows hold much of what the fit sees: it spends its features on those.
+    /// The few neurons or rows, if any, that have much of the energy of the prepared rows: the fit
+    /// spends its features on them.
     pub fn concentrations(&self) -> Vec<Concentration> {
         self.stats.concentrations(&self.stream)
     }
 
-    /// Sweeps done.
+    /// The number of sweeps done.
     pub fn sweeps(&self) -> usize {
         self.progress.sweep
     }
 
-    /// Whether the last sweep was one to end with, by the settings as they are now.
+    /// Whether a stop rule holds after the last sweep, by the present configuration.
     pub fn has_ended(&self) -> bool {
         self.progress.sweep > 0 && self.stop_reason().is_some()
     }
 
-    /// Seconds that the start took.
+    /// The seconds that the initialisation took.
     pub fn init_seconds(&self) -> f64 {
         f64::from_bits(self.progress.seconds[1])
     }
 
-    /// One sweep; tests for cancellation between row blocks. After a sweep whose `stop` is set,
-    /// stepping again goes on refining (the caller asked for it). A cancelled sweep changes
-    /// nothing: the next step takes it anew.
+    /// Performs one sweep; checks for cancellation between groups of rows. After a sweep whose
+    /// `stop` is set, another step continues to refine the fit.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] and errors of the source or the device, after which the fit is as
+    /// before the step; [`Error::Refused`] if the products leave the range of f32.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
         let sweep = self.progress.sweep + 1;
@@ -241,7 +250,7 @@ impl<'a> Factoriser<'a> {
         })
     }
 
-    /// What to say of activations whose products are beyond f32.
+    /// The error for activations whose products leave the range of f32; it names the largest row.
     fn overflow_error(&self) -> Error {
         let squares = self.stats.row_squares.iter().enumerate();
         let row = squares
@@ -250,8 +259,8 @@ impl<'a> Factoriser<'a> {
         too_large(self.stream.source, row)
     }
 
-    /// What the sweeps lower, relative to the square of the rows as the fit sees them: their
-    /// squared error, plus 2λΣY where there is a penalty.
+    /// The objective that the sweeps lower, divided by the squared norm of the prepared rows: their
+    /// squared error, plus 2λΣY with a penalty.
     pub fn objective(&self) -> f64 {
         self.state.objective / self.stats.prepared_square
     }
@@ -260,7 +269,10 @@ impl<'a> Factoriser<'a> {
         error / self.stats.error_base
     }
 
-    /// Writes everything needed to go on (atomic rename, fsync).
+    /// Writes the state of the fit for [`Self::resume`], atomically replacing `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
     pub fn checkpoint(&self, path: &Path) -> Result<()> {
         let progress = self.progress.clone();
         checkpoint::write(
@@ -273,7 +285,8 @@ impl<'a> Factoriser<'a> {
         )
     }
 
-    /// What a checkpoint is bound to beside its configuration.
+    /// The identity of the prepared source, which a checkpoint is bound to beside its
+    /// configuration.
     fn source_identity(&self) -> SourceIdentity {
         let Stream {
             n,
@@ -290,10 +303,11 @@ impl<'a> Factoriser<'a> {
     }
 }
 
-/// FitThreads that a fit may have: a number that was damaged or mistyped would bring the machine down.
+/// The largest number of threads that a fit may have; a damaged or mistyped number would exhaust
+/// the machine.
 pub(crate) const MOST_THREADS: usize = 1024;
 
-/// The threads of a fit: its own, or all that rayon has.
+/// The threads of a fit: a pool of its own, or rayon's global pool.
 pub(super) struct FitThreads(Option<rayon::ThreadPool>);
 
 impl FitThreads {
@@ -319,8 +333,8 @@ impl FitThreads {
     pub(super) fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match &self.0 {
             Some(pool) => pool.install(f),
-            // On a thread of rayon's from the start: a step forks many times, each a sleep and a
-            // waking from any other thread.
+            // Runs `f` on a thread of the pool from the start: a step forks many times, and from
+            // another thread each fork would put that thread to sleep and wake it.
             None => rayon::scope(|_| f()),
         }
     }

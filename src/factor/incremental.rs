@@ -1,5 +1,5 @@
-//! Going on from factors that are already there: appended rows are folded in, features are added
-//! for the worst explained rows, and nothing starts over.
+//! Starting from given factors without losing them: appended rows are folded in, and columns are
+//! resized. Knows nothing of where the factors come from.
 
 use super::coefficient_step;
 use super::columns;
@@ -11,11 +11,12 @@ use crate::error::{Error, Result};
 use crate::matrix::panel::{self, Gram};
 use crate::task::TaskCtx;
 
-/// Sweeps of the coefficients that fold new rows in.
+/// HALS sweeps of the coefficients that fold rows in.
 const FOLD_IN_SWEEPS: usize = 20;
 
-/// Columns of `keep` entries each: longer ones lose their smallest, shorter ones gain neurons of
-/// weight zero, and new columns have no weight at all until the next sweep revives them.
+/// Resizes to `k` columns of `keep` entries each: longer columns lose their smallest entries,
+/// shorter ones gain neurons of weight zero, and new columns have weight zero everywhere until the
+/// next sweep revives them.
 pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> SparseColumns {
     let d = columns.rows;
     let mut out = SparseColumns {
@@ -56,8 +57,8 @@ pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> 
     out
 }
 
-/// The state of these features (unit columns of `keep` entries) and coefficients after the rows
-/// were folded in.
+/// The state of these features (unit columns of equal length) after the coefficients of all rows,
+/// which start from `y`, were updated by HALS sweeps in one pass.
 pub(super) fn fold_in(
     problem: &Problem<'_, '_>,
     mut features: SparseColumns,
@@ -88,7 +89,7 @@ pub(super) fn fold_in(
     Ok(state)
 }
 
-/// Refuses factors that cannot begin a fit to n × d activations.
+/// Refuses factors that cannot start a fit to n × d activations.
 pub(super) fn check_factors(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
     let (features, coefficients) = (&factors.features, &factors.coefficients);
     let old = features.columns();
@@ -112,8 +113,8 @@ pub(super) fn check_factors(factors: &Factors, (n, d): (usize, usize)) -> Result
     Ok(())
 }
 
-/// Refuses locked features that have more neurons than the new sparsity keeps: they are to stay as
-/// they are.
+/// Refuses locked features that have more neurons than the new sparsity allows, since they may not
+/// lose any.
 pub(super) fn check_locked(features: &SparseColumns, locked: &[bool], keep: usize) -> Result<()> {
     for j in (0..features.columns()).filter(|&j| locked[j]) {
         let neurons = features.column(j).1.iter().filter(|v| **v != 0.0).count();

@@ -1,4 +1,5 @@
-//! Where a fit starts from: coefficients Y, from which every solver takes its first features.
+//! The initialisation of a fit: coefficients Y, from which every solver computes its first
+//! features. Knows nothing of sweeps.
 
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
@@ -19,18 +20,17 @@ use crate::matrix::dense;
 use crate::matrix::panel::PANEL;
 use crate::task::{Progress, TaskCtx};
 
-/// The least coefficient that the multiplicative rule starts from, since it cannot leave zero.
+/// The least initial coefficient for `mu`, whose multiplicative rule cannot leave zero.
 const FLOOR: f32 = 1e-6;
-/// Rounds of k-means for `mu`, as in the paper's code, and for `bcd`, which ends as low after 2 as
-/// after 15.
+/// The rounds of k-means: for `mu` as in the code of Shafran, Geiger, Geva, and for `bcd`, whose
+/// final error is as low after 2 rounds as after 15.
 const KMEANS_ROUNDS: [usize; 2] = [15, 3];
-/// Bytes of rows that the rounds of k-means look at; a larger source is sampled.
+/// The bytes of rows that k-means uses in its rounds; a larger source is sampled.
 const KMEANS_BYTES: usize = 256 << 20;
 const SUBSPACE_ROUNDS: usize = 4;
 const OVERSAMPLING: usize = 10;
 
-/// Coefficients and their sums for a solver to start from; `rms` is the root mean square of the
-/// activations, as it sees them.
+/// The initial coefficients and their sums; `rms` is the root mean square of the prepared rows.
 pub(crate) fn initial_state(
     stream: &Stream<'_>,
     k: usize,
@@ -68,7 +68,7 @@ pub(crate) fn initial_state(
     from_coefficients(stream, y, ctx)
 }
 
-/// Coefficients with their sums and no features yet.
+/// A state with these coefficients, their sums (one pass over A) and no features.
 pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -> Result<State> {
     let mut copy = stream.zero_coefficients(y.k)?;
     let mut sums = PassSums::default();
@@ -96,7 +96,7 @@ fn random_coefficients(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result
 
 struct Clusters {
     labels: Vec<u32>,
-    /// PassSums of the rows of each cluster, `[k][d]`.
+    /// The sum of the rows of each cluster, `[k][d]`.
     sums: Vec<f32>,
     counts: Vec<f64>,
 }
@@ -114,7 +114,7 @@ impl Clusters {
         Ok(y)
     }
 
-    /// The means `[k][d]`; an empty cluster takes a row of the source at random.
+    /// The mean of each cluster, `[k][d]`; an empty cluster takes a random row of the source.
     fn centroids(&self, stream: &Stream<'_>, rng: &mut Pcg64) -> Result<Vec<f32>> {
         let d = stream.d;
         let mut out = self.sums.clone();
@@ -130,7 +130,8 @@ impl Clusters {
     }
 }
 
-/// Lloyd's rounds from k rows chosen at random, then every row with its nearest centroid.
+/// Lloyd's algorithm from k random rows, on a sample of a large source; then assigns every row to
+/// its nearest centroid.
 fn kmeans(
     stream: &Stream<'_>,
     k: usize,
@@ -166,13 +167,13 @@ fn kmeans(
     Ok(assign(stream, &centroids, k, ctx)?.0)
 }
 
-/// How many of n × d values' rows the rounds of k-means see; `None`: all of them.
+/// The number of rows that the rounds of k-means use for n × d activations; `None`: all of them.
 pub(crate) fn sampled_rows(n: usize, d: usize, k: usize) -> Option<usize> {
     let most = (KMEANS_BYTES / (4 * d.max(1))).max(20 * k);
     (n > most).then_some(most)
 }
 
-/// `count` rows at random, in order.
+/// `count` random rows, in their order in the source so that a file is read forwards.
 fn gather_rows(
     stream: &Stream<'_>,
     count: usize,
@@ -189,8 +190,8 @@ fn gather_rows(
     Ok(InMemory::from_aligned(count, stream.d, data))
 }
 
-/// The nearest centroid of each row, the clusters' sums, and Σ‖c‖² − 2 a·c over rows (the scatter
-/// up to ‖A‖²).
+/// Assigns each row to its nearest centroid; returns the clusters and Σ(‖c‖² − 2 a·c) over the
+/// rows, the scatter within clusters without ‖A‖².
 fn assign(
     stream: &Stream<'_>,
     centroids: &[f32],
@@ -226,7 +227,8 @@ fn assign(
             within -= 2.0 * f64::from(score);
         }
         let labels = &out.labels[first..];
-        // Strips of neurons in parallel, rows in order: the sums do not depend on the threads.
+        // Strips of neurons in parallel, each adding the rows in order: the sums do not depend on
+        // the number of threads.
         dense::for_each_strip(&mut out.sums, d, STRIP, |start, mut strip| {
             for (row, &label) in block.data.chunks_exact(d).zip(labels) {
                 strip.add(label as usize, &row[start..]);
@@ -237,7 +239,8 @@ fn assign(
     Ok((out, within))
 }
 
-/// The best centroid of each row of a panel and its score a·c − ‖c‖²/2; the first of equals.
+/// For each row of a panel the nearest centroid and its score a·c − ‖c‖²/2, which is largest for
+/// the nearest; the first of equal ones.
 fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
     let mut best = vec![(0u32, f32::NEG_INFINITY); rows];
     for (j, line) in scores.chunks_exact(PANEL).enumerate() {
@@ -251,9 +254,9 @@ fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
     best
 }
 
-/// Y = max(U√Σ, floor) of the truncated SVD of A, scaled to unit root mean square, by randomised
-/// subspace iteration (Halko, Martinsson, Tropp 2011), each pair's sign such that the heavier half
-/// of U's column is positive.
+/// Y = max(U√Σ, `floor`) of the truncated SVD A = UΣVᵀ, of A scaled to unit root mean square.
+/// Computed by randomised subspace iteration (Halko, Martinsson, Tropp 2011); the sign of each pair
+/// is chosen such that the heavier half of U's column is positive.
 fn svd_coefficients(
     stream: &Stream<'_>,
     k: usize,
@@ -301,8 +304,8 @@ fn svd_coefficients(
     Ok(y)
 }
 
-/// From A·basis (by panel) and the eigenpairs of its Gram matrix, in units of `rms`: U√Σ =
-/// (A·basis) v / √σ, clamped from below.
+/// Writes U√Σ = (A·basis) v / √σ, clamped from below, into `y`, for A·basis (`projected`) and the
+/// eigenpairs (σ², v) of its Gram matrix, in units of `rms`.
 fn left_singular_coefficients(
     y: &mut Panels,
     projected: &Panels,
@@ -311,7 +314,7 @@ fn left_singular_coefficients(
     (floor, rms): (f32, f64),
 ) {
     let (k, wide, n) = (y.k, projected.k, projected.rows);
-    // Lines beyond the rank have no vector and stay at the floor.
+    // Columns beyond the rank have no vector and stay at the floor.
     let mut columns = vec![0.0f32; k * wide];
     for (j, &square) in squares.iter().enumerate() {
         let scale = if square > 0.0 {
@@ -331,7 +334,7 @@ fn left_singular_coefficients(
         .zip(projected.data.par_chunks(wide * PANEL))
         .map(|(y, p)| {
             dense::project(y, p, &columns, wide);
-            // How much heavier the positive half is.
+            // The squared norm of the positive half minus that of the negative half.
             let signed = |line: &[f32]| {
                 line.iter()
                     .map(|&v| f64::from(v) * f64::from(v.abs()))

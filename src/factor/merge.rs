@@ -1,10 +1,10 @@
-//! Fewer features: those that are most alike become one.
+//! Reducing the number of features: the most similar pairs are merged.
 //!
-//! Two features leave the sum y_a z_aᵀ + y_b z_bᵀ, of rank two; the best single feature is its
-//! leading singular pair, and what is lost is its second singular value squared, which follows from
-//! the two 2 × 2 Gram matrices alone. Where the columns point the same way that pair is a positive
-//! mixture of both (Perron), so coefficients stay ≥ 0; where they do not, the weaker of the two
-//! goes, at the loss of its own square. Knows nothing of activations.
+//! Two features contribute y_a z_aᵀ + y_b z_bᵀ, of rank two. The best single feature is its leading
+//! singular pair, and the loss is the square of its second singular value; both follow from the 2 ×
+//! 2 Gram matrices of the pair alone. If the columns have a positive product, that pair is a
+//! positive combination of both (Perron), so coefficients stay ≥ 0; otherwise the weaker feature is
+//! removed, at the loss of its own square. Knows nothing of activations.
 
 use std::path::Path;
 
@@ -14,26 +14,30 @@ use super::{Coefficients, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::dense;
 
-/// The features that are left, in their old order.
+/// The remaining features, in their old order.
 pub(super) struct MergedFeatures {
-    /// As many entries a column as the longest of the given ones.
+    /// Z; every column has as many entries as the longest given one.
     pub(super) features: SparseColumns,
-    /// By feature; after the last of them, what is left of the others.
+    /// Y by feature, k × n; what lies beyond is unspecified.
     pub(super) coefficients: ValueBuffer,
     pub(super) locked: Vec<bool>,
 }
 
-/// What becomes of a pair.
+/// The result of merging a pair: the loss, and how its columns combine.
 #[derive(Clone, Copy)]
 struct PairMerge {
     loss: f64,
-    /// GramRows of the two columns in the new one, before it is scaled to unit norm; one of them is
-    /// 0 where one goes.
+    /// Weights of the two columns in the new one, before it is scaled to unit norm; the weight of a
+    /// removed feature is 0.
     mix: [f64; 2],
 }
 
-/// Features `z` with coefficients `y`, those of feature j times `scales[j]`, made `k` features;
-/// `None` where they are no more than that. Locked features stay as they are.
+/// Reduces the features `z`, with coefficients `y` of which those of feature j are multiplied by
+/// `scales[j]`, to `k`; `None` if there are no more than that. Locked features stay unchanged.
+///
+/// # Errors
+/// [`Error::Usage`] if there are more locked features than `k` allows; [`Error::Io`] for
+/// coefficients in a file without space.
 pub(super) fn merge_down_to(
     z: &SparseColumns,
     (y, scales): (&Coefficients, &[f32]),
@@ -98,7 +102,7 @@ pub(super) fn merge_down_to(
     }))
 }
 
-/// Line a becomes w₀ · line a + w₁ · line b.
+/// Replaces line a of `lines` by w₀ · line a + w₁ · line b.
 fn mix_lines(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64; 2]) {
     let (head, tail) = lines.split_at_mut(b * width);
     for (x, y) in head[a * width..(a + 1) * width]
@@ -109,7 +113,7 @@ fn mix_lines(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64;
     }
 }
 
-/// ZᵀZ and YᵀY of the features that are left.
+/// ZᵀZ and YᵀY of all features, updated as pairs are merged.
 struct PairGrams {
     k: usize,
     q: Vec<f64>,
@@ -152,7 +156,8 @@ impl PairGrams {
         if qab <= 0.0 {
             return alone;
         }
-        // MᵀM = Z G Zᵀ has the eigenvalues of GQ and the eigenvectors Z e for those e of GQ.
+        // For M = YZᵀ restricted to the pair, MᵀM = Z G Zᵀ has the eigenvalues of GQ, and the
+        // eigenvector Z e for an eigenvector e of GQ.
         let trace = square_a + 2.0 * qab * gab + square_b;
         let determinant = ((qa * qb - qab * qab) * (ga * gb - gab * gab)).max(0.0);
         let large = (trace + (trace * trace - 4.0 * determinant).max(0.0).sqrt()) / 2.0;
@@ -165,7 +170,8 @@ impl PairGrams {
             gab * qa + gb * qab,
             gab * qab + gb * qb,
         );
-        // The row of GQ − λI that is farther from zero gives the eigenvector.
+        // The eigenvector is taken from the row of GQ − λI with the larger entries, which rounding
+        // disturbs less.
         let mix = if m01 + (large - m00).abs() >= m10 + (large - m11).abs() {
             [m01, large - m00]
         } else {
@@ -181,8 +187,8 @@ impl PairGrams {
         }
     }
 
-    /// Takes b into a; returns the weights of the two columns and of the two lines of coefficients
-    /// in the new ones.
+    /// Merges b into a in both matrices; returns the weights of the two columns in the new column,
+    /// and those of the two lines of coefficients in the new line.
     fn merge(&mut self, a: usize, b: usize, mix: [f64; 2]) -> [[f64; 2]; 2] {
         let k = self.k;
         let (qa, qab, qb) = (self.q[a * k + a], self.q[a * k + b], self.q[b * k + b]);
@@ -190,7 +196,8 @@ impl PairGrams {
             (mix[0] * mix[0] * qa + 2.0 * mix[0] * mix[1] * qab + mix[1] * mix[1] * qb).sqrt();
         let size = if size > 0.0 { size } else { 1.0 };
         let column = mix.map(|m| m / size);
-        // y = Y (Zᵀz), but of a pair of which one goes the other stays as it is.
+        // The new line is the projection Y (Zᵀz); if one feature is removed, the other keeps its
+        // line.
         let line = if mix.contains(&0.0) {
             column.map(|c| if c > 0.0 { 1.0 } else { 0.0 })
         } else {

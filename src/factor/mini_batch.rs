@@ -1,11 +1,11 @@
-//! A first fit at a corpus too large to pass over many times: sweeps over batches of rows, as
-//! online matrix factorisation does (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end
-//! that gives every row its coefficients.
+//! A fit in mini-batches, for a corpus too large to pass over many times: sweeps over batches of rows,
+//! as in online matrix factorisation (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end that
+//! gives every row its coefficients. The commands call it a first look.
 //!
-//! A batch's coefficients are found for the features so far; AᵀY and YᵀY of all batches, the older
-//! the lighter, then give the next features. Invariants: no more than one batch of activations is
-//! in memory; between batches it is known whole by what a checkpoint holds, and goes on from there
-//! with the same batches.
+//! A batch's coefficients are found for the present features; AᵀY and YᵀY summed over all batches,
+//! earlier ones with less weight, then give the next features. Invariants: no more than one batch of
+//! activations is in memory; between batches a checkpoint holds the whole state, and a resumed fit
+//! takes the same batches.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,14 +31,15 @@ use crate::error::{Error, Result};
 use crate::matrix::aligned::AlignedVec;
 use crate::task::TaskCtx;
 
-/// Neighbouring rows that are read together.
+/// Rows of a run: neighbouring rows are read together, since single rows at random would cost a disk
+/// access each.
 const RUN_ROWS: usize = 64;
-/// Share of the sums that the next batch leaves of those before it.
+/// The factor by which each batch multiplies the sums of the batches before it.
 const DECAY: f64 = 0.8;
-/// Batches when the configuration names no number of sweeps.
+/// The number of batches if the configuration sets no number of sweeps.
 const BATCHES: usize = 30;
-/// Rows that a checkpoint knows its source by: reading all of them is what a first fit is to
-/// spare.
+/// Rows that the fingerprint of a source covers: hashing all of them would take the pass over the
+/// source that mini-batches avoid.
 const FINGERPRINT_ROWS: usize = 64;
 
 const KIND: FileKind = FileKind {
@@ -47,24 +48,25 @@ const KIND: FileKind = FileKind {
     name: "checkpoint of a first look",
 };
 
-/// Everything small of a checkpoint.
+/// The JSON header of a checkpoint.
 #[derive(Serialize, Deserialize)]
 struct Header {
     config: FitConfig,
     rows: usize,
     cols: usize,
-    /// The hash of some rows.
+    /// The hash of [`FINGERPRINT_ROWS`] rows.
     fingerprint: u64,
     batch_rows: usize,
     sweep: usize,
-    /// Bits of the seconds so far.
+    /// Bits of the seconds of fitting so far.
     seconds: u64,
-    /// Times that all rows were dealt, and runs that the last time left.
+    /// The number of times that the runs were shuffled, and the runs left since the last time.
     rounds: u64,
     left: usize,
-    /// Entries a feature.
+    /// s, the entries of a feature.
     keep: usize,
-    /// The power of two that rows are multiplied by; earlier versions took them as they are.
+    /// The power of two by which rows are multiplied; absent in checkpoints of earlier versions, which
+    /// did not scale them.
     #[serde(default = "unit_scale")]
     scale: f32,
 }
@@ -73,30 +75,32 @@ fn unit_scale() -> f32 {
     1.0
 }
 
-/// Features that come from batches of rows.
+/// A fit in progress whose features come from batches of rows.
 pub struct MiniBatchFit<'a> {
     source: &'a dyn ActivationSource,
     config: FitConfig,
     threads: fit::FitThreads,
     batch_rows: usize,
-    /// Times that all rows were dealt.
+    /// The number of times that the runs were shuffled.
     rounds: u64,
-    /// Runs of rows that no batch of this round has had.
+    /// Runs that no batch has taken since the last shuffle.
     runs: Vec<usize>,
-    /// As the batches are seen.
+    /// Z for the prepared rows of a batch.
     features: SparseColumns,
+    /// The decayed sums of all batches; `None` before the first.
     sums: Option<PassSums>,
-    /// Those of the first batch, which all others take over: sums of several are added.
+    /// The scaling of the first batch, which all later ones use, because their sums are added.
     scaling: Option<SharedScaling>,
     sweep: usize,
     seconds: f64,
 }
 
 impl<'a> MiniBatchFit<'a> {
-    /// Batches of `batch_rows` rows, in runs of 64 chosen at random.
+    /// Starts a fit of batches of `batch_rows` rows, each made of runs of 64 rows chosen at random.
     ///
     /// # Errors
-    /// What cannot be fitted; fewer rows a batch than features; a solver other than `bcd`.
+    /// [`Error::Usage`] for a configuration that does not fit the source, a batch of fewer rows than
+    /// features, or a solver other than `bcd`.
     pub fn start(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -129,7 +133,11 @@ impl<'a> MiniBatchFit<'a> {
         })
     }
 
-    /// One batch. Its error is told before the features have seen it.
+    /// Takes one batch. The reported error is that of the features before they are updated with it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a row that is not finite or too large; errors of the source;
+    /// [`Error::Cancelled`], after which the fit is as before the step.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
         let batch = self.read_batch(ctx)?;
@@ -186,20 +194,20 @@ impl<'a> MiniBatchFit<'a> {
         })
     }
 
-    /// Why there are no more batches, once there are none.
+    /// The stop rule that holds now, if any.
     pub fn stop_reason(&self) -> Option<Stop> {
         (self.sweep >= self.config.max_sweeps.unwrap_or(BATCHES)).then_some(Stop::MaxSweeps)
     }
 
-    /// Whether a checkpoint of a first fit lies at `path`.
+    /// Whether the file at `path` is a checkpoint of a mini-batch fit.
     pub fn has_checkpoint(path: &Path) -> bool {
         KIND.matches(path)
     }
 
-    /// Writes all that [`Self::resume`] needs in place of `path`; after a first batch.
+    /// Writes the state of the fit for [`Self::resume`], atomically replacing `path`.
     ///
     /// # Errors
-    /// What the disk says; before the first batch.
+    /// [`Error::Usage`] before the first batch; [`Error::Io`] if the file cannot be written.
     pub fn checkpoint(&self, path: &Path) -> Result<()> {
         let Some(sums) = &self.sums else {
             return Err(Error::usage("there are no features before the first batch"));
@@ -237,11 +245,11 @@ impl<'a> MiniBatchFit<'a> {
         out.commit()
     }
 
-    /// Goes on from a checkpoint of `config` on this source, with the batches that would have
+    /// Resumes from a checkpoint of a fit of `config` to this source, with the batches that would have
     /// followed.
     ///
     /// # Errors
-    /// A file that is no such checkpoint, or one of other activations or settings.
+    /// [`Error::File`] for a file that is damaged, of another kind, or of other activations or settings.
     pub fn resume(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -250,12 +258,12 @@ impl<'a> MiniBatchFit<'a> {
         let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
         let (n, d) = source.shape();
         if (header.rows, header.cols) != (n, d) || header.fingerprint != fingerprint(source)? {
-            return Err(input.error("a checkpoint of a first fit at other activations"));
+            return Err(input.error("a checkpoint of a first look at other activations"));
         }
         if !header.config.same_fit(&config) {
             let saved = serde_json::to_string(&header.config).unwrap_or_default();
             return Err(input.error(&format!(
-                "a checkpoint of a first fit with other settings ({saved})"
+                "a checkpoint of a first look with other settings ({saved})"
             )));
         }
         let (k, keep) = (config.features, header.keep);
@@ -313,17 +321,21 @@ impl<'a> MiniBatchFit<'a> {
         Ok(fit)
     }
 
-    /// Rows of a batch.
+    /// The number of rows of a batch.
     pub fn batch_rows(&self) -> usize {
         self.batch_rows
     }
 
-    /// Batches done.
+    /// The number of batches done.
     pub fn batches(&self) -> usize {
         self.sweep
     }
 
-    /// Every row with its coefficients, and their error: a fit that can go on with full sweeps.
+    /// Gives every row its coefficients in one pass over the source, and returns a fit that can go on
+    /// with full sweeps.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] before the first batch; what [`Factoriser::start`] returns.
     pub fn finish(self, ctx: &TaskCtx) -> Result<Factoriser<'a>> {
         if self.sweep == 0 {
             return Err(Error::usage("there are no features before the first batch"));
@@ -339,7 +351,7 @@ impl<'a> MiniBatchFit<'a> {
         Ok(fit)
     }
 
-    /// The next rows; when all have been seen, all are dealt anew.
+    /// Reads the rows of the next batch; shuffles the runs again if fewer are left than a batch needs.
     fn read_batch(&mut self, ctx: &TaskCtx) -> Result<InMemory> {
         let (n, d) = self.source.shape();
         let wanted = self.batch_rows.div_ceil(RUN_ROWS).min(n.div_ceil(RUN_ROWS));
@@ -372,15 +384,14 @@ impl<'a> MiniBatchFit<'a> {
     }
 }
 
-/// The runs of n rows in the order in which they are taken from the end, the `round`-th time from
-/// 1.
+/// The shuffled runs of n rows, for the `round`-th time from 1; batches are taken from the end.
 fn shuffled_runs(n: usize, seed: u64, round: u64) -> Vec<usize> {
     let mut runs: Vec<usize> = (0..n.div_ceil(RUN_ROWS)).collect();
     runs.shuffle(&mut Pcg64::seed_from_u64(seed.wrapping_add(round - 1)));
     runs
 }
 
-/// The hash of rows spread over a source.
+/// The hash of rows spread evenly over a source.
 fn fingerprint(source: &dyn ActivationSource) -> Result<u64> {
     let n = source.shape().0;
     let mut hash = Xxh3::new();
@@ -391,7 +402,7 @@ fn fingerprint(source: &dyn ActivationSource) -> Result<u64> {
     Ok(hash.digest())
 }
 
-/// Adds the sums of the batches before, which count for less.
+/// Adds the sums of the batches before, multiplied by [`DECAY`].
 fn add_decayed(sums: &mut PassSums, before: &PassSums) {
     for (v, b) in sums.products.iter_mut().zip(&before.products) {
         *v += DECAY as f32 * b;
@@ -404,7 +415,7 @@ fn add_decayed(sums: &mut PassSums, before: &PassSums) {
     wide.for_each(|(v, b)| *v += DECAY * b);
 }
 
-/// The sums in the units of coefficients that were multiplied by `scales`.
+/// Changes AᵀY, YᵀY and ΣY to those of coefficients multiplied by `scales`, one for each feature.
 fn rescale_sums(state: &mut State, scales: &[f32]) {
     let (k, sums) = (scales.len(), &mut state.sums);
     let d = sums.products.len() / k;

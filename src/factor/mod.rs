@@ -1,9 +1,12 @@
-//! Semi-nonnegative matrix factorisation, A\[n×d\] ≈ Y\[n×k\] · Zᵀ\[k×d\], Y ≥ 0, sparse columns of
-//! Z.
+//! Semi-nonnegative matrix factorisation, A\[n×d\] ≈ Y\[n×k\] · Zᵀ\[k×d\], with Y ≥ 0 and sparse
+//! columns of Z.
 //!
-//! A [`Factoriser`] steps; the caller decides when to show, save, pause or stop. A snapshot is an
-//! immutable [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations only as an
-//! [`ActivationSource`](crate::activations::ActivationSource).
+//! Semi-NMF is due to Ding, Li, Jordan (2010), its use on MLP activations with sparse features to
+//! Shafran, Geiger, Geva (arXiv 2506.10920); `guide/method.md` says what is done differently here.
+//!
+//! A [`Factoriser`] performs one sweep at a time; the caller decides when to show, save, pause or
+//! stop. A snapshot is an immutable [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations
+//! only as an [`ActivationSource`](crate::activations::ActivationSource).
 
 use std::sync::Arc;
 
@@ -46,26 +49,26 @@ pub use fit::Factoriser;
 pub(crate) use fit::MOST_THREADS;
 pub use mini_batch::MiniBatchFit;
 
-/// Features Z\[d × k\] as sparse columns of unit norm.
+/// Features Z \[d × k\] as sparse columns, of unit norm outside a fit.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SparseColumns {
-    /// d, the height of a column.
+    /// d, the number of neurons.
     pub rows: usize,
-    /// Column j holds entries `offsets[j]..offsets[j + 1]`; length k + 1.
+    /// Column j holds the entries `offsets[j]..offsets[j + 1]`; length k + 1.
     pub offsets: Vec<usize>,
-    /// Row (neuron) of each entry, ascending in a column.
+    /// Neuron of each entry, ascending within a column.
     pub indices: Vec<u32>,
-    /// Value of each entry.
+    /// Weight of each entry.
     pub values: Vec<f32>,
 }
 
 impl SparseColumns {
-    /// k, the number of columns.
+    /// k, the number of features.
     pub fn columns(&self) -> usize {
         self.offsets.len().saturating_sub(1)
     }
 
-    /// The neurons and weights of column j.
+    /// The neurons and the weights of column j, two slices of one length.
     pub fn column(&self, j: usize) -> (&[u32], &[f32]) {
         let span = self.offsets[j]..self.offsets[j + 1];
         (&self.indices[span.clone()], &self.values[span])
@@ -82,7 +85,8 @@ impl SparseColumns {
     }
 }
 
-/// Coefficients Y, stored by feature (k × n): a feature's coefficients are one contiguous slice.
+/// Coefficients Y ≥ 0, stored by feature (k × n), so that the coefficients of a feature at all tokens
+/// are one contiguous slice. Cloning shares the values.
 #[derive(Debug, Clone)]
 pub struct Coefficients {
     /// n, the number of token rows.
@@ -97,20 +101,20 @@ enum CoefficientData {
 }
 
 impl Coefficients {
-    /// From k × n values by feature.
+    /// Wraps k × n values stored by feature, for n = `rows`.
     pub fn owned(rows: usize, by_feature: Vec<f32>) -> Self {
-        Self::of(rows, by_feature.into())
+        Self::from_buffer(rows, by_feature.into())
     }
 
-    /// From k × n values by feature, wherever they lie.
-    pub(crate) fn of(rows: usize, by_feature: ValueBuffer) -> Self {
+    /// Wraps k × n values stored by feature, in memory or in a file.
+    pub(crate) fn from_buffer(rows: usize, by_feature: ValueBuffer) -> Self {
         Self {
             rows,
             data: CoefficientData::Owned(Arc::new(by_feature)),
         }
     }
 
-    /// From a mapped file of k × n values by feature.
+    /// Wraps a mapped file of k × n values stored by feature.
     pub fn mapped(rows: usize, file: MappedF32) -> Self {
         Self {
             rows,
@@ -118,7 +122,7 @@ impl Coefficients {
         }
     }
 
-    /// All k × n values, by feature.
+    /// All k × n values: those of feature 0 at every row, then those of feature 1, and so on.
     pub fn as_slice(&self) -> &[f32] {
         match &self.data {
             CoefficientData::Owned(v) => v,
@@ -132,16 +136,16 @@ impl Coefficients {
     }
 }
 
-/// How a row is written in features: a ≈ centre + Zy, y ≥ 0, of which at most `row_cap` are not
-/// zero; the y that leaves least of the row, each neuron's remainder times its weight.
+/// How a row a is encoded on features: as centre + Zy for the y ≥ 0 with at most `row_cap` non-zeros
+/// that minimises ‖W(a − centre − Zy)‖², W being the diagonal matrix of the neuron weights.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Coding {
-    /// The mean row that the fit took away, of length d.
+    /// The mean row that the fit subtracted, of length d; `None`: nothing is subtracted.
     pub centre: Option<Arc<Vec<f32>>>,
-    /// What each of the d neurons counts, up to a common factor; `None`: all the same. A neuron
-    /// that was silent in the fit counts nothing.
+    /// The weight of each of the d neurons, up to a common factor; `None`: all are equal. A neuron that
+    /// was always zero in the fit has the weight 0.
     pub neuron_weights: Option<Arc<Vec<f32>>>,
-    /// The most features of a row.
+    /// The most features that a row may use; `None`: any number.
     pub row_cap: Option<usize>,
 }
 
@@ -150,7 +154,7 @@ pub(crate) const CENTRE: &str = "centre";
 pub(crate) const NEURON_WEIGHTS: &str = "neuron_weights";
 
 impl Coding {
-    /// What it holds of each neuron, by the names of files.
+    /// The values for each neuron that are set, with the names that they have in files.
     pub(crate) fn by_neuron(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
         let all = [
             (CENTRE, &self.centre),
@@ -160,7 +164,7 @@ impl Coding {
             .filter_map(|(name, values)| Some((name, values.as_ref()?.as_slice())))
     }
 
-    /// `row` − centre − Zy in f64, for the coefficients y of `features`.
+    /// The residual `row` − centre − Zy in f64 (d values), for the k coefficients `y` of `features`.
     pub fn residual(&self, features: &SparseColumns, row: &[f32], y: &[f32]) -> Vec<f64> {
         let mut left: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
         if let Some(centre) = &self.centre {
@@ -181,47 +185,47 @@ impl Coding {
 /// An immutable snapshot of a fit.
 #[derive(Debug, Clone)]
 pub struct Factors {
-    /// Z, unit columns.
+    /// Z, with unit columns.
     pub features: SparseColumns,
-    /// Y ≥ 0, the scale.
+    /// Y ≥ 0, which carries the scale.
     pub coefficients: Coefficients,
-    /// How a row is written in them.
+    /// How a new row is encoded on the features.
     pub coding: Coding,
-    /// ‖A − YZᵀ‖² / ‖A‖², f64, of the rows as they are (with a centre: ‖A − mean − YZᵀ‖² / ‖A‖²).
+    /// ‖A − YZᵀ‖² / ‖A‖² of the original rows (with a centre: ‖A − mean − YZᵀ‖² / ‖A‖²).
     pub relative_error: f64,
-    /// The same of the rows as the fit weighs them, where it scales neurons or rows.
+    /// The relative error of the prepared rows; set if the fit scales neurons or rows.
     pub weighted_error: Option<f64>,
-    /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖², likewise.
+    /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖² of the original rows.
     pub explained_variance: f64,
-    /// Sweeps done when this was taken.
+    /// Sweeps done when the snapshot was taken.
     pub sweep: usize,
-    /// Seconds of fitting until then, the start included.
+    /// Seconds of fitting until then, the initialisation included.
     pub seconds: f64,
 }
 
-/// Why a fit ended by itself.
+/// The stop rule that ended a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
-    /// No improvement within the patience.
+    /// The error did not improve enough within the patience.
     Converged,
-    /// The most sweeps allowed.
+    /// The largest number of sweeps was reached.
     MaxSweeps,
 }
 
-/// What one step did.
+/// The report of one sweep, or of one batch of a [`MiniBatchFit`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
-    /// Sweeps done, from 1.
+    /// The number of the sweep, from 1.
     pub sweep: usize,
-    /// The relative error after it: of the rows as they are, but where neurons are scaled, as the
-    /// fit weighs them.
+    /// The relative error after it: of the original rows, or of the prepared rows if neurons are
+    /// scaled.
     pub relative_error: f64,
-    /// Whether that is as the fit weighs them.
+    /// Whether `relative_error` is that of the prepared rows.
     #[serde(default)]
     pub weighted: bool,
-    /// Seconds of sweeping so far (the start not included).
+    /// Seconds of sweeping so far, the initialisation not included.
     pub seconds: f64,
-    /// Set once the fit has ended.
+    /// Set if a stop rule holds after this sweep.
     pub stop: Option<Stop>,
 }

@@ -1,10 +1,13 @@
-//! The paper's multiplicative updates (Ding, Li, Jordan 2010, with winner-take-all columns of Z),
-//! step for step: Z ← AᵀY (YᵀY + εI)⁻¹; the ⌈p·d⌉ largest |entries| of each column stay; columns of
-//! Y to unit norm, their scale to Z; Y ← Y ∘ sqrt((P⁺ + Y Q⁻) / (P⁻ + Y Q⁺ + ε)), P = AZ, Q = ZᵀZ.
-//! The reference that the other solver is held against.
+//! The solver `mu`: the multiplicative updates of semi-NMF (Ding, Li, Jordan 2010) with
+//! hard-thresholded columns of Z, step by step as in Shafran, Geiger, Geva (arXiv 2506.10920). It
+//! is the reference for the other solver.
 //!
-//! As A is scaled to unit root mean square σ: Z has σ, P and Q have σ², and Y has no unit, so that
-//! ε is taken times σ² in the step on Y, which is the same to the bit as dividing A.
+//! One iteration: Z ← AᵀY (YᵀY + εI)⁻¹; each column of Z keeps its ⌈p·d⌉ entries of largest
+//! magnitude; the columns of Y are scaled to unit norm and Z takes their norms; then Y ← Y ∘
+//! sqrt((P⁺ + Y Q⁻) / (P⁻ + Y Q⁺ + ε)) with P = AZ and Q = ZᵀZ. The error may rise.
+//!
+//! For activations with the root mean square σ, Z is proportional to σ, P and Q to σ², and Y has no
+//! unit. The step on Y therefore takes ε·σ², which gives the iterates of A/σ.
 
 use super::columns;
 use super::pass::{Columns, Gather};
@@ -13,13 +16,16 @@ use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
 use crate::task::TaskCtx;
 
-/// ε for activations of unit root mean square: of the step on Y it has their square, of the step on
-/// Z none.
+/// ε for activations of unit root mean square; the step on Y multiplies it by their mean square,
+/// that on Z does not.
 const EPSILON: f64 = 1e-6;
-/// Norms of columns of Y below this are taken as this.
+/// Smaller norms of columns of Y are raised to this before they divide.
 const LEAST_NORM: f64 = 1e-8;
 
-/// One iteration: `next` from `state`, whose sums hold all of AᵀY.
+/// One iteration: computes `next` from `state`, whose sums hold all of AᵀY.
+///
+/// # Errors
+/// [`crate::Error::Cancelled`], and errors of the source.
 pub(crate) fn sweep(
     problem: &Problem<'_, '_>,
     state: &State,

@@ -1,5 +1,5 @@
-//! Coefficients while they are being fitted: by panel, so that a pass reads and writes them without
-//! a stride. Knows nothing of solvers.
+//! The coefficients during a fit, stored by panel, so that a pass reads and writes them without a
+//! stride. Knows nothing of solvers.
 
 use std::path::Path;
 
@@ -9,12 +9,11 @@ use super::value_buffer::ValueBuffer;
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
-/// Panels that change layout together: runs of a feature long enough for a disk, few enough to stay
-/// in memory.
+/// Panels that are converted together to the order by feature: enough for long writes to a file,
+/// few enough to stay in memory.
 const RUN_PANELS: usize = 256;
 
-/// Coefficients by panel, `[panel][feature][row in panel]`: what a pass reads and writes without a
-/// stride.
+/// Coefficients stored as `[panel][feature][row in panel]`; rows beyond the last are zero.
 #[derive(Debug, Default)]
 pub(crate) struct Panels {
     pub(crate) k: usize,
@@ -23,7 +22,10 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Zeros, in a file of the folder `scratch` where one is given.
+    /// Zeros for `k` features and `rows` rows, in a file of the folder `scratch` if one is given.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] for a folder without space or permission.
     pub(crate) fn zeros(k: usize, rows: usize, scratch: Option<&Path>) -> Result<Self> {
         Ok(Self {
             k,
@@ -32,7 +34,8 @@ impl Panels {
         })
     }
 
-    /// Fills the first features and rows with those of `by_feature`, lines of `rows` values.
+    /// Overwrites the first features and rows with those of `by_feature`, a line of `rows` values
+    /// for each feature.
     pub(crate) fn fill_features(&mut self, by_feature: &[f32], rows: usize) {
         let k = self.k;
         self.data
@@ -51,7 +54,8 @@ impl Panels {
             });
     }
 
-    /// Writes k × n values by feature, feature j times `scales[j]`.
+    /// Writes the k × n coefficients by feature into `by_feature`, those of feature j multiplied by
+    /// `scales[j]`.
     pub(crate) fn to_features(&self, scales: &[f32], by_feature: &mut [f32]) {
         if self.rows == 0 {
             return;
@@ -79,7 +83,7 @@ impl Panels {
         }
     }
 
-    /// Fills the first features with those of `other`, which has as many rows.
+    /// Overwrites the first features with those of `other`, which has the same rows.
     pub(crate) fn copy_from(&mut self, other: &Self) {
         let (to, from) = ((self.k * PANEL).max(1), (other.k * PANEL).max(1));
         let panels = self
@@ -93,12 +97,12 @@ impl Panels {
         (row / PANEL * self.k + j) * PANEL + row % PANEL
     }
 
-    /// The coefficient of feature `j` at `row`.
+    /// The coefficient of feature `j` at row `row`.
     pub(crate) fn get(&self, row: usize, j: usize) -> f32 {
         self.data[self.index(row, j)]
     }
 
-    /// Sets the coefficient of feature `j` at `row`.
+    /// Sets the coefficient of feature `j` at row `row`.
     pub(crate) fn set(&mut self, row: usize, j: usize, value: f32) {
         let index = self.index(row, j);
         self.data[index] = value;

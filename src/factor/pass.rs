@@ -1,11 +1,11 @@
-//! The streaming pass: reads A once, updates the coefficients of every row and sums what the next
-//! step on the features needs. Knows nothing of solvers; they hand it columns to project on and an
+//! The streaming pass: reads A once, updates the coefficients of every row, and sums what the next
+//! step on the features needs. Knows nothing of solvers, which give it columns to project on and an
 //! update for a panel.
 //!
-//! A panel goes through all of it before the next is touched: its rows come from memory once, and
-//! are asked for while the one before is still in work. Invariant: panels and the groups of them
-//! that are summed apart are fixed by n alone and every sum is taken in their order, so the result
-//! is the same to the bit on any number of threads.
+//! A panel goes through all steps before the next one begins, so that its rows are read from memory
+//! once; the rows of the next panel are prefetched meanwhile. Invariant: the panels and the groups
+//! of panels that are summed separately follow from n alone, and every sum is taken in their order,
+//! so the result has the same bits on any number of threads.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,86 +24,87 @@ use crate::matrix::dense;
 use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
-/// Panels of a group at most: the sums within it are in f32, and disks are read ahead by it.
+/// The most panels of a group. Within a group sums are taken in f32, so that a larger group would
+/// lose digits; disks are read ahead by groups too.
 const MAX_GROUP_PANELS: usize = 32;
-/// Columns denser than this are projected on by a dense product.
+/// The share of non-zeros above which sparse columns are projected on by a dense product.
 const DENSE_SHARE: f64 = 0.25;
 
-/// What a pass projects on.
+/// The columns on which a pass projects.
 pub(crate) enum Columns<'c> {
-    /// No projection: the update sees zeros.
+    /// No projection: the update gets zeros.
     None,
-    /// Sparse columns, by a dense product where they are dense.
+    /// Sparse columns; those with many non-zeros are multiplied as dense ones.
     Sparse(&'c SparseColumns),
     /// Dense columns `[k][d]`.
     Dense(&'c [f32]),
 }
 
-/// Which part of AᵀY a pass sums.
+/// The entries of AᵀY that a pass sums.
 #[derive(Clone, Copy)]
 pub(crate) enum Gather<'c> {
-    /// All of it.
+    /// All k × d entries.
     Dense,
     /// The entries on these supports.
     Support(&'c SparseColumns),
 }
 
-/// The sums of a pass.
+/// The sums of a pass over all rows, of the updated Y.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct PassSums {
-    /// (AᵀY)ᵀ `[k][d]`; of [`Gather::Support`] one value an entry instead.
+    /// AᵀY by feature, `[k][d]`; with [`Gather::Support`] one value for each entry of the supports.
     pub(crate) products: Vec<f32>,
     /// YᵀY, k × k.
     pub(crate) gram: Vec<f64>,
-    /// Σ P∘Y, where P is the projection the update saw.
+    /// Σ P∘Y, where P is the projection that the update got.
     pub(crate) fit: f64,
-    /// ΣY of each feature.
+    /// Σ_i Y_ij of each feature j.
     pub(crate) totals: Vec<f64>,
-    /// Σ_j P_ij Y_ij of each row.
+    /// Σ_j P_ij Y_ij of each row i.
     pub(crate) row_fit: Vec<f32>,
 }
 
-/// [`Columns`] as the kernels take them.
+/// [`Columns`] in the form that the kernels take.
 enum Projection<'c> {
     None,
     Sparse(&'c SparseColumns),
     Dense(&'c [f32]),
 }
 
-/// What a visit to a panel projects on and sums.
+/// The work of a pass on each panel: what to project on and what to sum.
 struct PanelWork<'c> {
     columns: Projection<'c>,
     gather: Gather<'c>,
 }
 
-/// The sums of a group of rows.
+/// The sums of a group of panels, in f32 except the totals.
 #[derive(Default)]
 pub(super) struct GroupSums {
-    /// AᵀY as [`cross_products::accumulate`] sums it, or its entries on the supports.
+    /// AᵀY in the layout of [`cross_products::accumulate`], or its entries on the supports.
     products: AlignedVec,
-    /// YᵀY, the same, on and above the diagonal.
+    /// The entries of YᵀY on and above the diagonal, in the same layout.
     gram: AlignedVec,
     totals: Vec<f64>,
-    /// Whether there is nothing in the sums yet, and what they hold does not count.
+    /// Whether the sums are still empty, so that the next panel overwrites their memory.
     overwrite: bool,
 }
 
-/// PassSums of groups, added in the order of the groups whichever is ready first.
+/// The totals over groups: groups are added in their order, whichever is ready first.
 #[derive(Default)]
 struct OrderedTotals {
-    /// Its products are those of the groups so far.
+    /// The totals; of its fields only the products are used.
     whole: GroupSums,
-    /// YᵀY, on and below the diagonal.
+    /// YᵀY in f64, on and below the diagonal.
     gram: Vec<f64>,
     totals: Vec<f64>,
-    /// Of some features, on the way to YᵀY.
+    /// Memory for some lines of a group's YᵀY.
     lines: AlignedVec,
     ready: BTreeMap<usize, GroupSums>,
     next: usize,
 }
 
-/// Panels of a group: about as many as there are groups, in a number that two, four and more
-/// threads can share.
+/// The number of panels in a group: such that there are about as many groups as panels in a group,
+/// and a multiple of four groups, which two, four and more threads can share evenly.
 fn group_panels(n: usize) -> usize {
     let panels = n.div_ceil(PANEL);
     let groups = (panels as f64).sqrt().ceil() as usize;
@@ -113,8 +114,11 @@ fn group_panels(n: usize) -> usize {
 }
 
 impl Stream<'_> {
-    /// One pass. For each panel `next` is first `y`, then `update(next, P)` changes it; the sums
-    /// are of `next`.
+    /// One pass over A. For each panel the coefficients `next` start as those of `y`, then
+    /// `update(next, P)` changes them; `sums` become those of `next`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`], and errors of the source.
     pub(crate) fn pass(
         &self,
         ctx: &TaskCtx,
@@ -160,8 +164,8 @@ impl Stream<'_> {
             totals: std::mem::take(totals),
             ..OrderedTotals::default()
         });
-        // Groups are begun in order, so that what is read of a file lies close together and few
-        // sums wait for others.
+        // Groups are started in order, so that reads of a file lie close together and few sums wait
+        // for those of earlier groups.
         let groups = next
             .data
             .chunks_mut(group * k)
@@ -214,7 +218,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// PassSums with nothing in them, in memory that was used before where there is some.
+    /// Empty sums, in memory of an earlier group if there is some.
     fn empty_group_sums(&self, k: usize, gather: Gather<'_>) -> GroupSums {
         let mut group_sums = lock_pool(&self.group_pool).pop().unwrap_or_default();
         match gather {
@@ -235,7 +239,8 @@ impl Stream<'_> {
         group_sums
     }
 
-    /// Adds the sums of group `i`, and of those after it that waited for it.
+    /// Adds the sums of group `i` to the totals if all groups before are added, and then those of
+    /// the groups that waited for it.
     fn add_group(&self, i: usize, group_sums: GroupSums, totals_so_far: &mut OrderedTotals) {
         totals_so_far.ready.insert(i, group_sums);
         while let Some(mut group_sums) = totals_so_far.ready.remove(&totals_so_far.next) {
@@ -265,7 +270,8 @@ impl Stream<'_> {
                     k,
                     i * cross_products::UNPACKED_FEATURES,
                 );
-                // Of line j the values up to j: those on and above the diagonal, packed.
+                // The line of feature j holds the entries up to j valid: those on and above the
+                // diagonal, transposed.
                 for (j, (to, from)) in to
                     .chunks_exact_mut(k)
                     .zip(lines.chunks_exact(k))
@@ -288,7 +294,7 @@ impl Stream<'_> {
         }
     }
 
-    /// The rows of a group, panel by panel.
+    /// Processes the rows of a group, panel by panel.
     fn process_group(
         &self,
         ctx: &TaskCtx,
@@ -320,7 +326,8 @@ impl Stream<'_> {
                     .source
                     .rows(range.end..rows.end.min(range.end + PANEL))?;
                 let block = self.source.rows(range)?;
-                // What a source had to make is here already.
+                // A source that converts its values has made these rows already: nothing to
+                // prefetch.
                 let ahead = if matches!(following.data, Cow::Borrowed(_)) {
                     &following.data[..]
                 } else {
@@ -356,7 +363,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The rows `a` of one panel and its coefficients; the rows `ahead` are wanted next.
+    /// Processes the rows `a` of one panel with its coefficients; the rows `ahead` follow and are
+    /// prefetched.
     fn process_panel(
         &self,
         a: &[f32],
@@ -432,16 +440,16 @@ impl Stream<'_> {
 }
 
 impl PassSums {
-    /// Room for the sums of a pass, which are zero but for the products: those are written whole at
-    /// its end.
+    /// Prepares the memory for the sums of a pass. All are zeroed except the products, which are
+    /// overwritten at the end of the pass.
     pub(crate) fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
         let products = match gather {
             Gather::Dense => k * stream.d,
             Gather::Support(c) => c.indices.len(),
         };
         if self.products.len() != products {
-            // All of AᵀY and its entries alone take turns: each in room of its own, or a pass would
-            // begin with zeroing it.
+            // Passes alternate between all of AᵀY and its entries on the supports: each keeps
+            // memory of its own size, since a resize would zero it each time.
             std::mem::swap(&mut self.products, &mut lock_pool(&stream.product_pool));
             self.products.resize(products, 0.0);
         }

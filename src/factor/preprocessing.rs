@@ -1,29 +1,30 @@
-//! How a fit sees the rows of A, and the way back.
+//! The preprocessing of the rows of A before a fit, and its inverse on the results.
 //!
-//! A row a becomes r·W·s·(a − centre): s is a power of two that keeps single precision out of
-//! danger, W the weights of the neurons, r the weight of the row; what a fit does not ask for is 1.
-//! Then A ≈ centre + YZᵀ with the columns of W⁻¹Z_seen brought to unit norm as Z and what that
-//! takes as a factor of Y. Knows nothing of solvers. Invariant: s is exact, so that it changes no
-//! bit of a result.
+//! A row a becomes r·W·s·(a − centre): s is a power of two that keeps products inside the range of
+//! single precision, W the diagonal matrix of the neuron weights, r the weight of the row; each is 1
+//! (and the centre 0) unless the fit asks for it. From the factors of the prepared rows A ≈ centre +
+//! YZᵀ follows: Z holds the columns of W⁻¹Z_prepared scaled to unit norm, and Y takes their norms.
+//! Knows nothing of solvers. Invariant: s is a power of two, so that scaling by it is exact and
+//! changes no bit of a result.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::{SparseColumns, columns};
 
-/// Root mean squares for which products of four values, and sums of them over all rows, stay inside
-/// single precision.
+/// Root mean squares that need no scaling: products of four values and their sums over all rows stay
+/// inside the range of single precision.
 const SAFE: RangeInclusive<f64> = 1.0 / 65536.0..=65536.0;
-/// What is smaller than this, where the whole has a root mean square of about 1, counts as nothing:
-/// 1 over it is still a number of single precision.
+/// A norm below this counts as zero where the root mean square is about 1; its inverse is still within
+/// single precision.
 const LEAST: f64 = 1e-30;
 
-/// What has to be the same for all rows that are fitted together.
+/// The part of the preprocessing that must be the same for all rows whose sums are added together.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SharedScaling {
-    /// A power of two.
+    /// s, a power of two.
     pub(crate) scale: f32,
-    /// What each neuron is multiplied by.
+    /// W: the factor of each of the d neurons; `None`: 1.
     pub(crate) neurons: Option<Arc<Vec<f32>>>,
 }
 
@@ -36,22 +37,23 @@ impl Default for SharedScaling {
     }
 }
 
-/// How a fit sees the rows.
+/// The preprocessing of a fit; the default changes nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Preprocessing {
     pub(crate) scaling: SharedScaling,
-    /// The mean row, in the units of A.
+    /// The mean row in the units of A, of length d; `None`: nothing is subtracted.
     pub(crate) centre: Option<Arc<Vec<f32>>>,
-    /// 1/‖row‖, and 0 for a row of zeros.
+    /// r: 1/‖row‖ for each row, and 0 for a row of zeros; `None`: 1.
     pub(crate) weights: Option<Vec<f32>>,
 }
 
 impl Preprocessing {
+    /// Whether rows stay as they are, so that a pass may borrow them from the source.
     pub(super) fn is_plain(&self) -> bool {
         self.scaling == SharedScaling::default() && self.centre.is_none() && self.weights.is_none()
     }
 
-    /// Puts whole rows, the first of number `first`, into the frame.
+    /// Prepares whole rows of `d` values in place; the first has the index `first`.
     pub(super) fn apply(&self, rows: &mut [f32], first: usize, d: usize) {
         let scale = self.scaling.scale;
         for (i, row) in rows.chunks_exact_mut(d).enumerate() {
@@ -75,8 +77,8 @@ impl Preprocessing {
         }
     }
 
-    /// Features of A as the fit sees them, columns of unit norm, and the factors that their
-    /// coefficients take (those of the rows apart).
+    /// The features of prepared rows for given features of A: unit columns, and for each column the
+    /// factor of its coefficients (without the weights of the rows).
     pub(super) fn prepare_features(&self, features: &SparseColumns) -> (SparseColumns, Vec<f32>) {
         let scale = self.scaling.scale;
         match &self.scaling.neurons {
@@ -94,8 +96,8 @@ impl Preprocessing {
         }
     }
 
-    /// The way back: the fit's features in the neurons as they are, columns of unit norm, and the
-    /// factors of their coefficients. A column of zeros stays, with the factor of the scale alone.
+    /// The inverse of [`Self::prepare_features`], in place: unit columns for the original neurons, and
+    /// for each column the factor of its coefficients. A column of zeros stays, with the factor 1/s.
     pub(super) fn restore_features(&self, features: &mut SparseColumns) -> Vec<f32> {
         if let Some(neurons) = &self.scaling.neurons {
             for (v, &i) in features.values.iter_mut().zip(&features.indices) {
@@ -110,8 +112,8 @@ impl Preprocessing {
     }
 }
 
-/// Columns with their entries times the weights of their neurons, at unit norm, and the norms that
-/// they had. A column that is nothing then stays, with 0.
+/// WZ with its columns scaled to unit norm, and their norms before. A column that W makes zero stays
+/// zero, with the norm 0.
 pub(super) fn weigh_columns(columns: &SparseColumns, weights: &[f32]) -> (SparseColumns, Vec<f64>) {
     let mut out = columns.clone();
     let mut norms = Vec::with_capacity(columns.columns());
@@ -137,8 +139,8 @@ pub(super) fn weigh_columns(columns: &SparseColumns, weights: &[f32]) -> (Sparse
     (out, norms)
 }
 
-/// The power of two that brings values of this root mean square to about 1 where single precision
-/// is in danger; else 1.
+/// The power of two that brings values of the root mean square `rms` to about 1 if their products
+/// could leave the range of single precision; otherwise 1.
 pub(crate) fn safe_scale(rms: f64) -> f32 {
     if rms == 0.0 || !rms.is_finite() || SAFE.contains(&rms) {
         return 1.0;
@@ -146,7 +148,7 @@ pub(crate) fn safe_scale(rms: f64) -> f32 {
     (-rms.log2().floor()).clamp(-126.0, 127.0).exp2() as f32
 }
 
-/// 1 / √square, and 0 for what is next to nothing.
+/// 1 / √square, and 0 if √square counts as zero.
 pub(super) fn inverse_root(square: f64) -> f32 {
     let size = square.sqrt();
     if size > LEAST {

@@ -1,9 +1,9 @@
-//! Levels of features: the features of a fit, as rows, are factorised again, and again (method,
-//! section 7).
+//! Levels of features: the features of a fit, taken as rows, are factorised again, and again
+//! (recursive SNMF: Shafran, Geiger, Geva, arXiv 2506.10920; `guide/method.md`).
 //!
-//! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l says which finer features a coarser one is made
-//! of. Sees sparse columns alone. Invariant: level l has as many features as asked for, each of
-//! unit norm or zero, and its coefficients are ≥ 0.
+//! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l says of which finer features a coarser one is
+//! made. Knows sparse columns alone. Invariant: level l has as many features as were asked for,
+//! each of unit norm or zero, and its coefficients are ≥ 0.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,18 +18,19 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-/// A child is kept where its coefficient is at least this share of the largest of its parent.
+/// A child is kept if its coefficient is at least this share of its parent's largest one.
 pub const KEPT_SHARE: f32 = 0.3;
-/// Children of a node at most.
+/// The most children of a node.
 pub const MOST_CHILDREN: usize = 3;
-/// How often the number of features is halved when no levels are named: 400 → 200 → 100 → 50.
+/// The number of times that the number of features is halved if no levels are given: 400 → 200 →
+/// 100 → 50.
 const HALVINGS: usize = 3;
 
-/// The share p of neurons that the features of a level may use.
+/// How the share p of the neurons that a feature may use changes from level to level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Growth {
-    /// min(1, p·k₁/k_l): a parent has room for the neurons of all that it stands for.
+    /// min(1, p·k₁/k_l): the support of a parent can hold the neurons of all its children.
     #[default]
     Growing,
     /// The same p at every level, as in the paper.
@@ -37,7 +38,7 @@ pub enum Growth {
 }
 
 impl Growth {
-    /// p of a level of `k` features over a fit of `first` features with `p`.
+    /// The share p of a level of `k` features over a fit of `first` features with the share `p`.
     pub fn sparsity(self, p: f64, first: usize, k: usize) -> f64 {
         match self {
             Self::Growing => (p * first as f64 / k.max(1) as f64).min(1.0),
@@ -45,7 +46,7 @@ impl Growth {
         }
     }
 
-    /// Its name.
+    /// The name on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Growing => "growing",
@@ -57,18 +58,18 @@ impl Growth {
 /// One level above the features of a fit.
 #[derive(Debug, Clone)]
 pub struct Level {
-    /// Z_l \[d × k_l\].
+    /// Z_l \[d × k_l\], unit columns.
     pub features: SparseColumns,
     /// Y_l by feature: k_l × k_{l−1}.
     pub coefficients: Vec<f32>,
-    /// The share of neurons that a feature was allowed.
+    /// The share p of neurons that each feature may use.
     pub sparsity: f64,
     /// ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖².
     pub relative_error: f64,
 }
 
-/// The levels over `k` features when none are named: half as many each time, as long as there are
-/// two.
+/// The numbers of features of the levels over `k` features if none are given: half as many each
+/// time, as long as there are two.
 pub fn default_levels(k: usize) -> Vec<usize> {
     (1..=HALVINGS)
         .map(|l| k >> l)
@@ -76,11 +77,13 @@ pub fn default_levels(k: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Factorises Z₁ᵀ with `counts[0]` features, its features with `counts[1]`, and so on, each as
-/// `config` says but for the number of features and p, which follows `growth`.
+/// Factorises Z₁ᵀ with `counts[0]` features, those features with `counts[1]`, and so on. Each level
+/// is a fit of `config` except for the number of features, the preprocessing, the row cap, and p,
+/// which follows `growth`.
 ///
 /// # Errors
-/// Levels that are empty or do not shrink, [`Error::Cancelled`].
+/// [`Error::Usage`] for levels that are empty or not smaller than the one below,
+/// [`Error::Cancelled`].
 pub fn levels(
     first: &SparseColumns,
     counts: &[usize],
@@ -103,7 +106,7 @@ pub fn levels(
     FitThreads::new(config.threads)?.run(|| {
         for (l, &features) in counts.iter().enumerate() {
             let below = out.last().map_or(first, |level| &level.features);
-            // The stop rules are those of the solver: what the fit itself was bounded to says
+            // The solver's default stop rules apply: the sweeps to which the fit was limited say
             // nothing of its levels.
             let config = FitConfig {
                 max_sweeps: None,
@@ -111,9 +114,9 @@ pub fn levels(
                 threads: None,
                 ..config.clone()
             };
-            // Features have unit norm already, and their mean is a part of what the levels explain.
-            // Neurons count as they are shown: what a level says is how features are made of finer
-            // ones.
+            // Features have unit norm already, and their mean is part of what a level explains.
+            // Neurons are not weighted, since a level describes how the shown features are
+            // composed.
             let config = FitConfig {
                 row_cap: None,
                 ..config.without_preprocessing()
@@ -134,15 +137,15 @@ pub fn levels(
 }
 
 impl Level {
-    /// How much of each finer feature feature j is made of: column j of Y_l.
+    /// The coefficients of feature j at each finer feature: column j of Y_l, k_{l−1} values.
     pub fn column(&self, j: usize) -> &[f32] {
         let below = self.coefficients.len() / self.features.columns().max(1);
         &self.coefficients[j * below..(j + 1) * below]
     }
 
-    /// The children of feature j: (finer feature, share of the column's largest coefficient),
-    /// largest first. A child is kept from [`KEPT_SHARE`] on, [`MOST_CHILDREN`] at most; a feature
-    /// that nothing expresses has none.
+    /// The children of feature j, as pairs of a finer feature and the ratio of its coefficient to
+    /// the largest one, largest first: those with a ratio of at least [`KEPT_SHARE`], at most
+    /// [`MOST_CHILDREN`]. A feature whose coefficients are all zero has none.
     pub fn children(&self, j: usize) -> Vec<(usize, f32)> {
         let column = self.column(j);
         let largest = column.iter().copied().fold(0f32, f32::max);
@@ -161,9 +164,8 @@ impl Level {
     }
 }
 
-/// How much of each feature of the fit feature j of level `l` is made of (levels from 0, the first
-/// above the fit): column j of Y₂ ⋯ Y_l, k₁ values. The token coefficients of the node are Y₁ times
-/// it.
+/// The weight of each feature of the fit in feature j of level `l` (from 0, the first level above
+/// the fit): column j of Y₂ ⋯ Y_l, k₁ values. The token coefficients of the node are Y₁ times it.
 pub fn weights(levels: &[Level], l: usize, j: usize) -> Vec<f32> {
     let mut column: Vec<f64> = levels[l].column(j).iter().map(|&v| f64::from(v)).collect();
     for level in levels[..l].iter().rev() {

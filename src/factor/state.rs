@@ -1,4 +1,5 @@
-//! What a solver carries from one sweep to the next.
+//! The state that a solver carries from one sweep to the next, and its errors. Knows nothing of how
+//! a sweep works.
 
 use std::path::Path;
 
@@ -15,38 +16,37 @@ use super::value_buffer::ValueBuffer;
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram, PANEL};
 
-/// Which part of AᵀY the sums hold.
+/// The part of AᵀY that the sums hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum HeldProducts {
-    /// All of it.
+    /// All k × d entries.
     #[default]
     All,
     /// One value for each entry of the features.
     Entries,
 }
 
-/// Factors and the sums that belong to them. A sweep writes a new one, so that a cancelled sweep
-/// changes nothing.
+/// Factors and the sums that belong to them. A sweep writes another state, so that a cancelled
+/// sweep changes nothing.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Z; empty before the first sweep.
+    /// Z for the prepared rows; empty before the first sweep.
     pub(crate) features: SparseColumns,
-    /// Y.
+    /// Y for the prepared rows.
     pub(crate) y: Panels,
-    /// AᵀY, YᵀY and the like, of this Y.
+    /// AᵀY, YᵀY and the other sums of this Y.
     pub(crate) sums: PassSums,
-    /// What `sums.products` holds.
+    /// The part of AᵀY in `sums.products`.
     pub(crate) held: HeldProducts,
-    /// ‖A − YZᵀ‖² of the rows as they are; where neurons are scaled, of the rows as the fit sees
-    /// them.
+    /// ‖A − YZᵀ‖² of the original rows; if neurons are scaled, of the prepared rows.
     pub(crate) error: f64,
-    /// What the sweeps lower: the squared error of the rows as the fit sees them, plus 2λΣY where
-    /// there is a penalty.
+    /// The objective that the sweeps lower: the squared error of the prepared rows, plus 2λΣY with
+    /// a penalty.
     pub(crate) objective: f64,
 }
 
 impl State {
-    /// Coefficients without features yet.
+    /// Coefficients without features.
     pub(crate) fn new(y: Panels, sums: PassSums) -> Self {
         let features = SparseColumns::default();
         Self {
@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    /// Becomes a copy of `other`, of as many features and rows, in its own room.
+    /// Copies `other`, which has as many features and rows, into the memory of this state.
     pub(crate) fn copy_from(&mut self, other: &Self) {
         self.features.clone_from(&other.features);
         self.y.copy_from(&other.y);
@@ -67,9 +67,10 @@ impl State {
         (self.held, self.error, self.objective) = (other.held, other.error, other.objective);
     }
 
-    /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ.
-    /// Where rows have weights and neurons have none, by the same identity of each row, which is
-    /// then divided by its squared weight.
+    /// Computes the errors by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY), which needs
+    /// no n × d product; `q` is ZᵀZ. If rows have weights and neurons have none, the error of the
+    /// original rows is the sum of the rows' errors by the same identity, each divided by its
+    /// squared weight.
     pub(crate) fn update_errors(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
         let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
         let prepared = (problem.stats.prepared_square - 2.0 * self.sums.fit + quadratic).max(0.0);
@@ -91,12 +92,12 @@ impl State {
         };
     }
 
-    /// The squared error of the rows as the fit sees them, under a penalty λ.
+    /// The squared error of the prepared rows, for the penalty λ of the fit.
     pub(crate) fn prepared_error(&self, penalty: f64) -> f64 {
         self.objective - 2.0 * penalty * self.sums.totals.iter().sum::<f64>()
     }
 
-    /// ‖a − Zy‖² of each row as the fit sees it, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.
+    /// ‖a − Zy‖² = ‖a‖² − 2 yᵀp + yᵀQy of each prepared row, from the sums of the last pass.
     pub(crate) fn row_errors(&self, stats: &DataStats, gram: &Gram) -> Vec<f64> {
         let quadratic: Vec<f32> = self
             .y
@@ -114,9 +115,12 @@ impl State {
             .collect()
     }
 
-    /// Features of the neurons as they are, with unit columns, and the coefficients by feature (but
-    /// for the weights of rows), in the folder `scratch` where one is given; a column of zeros
-    /// becomes its first neuron alone.
+    /// Z with unit columns for the original neurons, and Y by feature (still multiplied by the
+    /// weights of the rows), in the folder `scratch` if one is given. A column of zeros becomes a
+    /// unit vector of its first neuron.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] for a folder without space.
     pub(crate) fn factors(
         &self,
         preprocessing: &Preprocessing,
@@ -124,7 +128,7 @@ impl State {
     ) -> Result<(SparseColumns, ValueBuffer)> {
         let mut features = self.features.clone();
         let mut scales = preprocessing.restore_features(&mut features);
-        // Before the first sweep there are coefficients and no columns.
+        // Before the first sweep there are coefficients but no columns.
         scales.resize(self.y.k, 1.0);
         for j in 0..features.columns() {
             let values = &mut features.values[features.offsets[j]..features.offsets[j + 1]];
@@ -137,7 +141,7 @@ impl State {
         Ok((features, coefficients))
     }
 
-    /// Features that no row uses.
+    /// The features whose coefficients are all zero.
     pub(crate) fn unused_features(&self) -> Vec<usize> {
         (0..self.sums.totals.len())
             .filter(|&j| self.sums.totals[j] <= 0.0)
@@ -145,18 +149,18 @@ impl State {
     }
 }
 
-/// What every solver works with.
+/// The problem that a solver works on.
 pub(crate) struct Problem<'p, 'a> {
     pub(crate) stream: &'p Stream<'a>,
     pub(crate) stats: &'p DataStats,
-    /// s, the entries a column keeps.
+    /// s, the size of a feature's support.
     pub(crate) support_size: usize,
-    /// λ in the units of the rows.
+    /// λ, in the units of the prepared rows.
     pub(crate) penalty: f64,
-    /// The most features of a row.
+    /// The most non-zero coefficients of a row.
     pub(crate) row_cap: Option<usize>,
-    /// Features that stay as they are.
+    /// Whether each feature is locked.
     pub(crate) locked: &'p [bool],
-    /// Where passes run; `None`: here.
+    /// The device on which passes run; `None`: the CPU.
     pub(crate) device: Option<&'p Accelerator>,
 }

@@ -1,7 +1,7 @@
-//! A source of activations as the fits read it: in blocks, in a frame of its own, with memory that
-//! is used again.
+//! A source of activations as a fit reads it: in blocks, prepared, into memory that is reused.
+//! Knows nothing of solvers.
 //!
-//! Invariant: the blocks are fixed by (n, d) alone, whatever the number of threads.
+//! Invariant: the blocks follow from (n, d) alone, whatever the number of threads.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,11 +21,11 @@ use crate::matrix::dense;
 use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
-/// Bytes of A in a block.
+/// The target size in bytes of a block of A.
 const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
 
-/// A thread's memory for one panel.
+/// One thread's memory for a panel.
 #[derive(Default)]
 pub(super) struct PanelScratch {
     pub(super) rows: AlignedVec,
@@ -36,19 +36,19 @@ pub(super) struct PanelScratch {
     pub(super) totals: AlignedVec,
 }
 
-/// A source and how it is cut into blocks.
+/// A source, its preprocessing, and pools of memory that passes reuse.
 pub(crate) struct Stream<'a> {
     pub(crate) source: &'a dyn ActivationSource,
     pub(crate) preprocessing: Preprocessing,
-    /// The folder for coefficients that memory shall not hold.
+    /// The folder for the files of coefficients; `None`: they lie in memory.
     pub(crate) scratch: Option<PathBuf>,
     pub(crate) n: usize,
     pub(crate) d: usize,
     block_rows: usize,
     scratch_pool: Mutex<Vec<PanelScratch>>,
-    /// PassSums of groups of rows that are added up already.
+    /// Memory of group sums that have been added already.
     pub(super) group_pool: Mutex<Vec<GroupSums>>,
-    /// Room for products of another size than the last pass's.
+    /// Memory for products of the other length than the last pass had.
     pub(super) product_pool: Mutex<Vec<f32>>,
     /// Memory of a block that the source had to convert.
     block_pool: Mutex<Vec<f32>>,
@@ -71,13 +71,19 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Zeros for the coefficients of `k` features at every row.
+    /// Zero coefficients of `k` features at every row.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if they lie in a file and there is no space.
     pub(crate) fn zero_coefficients(&self, k: usize) -> Result<Panels> {
         Panels::zeros(k, self.n, self.scratch.as_deref())
     }
 
-    /// A block of A. A source that converts its values does so on all threads, into memory that is
-    /// used again.
+    /// A prepared block of A. A source that converts its values does so on all threads, into reused
+    /// memory.
+    ///
+    /// # Errors
+    /// Errors of the source.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
         self.source.advise_pass(range.clone());
         if self.preprocessing.is_plain() && self.is_borrowed(range.start)? {
@@ -101,7 +107,7 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// Whether the source holds a row as it is asked for.
+    /// Whether the source lends its rows instead of converting them.
     pub(super) fn is_borrowed(&self, row: usize) -> Result<bool> {
         Ok(matches!(
             self.source.rows(row..row + 1)?.data,
@@ -109,14 +115,17 @@ impl<'a> Stream<'a> {
         ))
     }
 
-    /// Takes a block's memory back for the next.
+    /// Returns a block's memory to the pool.
     pub(crate) fn release(&self, block: Block<'_>) {
         if let Cow::Owned(data) = block.data {
             *lock_pool(&self.block_pool) = data;
         }
     }
 
-    /// Calls `f` for each block in order; tests for cancellation before each.
+    /// Calls `f` for each block in order; checks for cancellation before each.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`], and errors of the source or of `f`.
     pub(crate) fn blocks(
         &self,
         ctx: &TaskCtx,
@@ -132,15 +141,18 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// One row of A.
+    /// One prepared row of A, d values.
+    ///
+    /// # Errors
+    /// Errors of the source.
     pub(crate) fn row(&self, row: usize) -> Result<Vec<f32>> {
         let mut values = self.source.rows(row..row + 1)?.data.into_owned();
         self.preprocessing.apply(&mut values, row, self.d);
         Ok(values)
     }
 
-    /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages
-    /// for each panel.
+    /// Runs `f` with a thread's scratch memory, which is kept for the next call: fresh memory would
+    /// cost a page fault for each page.
     pub(super) fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut PanelScratch) -> R) -> R {
         let mut scratch = lock_pool(&self.scratch_pool).pop().unwrap_or_default();
         scratch.projected.resize(k * PANEL);
@@ -149,7 +161,8 @@ impl<'a> Stream<'a> {
         result
     }
 
-    /// `f` on `columnsᵀ · rows` for at most [`PANEL`] rows and dense columns `[k][d]`.
+    /// Calls `f` with `columnsᵀ · rowsᵀ` `[k][PANEL]` for at most [`PANEL`] rows and dense columns
+    /// `[k][d]`.
     pub(crate) fn on_panel<R>(
         &self,
         rows: &[f32],
@@ -165,17 +178,18 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Rows in a block of A of width d, whole panels.
+/// The number of rows in a block of A for d neurons, whole panels.
 pub(crate) fn block_rows(d: usize) -> usize {
     (BLOCK_BYTES / (4 * d.max(1))).clamp(BLOCK_ROWS.start, BLOCK_ROWS.end) / PANEL * PANEL
 }
 
-/// What a panic left behind is only scratch.
+/// Locks a pool of scratch memory. A panic of another thread does not matter: the content is
+/// unspecified anyway.
 pub(super) fn lock_pool<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sparse columns as dense ones, `[k][d]`.
+/// The sparse columns as dense ones, `[k][d]`.
 pub(crate) fn densify(columns: &SparseColumns) -> Vec<f32> {
     let mut out = vec![0.0; columns.columns() * columns.rows];
     for (j, line) in out.chunks_exact_mut(columns.rows.max(1)).enumerate() {

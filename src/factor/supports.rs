@@ -1,8 +1,9 @@
-//! The choice of supports: a sweep over the columns of Z, each becoming the largest entries of what
-//! the others leave.
+//! The choice of supports: a sweep over the columns of Z in which each becomes the s largest
+//! entries of its residual.
 //!
-//! What the columns outside a block leave of its lines of AᵀY is computed for all of the block at
-//! once; what those within it take is taken in order.
+//! The residuals of a block of columns are first taken with respect to all columns outside the
+//! block, sixteen at once; the other columns of the block are then subtracted in order, so that the
+//! sweep stays sequential. Knows nothing of solvers.
 
 use super::SparseColumns;
 use super::columns::norm;
@@ -12,9 +13,12 @@ use crate::matrix::residual::{self, GramRows};
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
-/// One sweep over the columns, each with its support chosen anew; `sums` hold all of AᵀY, `weights`
-/// are their YᵀY. With `unit`, columns keep unit norm (the step under a penalty). Locked columns
-/// stay.
+/// One sweep over the columns, each with a new support; `sums` hold all of AᵀY, and `weights` is
+/// their YᵀY in f32. With `unit` columns have unit norm (the step under a penalty), otherwise least
+/// squares values. Locked columns stay.
+///
+/// # Errors
+/// [`crate::Error::Cancelled`].
 pub(crate) fn sweep(
     columns: &mut SparseColumns,
     sums: &PassSums,
@@ -65,7 +69,7 @@ fn subtract(r: &mut [f32], weight: f32, (indices, values): (&[u32], &[f32])) {
     }
 }
 
-/// Memory for choosing a support.
+/// Memory for the selection, reused from column to column.
 #[derive(Default)]
 struct SupportSelector {
     scratch: Vec<(u32, u32)>,
@@ -73,8 +77,8 @@ struct SupportSelector {
 }
 
 impl SupportSelector {
-    /// Column j becomes the largest entries of `r`, divided by `size`, or where there is none by
-    /// their norm.
+    /// Replaces column j by the largest entries of `r`, divided by `size`, or by their own norm if
+    /// it is `None`. The old support is the guess that makes the selection fast.
     fn select(&mut self, columns: &mut SparseColumns, j: usize, r: &[f32], size: Option<f64>) {
         let span = columns.offsets[j]..columns.offsets[j + 1];
         self.chosen.resize(span.len(), 0);

@@ -1,11 +1,12 @@
-//! Swaps of support entries for a fit that minimises the error alone: a feature gives one neuron up
-//! for another where that lowers the error once both neurons are refitted.
+//! Swaps of support entries for a fit that minimises the error alone: a feature exchanges one neuron
+//! of its support for another where that lowers the error after both neurons are refitted.
 //!
-//! A column step chooses a support as if the other features at a neuron stood still. Here they do
-//! not: the rise from taking an entry away is z²/(G⁻¹)_jj (optimal brain surgeon: Hassibi, Stork
-//! 1993), the fall from adding one is r²/(G_jj − G_jS G_SS⁻¹ G_Sj), with G = YᵀY on the features S
-//! of the neuron. Neurons do not meet in the squared error, so swaps that touch each neuron once
-//! add up exactly. Invariant: followed by an exact refit, no swap raises the error.
+//! The column step of [`super::supports`] chooses a support with the other features at a neuron held
+//! fixed. Here they are refitted too: removing an entry raises the error by z²/(G⁻¹)_jj (the
+//! saliency of the optimal brain surgeon: Hassibi, Stork 1993), and adding one lowers it by
+//! r²/(G_jj − G_jS G_SS⁻¹ G_Sj), with G = YᵀY restricted to the features S of the neuron. The squared
+//! error is a sum over neurons, so the gains of swaps that touch each neuron at most once add up
+//! exactly. Invariant: followed by an exact refit, no swap raises the error.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -21,14 +22,14 @@ use crate::matrix::swap_gain::{
     self, Candidate, MAX_SUPPORT, MIN_SCHUR_SHARE, NEURONS_PER_BLOCK, NeuronSupport, SwapCriterion,
 };
 
-/// By this much more than it costs a swap must gain: less is rounding.
+/// A swap must gain more than its cost by this share; a smaller difference may be rounding.
 const MARGIN: f64 = 1e-3;
-/// Added to the diagonal, relative.
+/// Added to the diagonal of G, relative to it, so that nearly equal features can be factored.
 const RIDGE: f64 = 1e-9;
 
-/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY,
-/// `weights` are their YᵀY. Returns the neurons that were swapped, of `d` in all, if there are any:
-/// their values want a refit then.
+/// Swaps entries of the columns that are not locked. The values must be those of an exact refit;
+/// `sums` hold all of AᵀY and `weights` are its YᵀY in f32. Returns a flag for each of the d neurons
+/// that lost or gained an entry, which the caller has to refit, or `None` without a swap.
 pub(crate) fn swap_entries(
     features: &mut SparseColumns,
     sums: &PassSums,
@@ -38,7 +39,8 @@ pub(crate) fn swap_entries(
 ) -> Option<Vec<bool>> {
     let d = features.rows;
     let (evaluator, costs) = SwapEvaluator::new(features, sums, rows, locked);
-    // Most of the entries that there could be are worth less than every entry that there is.
+    // A candidate is of use only if it gains more than the cheapest entry of its column costs: few
+    // do, so the search for candidates takes that as its threshold.
     let columns: Vec<_> = features.offsets.windows(2).map(|w| w[0]..w[1]).collect();
     let least: Vec<f64> = columns
         .iter()
@@ -67,13 +69,13 @@ pub(crate) fn swap_entries(
             let Some(SwapGain {
                 gain,
                 neuron: new,
-                own,
+                schur,
             }) = pop_untouched(gains, &touched)
             else {
                 break;
             };
-            // What was found in f32 is weighed exactly.
-            let gain = gain * f64::from(own) / evaluator.schur_complement(j, new as usize);
+            // The search in f32 only proposes; the decision is taken with the Schur complement in f64.
+            let gain = gain * f64::from(schur) / evaluator.schur_complement(j, new as usize);
             if gain <= costs[position] * (1.0 + MARGIN) {
                 break;
             }
@@ -88,13 +90,14 @@ pub(crate) fn swap_entries(
     (swaps > 0).then_some(touched)
 }
 
-/// What a neuron would lower the error by; the largest first, of equal ones the first neuron.
+/// The fall of the error from adding a neuron to a feature's support; ordered by the fall, equal ones
+/// by descending neuron, so that a max-heap yields the lowest neuron first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct SwapGain {
     gain: f64,
     neuron: u32,
-    /// What `gain` was divided by.
-    own: f32,
+    /// The Schur complement in f32 by which `gain` was divided.
+    schur: f32,
 }
 
 impl Eq for SwapGain {}
@@ -113,49 +116,49 @@ impl Ord for SwapGain {
     }
 }
 
-/// The largest gain at a neuron that is not touched yet. Few of many are ever asked for, so none
-/// are sorted.
+/// Removes and returns the largest gain at a neuron that no swap has touched. A heap, since only the
+/// first few of many gains are ever needed.
 fn pop_untouched(gains: &mut BinaryHeap<SwapGain>, touched: &[bool]) -> Option<SwapGain> {
     std::iter::from_fn(|| gains.pop()).find(|g| !touched[g.neuron as usize])
 }
 
-/// What entries are worth, and what others would be.
+/// Computes the cost of removing an entry and the gain of adding one.
 struct SwapEvaluator<'s> {
     sums: &'s PassSums,
     rows: &'s EntriesByNeuron,
     usable: Vec<bool>,
-    /// By [`SYSTEMS_PER_CHUNK`].
+    /// The systems of the neurons, [`SYSTEMS_PER_CHUNK`] to an element.
     systems: Vec<NeuronSystems>,
 }
 
-/// Neurons whose systems are kept together.
+/// Neurons whose systems are stored together and computed by one task.
 const SYSTEMS_PER_CHUNK: usize = 64;
 
-/// The systems of some neurons: the features that may move, their entries' positions, and the
-/// factor of G on them.
+/// The systems of consecutive neurons: for each the features that may move with the positions of
+/// their entries, and the Cholesky factor of G restricted to these features.
 #[derive(Default)]
 struct NeuronSystems {
-    /// Where each neuron's features end, and its factor.
+    /// For each neuron the ends of its ranges in `free` and in `factors`.
     ends: Vec<(usize, usize)>,
     free: Vec<(u32, u32)>,
-    /// L by rows with G = LLᵀ, each row's diagonal inverted.
+    /// L by rows with G_SS = LLᵀ, each row's diagonal inverted (for substitution).
     factors: Vec<f64>,
 }
 
-/// One neuron of [`NeuronSystems`].
+/// The system of one neuron of [`NeuronSystems`].
 struct NeuronSystem<'s> {
     free: &'s [(u32, u32)],
     factor: &'s [f64],
 }
 
-/// Σ l x.
+/// The dot product over the shorter of the two lengths.
 fn dot(l: &[f64], x: &[f64]) -> f64 {
     l.iter().zip(x).map(|(l, x)| l * x).sum()
 }
 
 impl NeuronSystems {
-    /// Of the neurons `first..last`; one whose system is too large has no features here and is not
-    /// looked at.
+    /// Factors the systems of `neurons`. A neuron with more than [`MAX_SUPPORT`] usable features gets
+    /// no complete factor, and [`Self::get`] returns `None` for it.
     fn new(
         neurons: Range<usize>,
         rows: &EntriesByNeuron,
@@ -188,12 +191,12 @@ impl NeuronSystems {
         out
     }
 
-    /// By how much the error rises without each entry, with its position.
+    /// The position of each entry, and the rise of the squared error if it is removed.
     fn costs(&self, values: &[f32]) -> Vec<(u32, f64)> {
         let mut found = Vec::with_capacity(self.free.len());
         for system in (0..self.ends.len()).filter_map(|at| self.get(at)) {
             for (at, &(_, position)) in system.free.iter().enumerate() {
-                // (G⁻¹)_jj = ‖L⁻¹ e_j‖².
+                // (G⁻¹)_jj = ‖L⁻¹ e_j‖², whose components before j are 0.
                 let mut inverse = 0.0;
                 system.forward(
                     at,
@@ -207,7 +210,7 @@ impl NeuronSystems {
         found
     }
 
-    /// The `at`-th neuron; `None` where its system is too large.
+    /// The system of the `at`-th neuron; `None` if it has more than [`MAX_SUPPORT`] features.
     fn get(&self, at: usize) -> Option<NeuronSystem<'_>> {
         let (start, factor) = at.checked_sub(1).map_or((0, 0), |before| self.ends[before]);
         let (end, factor_end) = self.ends[at];
@@ -219,7 +222,8 @@ impl NeuronSystems {
 }
 
 impl NeuronSystem<'_> {
-    /// Solves L x = b row by row, b being zero before `from`.
+    /// Solves L x = b by forward substitution, where b is zero before row `from`, and calls `each` with
+    /// the components of x in order.
     fn forward(&self, from: usize, b: impl Fn(usize) -> f64, mut each: impl FnMut(f64)) {
         let mut x = [0.0; MAX_SUPPORT];
         let mut row = from * (from + 1) / 2;
@@ -233,8 +237,8 @@ impl NeuronSystem<'_> {
 }
 
 impl<'s> SwapEvaluator<'s> {
-    /// Beside it by how much the error rises without each entry, in the order of the columns'
-    /// entries; infinite where an entry stays.
+    /// Returns the evaluator and the cost of removing each entry, in the order of the columns' entries;
+    /// infinite for an entry that may not be removed.
     fn new(
         features: &SparseColumns,
         sums: &'s PassSums,
@@ -276,7 +280,8 @@ impl<'s> SwapEvaluator<'s> {
         )
     }
 
-    /// What of G_jj is feature j's own beside the features of a neuron, [`MIN_SCHUR_SHARE`] of it at least.
+    /// G_jj − G_jS G_SS⁻¹ G_Sj in f64 for feature j and the features S of `neuron`, at least
+    /// [`MIN_SCHUR_SHARE`] of G_jj.
     fn schur_complement(&self, j: usize, neuron: usize) -> f64 {
         let line = &self.sums.gram[j * self.usable.len()..];
         let mut own = line[j];
@@ -288,8 +293,8 @@ impl<'s> SwapEvaluator<'s> {
         own.max(MIN_SCHUR_SHARE * line[j])
     }
 
-    /// Of each feature the neurons that would lower the error by more than `least` says, and by how
-    /// much.
+    /// For each feature the neurons whose addition would lower the error by more than `least`, a value
+    /// for each feature.
     fn gains(
         &self,
         features: &SparseColumns,
@@ -302,15 +307,15 @@ impl<'s> SwapEvaluator<'s> {
             .zip(&self.usable)
             .map(|(l, u)| if *u { *l } else { f64::INFINITY })
             .collect();
-        let field = SwapCriterion::new(weights, &least);
+        let criterion = SwapCriterion::new(weights, &least);
         let of = |(chunk, systems): (usize, &NeuronSystems)| {
-            let mut lines = vec![0.0; NEURONS_PER_BLOCK * field.width()];
+            let mut lines = vec![0.0; NEURONS_PER_BLOCK * criterion.width()];
             let (mut at_one, mut found) = (Vec::new(), Vec::new());
             for first in (chunk * SYSTEMS_PER_CHUNK..d.min((chunk + 1) * SYSTEMS_PER_CHUNK))
                 .step_by(NEURONS_PER_BLOCK)
             {
                 swap_gain::transpose_neurons(&mut lines, &self.sums.products, d, first);
-                for (i, r) in (first..d).zip(lines.chunks_exact(field.width())) {
+                for (i, r) in (first..d).zip(lines.chunks_exact(criterion.width())) {
                     let Some(system) = systems.get(i - chunk * SYSTEMS_PER_CHUNK) else {
                         continue;
                     };
@@ -318,10 +323,10 @@ impl<'s> SwapEvaluator<'s> {
                     let neuron = NeuronSupport {
                         entries,
                         values,
-                        beside: system.free,
+                        support: system.free,
                         factor: system.factor,
                     };
-                    swap_gain::find_candidates(&mut at_one, r, neuron, &field);
+                    swap_gain::find_candidates(&mut at_one, r, neuron, &criterion);
                     found.extend(at_one.drain(..).map(|found| (i as u32, found)));
                 }
             }
@@ -334,15 +339,27 @@ impl<'s> SwapEvaluator<'s> {
             .iter()
             .map(|_| Vec::with_capacity(2 * count / least.len()))
             .collect();
-        for (neuron, Candidate { feature, left, own }) in found.into_iter().flatten() {
-            let gain = f64::from(left) * f64::from(left) / f64::from(own);
-            gains[feature as usize].push(SwapGain { gain, neuron, own });
+        for (
+            neuron,
+            Candidate {
+                feature,
+                residual,
+                schur,
+            },
+        ) in found.into_iter().flatten()
+        {
+            let gain = f64::from(residual) * f64::from(residual) / f64::from(schur);
+            gains[feature as usize].push(SwapGain {
+                gain,
+                neuron,
+                schur,
+            });
         }
         gains.into_iter().map(BinaryHeap::from).collect()
     }
 }
 
-/// Puts a column's entries in the order of their neurons.
+/// Sorts a column's entries by neuron, the invariant of [`SparseColumns`].
 fn sort_column(features: &mut SparseColumns, span: Range<usize>) {
     let mut entries: Vec<(u32, f32)> = span
         .clone()

@@ -1,5 +1,5 @@
-//! The numbers of a fit that grow with its rows times its features: in memory, or in a file where
-//! they are too many.
+//! A buffer for the numbers of a fit that grow with rows times features: in memory, or in a mapped
+//! file. Knows nothing of what they mean.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::disk::scratch::Scratch;
 use crate::error::Result;
 
-/// A slice of f32 that its owner may change, wherever it lies.
+/// A mutable slice of f32, in memory or in a file that is deleted with it.
 #[derive(Debug)]
 pub(crate) struct ValueBuffer(Storage);
 
@@ -18,10 +18,10 @@ enum Storage {
 }
 
 impl ValueBuffer {
-    /// `len` zeros, in a file of the folder `scratch` where one is given.
+    /// `len` zeros, in a file of the folder `scratch` if one is given.
     ///
     /// # Errors
-    /// A folder that cannot be written in, a disk without room.
+    /// [`crate::Error::Io`] for a folder that cannot be written in or a disk without space.
     pub(crate) fn zeros(len: usize, scratch: Option<&Path>) -> Result<Self> {
         Ok(Self(match scratch {
             Some(dir) => Storage::File(Scratch::zeros(dir, len)?),

@@ -1,17 +1,23 @@
-//! One step of Adam (Kingma, Ba 2015) on a slice of weights.
+//! The Adam optimiser's update (Kingma, Ba, "Adam: a method for stochastic optimization", 2015) of a
+//! slice of weights. Knows nothing of what the weights are.
 
+/// β₁ and β₂, the decay of the two moments, as the paper has them.
 const BETA: (f32, f32) = (0.9, 0.999);
+/// Added to the root of the second moment, as in the paper.
 const EPSILON: f32 = 1e-8;
 
-/// The step of a number: its rate and its corrections for moments that began at zero.
+/// The constants of one step: the rate and the bias corrections, which the moments need because they
+/// start from zero.
 pub struct Adam {
+    /// The learning rate divided by 1 − β₁ᵗ.
     rate: f32,
     /// 1 / √(1 − β₂ᵗ).
     correction: f32,
 }
 
 impl Adam {
-    /// Step `step` (from 1) at a rate of learning.
+    /// The constants of step `step`, counted from 1, at the learning rate `rate`. The powers are taken
+    /// in f64: 1 − β₂ᵗ loses most digits of an f32 at the first steps.
     pub fn for_step(step: u64, rate: f32) -> Self {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         let (first, second) = (power(BETA.0), power(BETA.1));
@@ -21,7 +27,7 @@ impl Adam {
         }
     }
 
-    /// Moves `weights` down their gradient and renews the two moments, all of one length.
+    /// Updates `weights` and their first and second moments from `gradient`; all four have one length.
     pub fn update(
         &self,
         weights: &mut [f32],

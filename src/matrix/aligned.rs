@@ -1,49 +1,52 @@
-//! Values on the boundaries of cache lines: what is loaded or stored as a vector then never spans
-//! two.
+//! A vector of f32 that starts on a cache line, so that no 64-byte load or store of a kernel spans
+//! two lines. Knows nothing of what the values are.
 
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 
-/// Values of a cache line.
-const LINE: usize = 16;
+/// f32 values in a cache line of 64 bytes.
+const LINE_VALUES: usize = 16;
 
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Line([f32; LINE]);
+struct CacheLine([f32; LINE_VALUES]);
 
-/// A slice of f32 that begins on a cache line.
+/// A growable array of f32 whose first value lies on a multiple of 64 bytes.
 #[derive(Debug, Clone, Default)]
 pub struct AlignedVec {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     len: usize,
 }
 
 impl AlignedVec {
-    /// Of no values, with room for so many.
+    /// An empty vector with capacity for `len` values.
     pub fn with_capacity(len: usize) -> Self {
         Self {
-            lines: Vec::with_capacity(len.div_ceil(LINE)),
+            lines: Vec::with_capacity(len.div_ceil(LINE_VALUES)),
             len: 0,
         }
     }
 
-    /// Of `len` values; those that were not there are zero, those that were are as they were.
+    /// Changes the length to `len`; values that stay are kept, new ones are zero (or, within the last
+    /// cache line, what a longer vector left there).
     pub fn resize(&mut self, len: usize) {
-        self.lines.resize(len.div_ceil(LINE), Line::zeroed());
+        self.lines
+            .resize(len.div_ceil(LINE_VALUES), CacheLine::zeroed());
         self.len = len;
     }
 
-    /// Of `len` values, whatever they are: what was there before, or zero.
+    /// Changes the length to `len` for a caller that overwrites every value: the content is
+    /// unspecified (old values or zeros), and memory is never released or cleared.
     pub fn resize_for_overwrite(&mut self, len: usize) {
-        let lines = len.div_ceil(LINE);
+        let lines = len.div_ceil(LINE_VALUES);
         if lines > self.lines.len() {
-            self.lines.resize(lines, Line::zeroed());
+            self.lines.resize(lines, CacheLine::zeroed());
         }
         self.len = len;
     }
 
-    /// Puts `values` behind those that are there.
+    /// Appends `values`.
     pub fn extend_from_slice(&mut self, values: &[f32]) {
         let before = self.len;
         self.resize(before + values.len());

@@ -1,11 +1,15 @@
-//! Small symmetric positive definite systems in f64.
+//! Cholesky factors of small symmetric positive definite systems, in f64.
+//!
+//! Owns factoring, solving, and the update of a factor when rows are added or removed. Knows nothing
+//! of what the systems mean. The kernels take no vectors themselves; [`kernel`] compiles them for
+//! each instruction set, so that the compiler vectorises the dot products.
 
 use super::simd::{Vector, kernel};
 
 kernel! {
-    /// Factors the leading m × m of row-major `a` (leading dimension m) in place, lower triangle:
-    /// `a = L Lᵀ`. Pivots that are not positive are raised to `floor`, which keeps a singular
-    /// system solvable.
+    /// Factors the row-major m × m matrix `a` in place: its lower triangle becomes L with `a = L Lᵀ`,
+    /// and its strict upper triangle is ignored. Pivots below `floor` are raised to it, which keeps a
+    /// singular system solvable.
     pub fn factor(a: &mut [f64], m: usize, floor: f64) = factor_body;
 }
 
@@ -26,7 +30,7 @@ fn factor_body<V: Vector>(a: &mut [f64], m: usize, floor: f64) {
 }
 
 kernel! {
-    /// Solves `L Lᵀ x = b` in place for the factor of [`factor`], whose rows are `stride` apart.
+    /// Solves `L Lᵀ x = b` in place for a factor L of `b.len()` rows, `stride` values apart.
     pub fn solve(l: &[f64], stride: usize, b: &mut [f64]) = solve_body;
 }
 
@@ -44,7 +48,7 @@ fn solve_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
 }
 
 kernel! {
-    /// Solves `L x = b` in place.
+    /// Solves `L x = b` in place by forward substitution.
     fn solve_lower_rows(l: &[f64], stride: usize, b: &mut [f64]) = solve_lower_rows_body;
 }
 
@@ -56,36 +60,42 @@ fn solve_lower_rows_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
     }
 }
 
-/// The factor of a matrix that gains and loses rows (with their columns), each in the square of its
-/// size.
+/// The Cholesky factor of a matrix to which rows and columns are added and from which they are
+/// removed; each change takes O(m²) operations, where a new factor would take O(m³).
 #[derive(Debug, Clone)]
 pub struct UpdatableCholesky {
+    /// L by rows, `stride` values apart.
     l: Vec<f64>,
     stride: usize,
+    /// m, the number of rows.
     size: usize,
+    /// Cosine and sine of the Givens rotations of a removal.
     rotations: Vec<(f64, f64)>,
 }
 
 impl UpdatableCholesky {
-    /// Of no rows yet, with room for `most`.
-    pub fn new(most: usize) -> Self {
-        // A row that was just lost leaves one value more than the diagonal behind.
-        let stride = most + 1;
+    /// A factor of no rows, with capacity for `capacity` rows.
+    pub fn new(capacity: usize) -> Self {
+        // After a removal a row has one value beyond the diagonal until it is rotated away.
+        let stride = capacity + 1;
         Self {
-            l: vec![0.0; most * stride],
+            l: vec![0.0; capacity * stride],
             stride,
             size: 0,
             rotations: Vec::new(),
         }
     }
 
-    /// Forgets all rows.
+    /// Removes all rows and keeps the memory.
     pub fn clear(&mut self) {
         self.size = 0;
     }
 
-    /// Adds a last row: its entries with the rows before it and on the diagonal. A pivot is raised
-    /// to `floor`.
+    /// Adds a last row and column: `entries` are its products with the rows before it, `diagonal` is
+    /// that with itself. A pivot below `floor` is raised to it.
+    ///
+    /// # Panics
+    /// If there are fewer entries than rows.
     pub fn push(&mut self, entries: impl Iterator<Item = f64>, diagonal: f64, floor: f64) {
         let (m, start) = (self.size, self.size * self.stride);
         let (before, row) = self.l.split_at_mut(start);
@@ -100,8 +110,8 @@ impl UpdatableCholesky {
         self.size += 1;
     }
 
-    /// Takes row `at` away; Givens rotations make what is left triangular again (Golub, Van Loan,
-    /// section 6.5).
+    /// Removes row and column `at`; Givens rotations make the remaining rows triangular again (Golub,
+    /// Van Loan, "Matrix Computations", section 6.5).
     pub fn remove(&mut self, at: usize) {
         let stride = self.stride;
         self.size -= 1;
@@ -122,20 +132,28 @@ impl UpdatableCholesky {
         }
     }
 
-    /// Solves `L x = b` in place: the square of the result is bᵀA⁻¹b.
+    /// Solves `L x = b` in place; the squared norm of the result is bᵀA⁻¹b.
+    ///
+    /// # Panics
+    /// If `b` has not a value for each row.
     pub fn solve_lower(&self, b: &mut [f64]) {
         assert_eq!(b.len(), self.size, "a value for each row");
         solve_lower_rows(&self.l, self.stride, b);
     }
 
-    /// Solves the system in place.
+    /// Solves `L Lᵀ x = b` in place.
+    ///
+    /// # Panics
+    /// If `b` has not a value for each row.
     pub fn solve(&self, b: &mut [f64]) {
         assert_eq!(b.len(), self.size, "a value for each row");
         solve(&self.l, self.stride, b);
     }
 }
 
-/// A dot product in four fixed partial sums, which the compiler may vectorise.
+/// A dot product in eight partial sums of fixed order: independent sums let the compiler vectorise
+/// it without changing the order of additions, which would change the bits. Below eight values the
+/// plain sum is as fast.
 #[inline(always)]
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     if a.len() < 8 {
@@ -176,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_that_gained_and_lost_rows_is_that_of_what_is_left() {
+    fn a_factor_after_pushes_and_removals_solves_the_system_of_the_remaining_rows() {
         const N: usize = 12;
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f64 / 1000.0 - 0.5;
         let entry = |a: usize, b: usize| {

@@ -1,35 +1,40 @@
-//! Steps on the coefficients of one panel for a fixed Q = ZᵀZ: coordinate descent and the
-//! multiplicative rule.
+//! Steps on the coefficients Y of one panel for a fixed Q = ZᵀZ and P = AZ: HALS coordinate descent
+//! and the multiplicative update. Knows nothing of activations or features beyond Q and P.
+//!
+//! A panel has the rows running fastest: row i of Y never enters another row's step, so a vector
+//! holds sixteen rows and every lane does the same work.
 
 use super::panel::{PANEL, VECTORS, load_line, store_line};
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Features in a tile of the dense coordinate descent.
+/// Features in a tile of the dense coordinate descent: TILE × VECTORS = 24 sums of 512 bits leave
+/// room in 32 registers for a line of Y and a broadcast entry of Q.
 const TILE: usize = 6;
-/// A Q denser than this is taken by tiles: while a panel's coefficients stay in the first cache,
-/// and beyond.
+/// The share of non-zeros of Q above which it is taken by tiles, which load a line of Y once for
+/// [`TILE`] features but multiply zeros too: the first value while a panel's coefficients stay in the
+/// first-level cache, the second where loading them costs more.
 const DENSE_SHARE: [f64; 2] = [0.6, 0.3];
-/// Coefficients of a panel that stay in the first cache.
+/// Coefficients of a panel that stay in a first-level cache of 32 KiB.
 const L1_COEFFICIENTS: usize = 8192;
 
-/// Q = ZᵀZ, laid out for the kernels.
+/// Q = ZᵀZ in f32: sparse by rows without the diagonal, and in tiles where it is dense.
 #[derive(Debug, Clone, Default)]
 pub struct Gram {
-    /// Row j of the sparse form holds entries `offsets[j]..offsets[j + 1]`, without the diagonal.
+    /// Row j holds the entries `offsets[j]..offsets[j + 1]`; length k + 1.
     pub offsets: Vec<usize>,
-    /// Column of each entry, ascending in a row.
+    /// Column of each entry, ascending within a row.
     pub columns: Vec<u32>,
-    /// Value of each entry.
+    /// Value Q_jl of each entry.
     pub values: Vec<f32>,
-    /// The diagonal.
+    /// Q_jj, the squared norm of column j of Z; length k.
     pub diagonal: Vec<f32>,
-    /// Where Q is dense: for each tile of features and each feature l the tile's values of Q's
-    /// column l, without the diagonal.
+    /// Where Q is dense: for each tile of features, and within it for each feature l, the tile's
+    /// entries of column l of Q, 0 on the diagonal.
     tiles: Vec<[f32; TILE]>,
 }
 
 impl Gram {
-    /// From a dense row-major k × k matrix; exact zeros are left out.
+    /// Lays out a dense row-major k × k matrix; exact zeros are left out of the sparse form.
     pub fn from_dense(q: &[f64], k: usize) -> Self {
         let mut out = Self {
             offsets: vec![0],
@@ -67,7 +72,7 @@ impl Gram {
         (&self.columns[span.clone()], &self.values[span])
     }
 
-    /// `to -= factor · Q_j`, the diagonal left out.
+    /// `to -= factor · Q_j` for row j of Q without its diagonal; `to` has k values.
     pub fn subtract_row(&self, to: &mut [f32], j: usize, factor: f32) {
         let (columns, values) = self.row(j);
         for (&l, &q) in columns.iter().zip(values) {
@@ -75,6 +80,7 @@ impl Gram {
         }
     }
 
+    /// 1 / Q_jj, and 0 for a column of Z without norm, whose coefficients then become 0.
     fn inverse_diagonal(&self, j: usize) -> f32 {
         if self.diagonal[j] > f32::MIN_POSITIVE {
             1.0 / self.diagonal[j]
@@ -85,10 +91,12 @@ impl Gram {
 }
 
 kernel! {
-    /// One sweep of hierarchical alternating least squares over the features of a panel, in place
-    /// and in order: `x_j = (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj`, `y_j ← max(0, y_j + ω (x_j −
-    /// y_j))` with the relaxation ω (1: Cichocki et al. 2007; from 0 to 2 no step raises the
-    /// objective); with ω ≥ 1 a column of no norm gives zero.
+    /// One sweep of hierarchical alternating least squares (HALS: Cichocki, Phan 2009; Gillis,
+    /// Glineur 2012) over the k features of a panel, in place and in ascending order:
+    /// `x_j = (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj`, then `y_j ← max(0, y_j + ω (x_j − y_j))`. `y` and
+    /// `p` are `[k][PANEL]`, λ is `penalty` and ω is `relaxation`: 1 is plain HALS, and for 0 < ω < 2
+    /// no step raises ½ yᵀQy − pᵀy + λΣy (successive over-relaxation). With ω ≥ 1 a column of Z
+    /// without norm gets the coefficient 0.
     pub fn hals_sweep(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) = hals_sweep_body;
 }
 
@@ -102,7 +110,8 @@ fn hals_sweep_body<V: Vector>(
 ) {
     let k = gram.diagonal.len();
     for (i, tile) in gram.tiles.chunks_exact(k.max(1)).enumerate() {
-        // Rows do not meet: as many of them together as the registers hold sums for.
+        // Rows are independent, so the split only decides how many sums are kept in registers: all
+        // four vectors of rows with 32 registers of 512 bits, one vector otherwise.
         if V::TILE > 1 {
             hals_tile::<V, VECTORS>(y, p, gram, penalty, relaxation, i * TILE, tile, 0);
         } else {
@@ -111,6 +120,7 @@ fn hals_sweep_body<V: Vector>(
             });
         }
     }
+    // The features beyond whole tiles, or all of them where Q is sparse.
     for j in gram.tiles.len() / k.max(1) * TILE..k {
         let mut r = load_line::<V>(p, j);
         for v in &mut r {
@@ -127,7 +137,8 @@ fn hals_sweep_body<V: Vector>(
     }
 }
 
-/// `r -= Σ values · y[columns]`, in two sums a vector, which hide the latency of the products.
+/// `r -= Σ values · y[columns]`, in two independent sums for each vector, so that one fused
+/// multiply-add does not wait for the result of the one before.
 #[inline(always)]
 fn subtract_products<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values: &[f32]) {
     let mut second = [V::splat(0.0); VECTORS];
@@ -154,6 +165,7 @@ fn subtract_products<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32]
     }
 }
 
+/// max(0, ω · scale · r − (ω − 1) · old): the relaxed step, where `r` times `scale` is the optimum.
 #[inline(always)]
 fn relax_and_clip<V: Vector, const C: usize>(
     mut r: [V; C],
@@ -162,16 +174,17 @@ fn relax_and_clip<V: Vector, const C: usize>(
     relaxation: f32,
 ) -> [V; C] {
     let (scale, beyond) = (V::splat(scale * relaxation), V::splat(relaxation - 1.0));
-    // A loop and not `map`: closures do not carry the instruction set with them.
+    // A loop, because a closure given to `map` is compiled without the target features.
     for (v, old) in r.iter_mut().zip(old) {
         *v = v.mul(scale).sub_product(old, beyond).max(V::splat(0.0));
     }
     r
 }
 
-/// The features `first..first + TILE` together, for C vectors of rows from `row` on: what all take
-/// away is summed for the whole tile at once, so that a line of Y is loaded once for each of its
-/// features; what changes among their own is then corrected in order.
+/// Updates the features `first..first + TILE` for C vectors of rows from `row` on. First Σ_l Q_jl y_l
+/// is summed for the whole tile with the old values, so that a line of Y is loaded once for TILE
+/// features. Then the features are updated in order, and each change is added to the sums of the
+/// tile's later features, which gives the values of a sweep feature by feature.
 #[inline(always)]
 fn hals_tile<V: Vector, const C: usize>(
     y: &mut [f32],
@@ -221,14 +234,16 @@ fn hals_tile<V: Vector, const C: usize>(
     }
 }
 
-/// Adding and taking away this rounds to multiples of the least normal number. Coefficients that
-/// decay would else become denormal, with which a product takes many times as long; it moves
-/// nothing by more than 2⁻¹²⁷.
+/// 2²³ times the least normal number: adding and subtracting it rounds to multiples of that number,
+/// and so flushes denormals to zero. The multiplicative rule lets coefficients decay towards zero
+/// without reaching it, and products with denormals take many times as long. No value moves by more
+/// than 2⁻¹²⁷.
 const FLUSH: f32 = f32::MIN_POSITIVE * 8_388_608.0;
 
 kernel! {
-    /// The paper's multiplicative step on a panel: `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ +
-    /// ε))`.
+    /// The multiplicative update of semi-NMF (Ding, Li, Jordan 2010) on a panel:
+    /// `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ + ε))` with X⁺ = (|X| + X)/2, X⁻ = (|X| − X)/2; all are
+    /// `[k][PANEL]`. The diagonal of Q is never negative and so belongs to the denominator.
     pub fn multiplicative_step(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) = multiplicative_step_body;
 }
 
@@ -274,7 +289,7 @@ fn multiplicative_step_body<V: Vector>(
 }
 
 kernel! {
-    /// For each row of a panel yᵀQy.
+    /// The quadratic form yᵀQy of each row of the panel `y` `[k][PANEL]`; `rows` has PANEL values.
     pub fn quadratic_forms(rows: &mut [f32], y: &[f32], gram: &Gram) = quadratic_forms_body;
 }
 

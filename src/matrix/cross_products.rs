@@ -1,20 +1,22 @@
-//! Cross products of a panel with its coefficients: AᵀY and YᵀY, a panel's rows at a time.
+//! The cross products AᵀY and YᵀY of one panel, added to running sums.
 //!
-//! The lines of a panel run over its rows already, so that nothing has to be packed but the
-//! coefficients, which are few: a value of a line against vectors of features is a tile of sums in
-//! registers. Invariant: the order of each sum follows from the shapes alone.
+//! A panel stores each neuron's values over the rows contiguously, so A needs no packing; only the
+//! coefficients, which are few, are packed. A tile of sums in registers takes one value of each of I
+//! lines against J vectors of features. Knows nothing of what lines and features are. Invariant: the
+//! order of each sum follows from the shapes alone.
 
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Lines that stay in a core's cache from one tile of features to the next.
+/// Lines of a strip: they stay in a core's cache from one tile of features to the next.
 const STRIP: usize = 1024;
 
-/// As many features as this beyond whole vectors are taken one by one: a vector of them would be
-/// mostly empty.
+/// The most features beyond whole vectors that are taken by [`accumulate_tail`]: a vector of so few
+/// would be mostly padding.
 const TAIL: usize = 5;
 
-/// Values of sums a line, of k features: whole vectors, and where few features are left, these.
+/// The number of sums that a line has for k features: k rounded up to whole vectors, or k itself where
+/// at most [`TAIL`] features lie beyond whole vectors.
 pub fn padded_width(k: usize) -> usize {
     if k % WIDTH <= TAIL {
         k
@@ -23,8 +25,9 @@ pub fn padded_width(k: usize) -> usize {
     }
 }
 
-/// The features of a tile, in vectors, from the `at`-th of `vectors` on: as many as keep the
-/// registers full.
+/// The width in vectors of the tile that starts at vector `at` of `vectors`. Four vectors that remain
+/// are taken as one tile and not as three and one, since a tile of one vector reads a line for few
+/// products.
 fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
     match vectors - at {
         4 if widest > 1 => 4,
@@ -33,9 +36,9 @@ fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
 }
 
 kernel! {
-    /// Lays the coefficients `y` `[k][PANEL]` out for [`accumulate`], [`padded_width`]`(k) · PANEL` values: by
-    /// tiles of features, in each the rows slowest; features that are not there are zero; the last
-    /// few as they are.
+    /// Packs the coefficients `y` `[k][PANEL]` for [`accumulate`] into [`padded_width`]`(k) · PANEL`
+    /// values: tile by tile `[PANEL][features of the tile]`, padded with zeros, so that a tile reads
+    /// its coefficients in order; the tail's features stay `[feature][PANEL]`.
     pub fn pack_coefficients(out: &mut [f32], y: &[f32]) = pack_coefficients_body;
 }
 
@@ -68,11 +71,12 @@ fn pack_coefficients_body<V: Vector>(out: &mut [f32], y: &[f32]) {
 }
 
 kernel! {
-    /// `out[i][j] += Σ_rows lines[i] · y[j]`, of lines `[m][PANEL]` and coefficients as [`pack_coefficients`]
-    /// lays them; `out` has m · [`padded_width`]`(k)` values, laid out as [`unpack_by_feature`] reads them. Where
-    /// `fresh`, what `out` held does not count. With `upper`, tiles that hold no j ≥ i are left as
-    /// they are. Meanwhile the values `ahead` are asked for.
-    pub fn accumulate(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) = accumulate_body;
+    /// `out[i][j] += Σ_rows lines[i] · y[j]` for the m lines `[m][PANEL]` and the k coefficients that
+    /// [`pack_coefficients`] packed. `out` holds m · [`padded_width`]`(k)` sums in the layout that
+    /// [`unpack_by_feature`] reads. With `overwrite` the sums replace what `out` held, which spares
+    /// clearing it. With `upper` the tiles that hold no j ≥ i are skipped, for a symmetric product.
+    /// `ahead` names values that the caller needs next: they are prefetched between the tiles.
+    pub fn accumulate(out: &mut [f32], lines: &[f32], y: &[f32], overwrite: bool, upper: bool, ahead: &[f32]) = accumulate_body;
 }
 
 #[inline(always)]
@@ -80,14 +84,14 @@ fn accumulate_body<V: Vector>(
     out: &mut [f32],
     lines: &[f32],
     y: &[f32],
-    fresh: bool,
+    overwrite: bool,
     upper: bool,
     ahead: &[f32],
 ) {
     let (m, vectors) = (lines.len() / PANEL, y.len() / (PANEL * WIDTH));
     let mut prefetcher = Prefetcher::new(ahead, m * vectors);
     let (out, last) = out.split_at_mut(m * vectors * WIDTH);
-    accumulate_tail::<V>(last, lines, &y[vectors * WIDTH * PANEL..], fresh);
+    accumulate_tail::<V>(last, lines, &y[vectors * WIDTH * PANEL..], overwrite);
     let strips = out
         .chunks_mut((STRIP * vectors * WIDTH).max(1))
         .zip(lines.chunks(STRIP * PANEL));
@@ -106,7 +110,7 @@ fn accumulate_body<V: Vector>(
                 at,
                 vectors,
                 lines: wanted,
-                fresh,
+                overwrite,
             };
             match (V::TILE, width) {
                 (1, _) => accumulate_column::<V, 6, 1>(out, lines, y, position, &mut prefetcher),
@@ -120,17 +124,21 @@ fn accumulate_body<V: Vector>(
     }
 }
 
-/// Where a tile's features are among all, the lines that are wanted, and what becomes of the sums
-/// that are there.
+/// The position of a tile's features, the lines to compute, and whether sums are overwritten.
 #[derive(Clone, Copy)]
 struct TilePosition {
+    /// The first vector of features of the tile.
     at: usize,
+    /// All vectors of features: the stride of `out` between lines.
     vectors: usize,
+    /// Lines of the strip to compute.
     lines: usize,
-    fresh: bool,
+    overwrite: bool,
 }
 
-/// All lines against J vectors of features, I lines at a time.
+/// Adds the products of all lines with J vectors of features, I lines at a time: I × J sums, J
+/// vectors of features and one broadcast value fill the registers (24 sums of 32 registers with
+/// AVX-512; with 16 registers of 256 bits, of which a vector takes two, 6 × 1).
 #[inline(always)]
 fn accumulate_column<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
@@ -160,6 +168,7 @@ fn accumulate_column<V: Vector, const I: usize, const J: usize>(
     }
 }
 
+/// Adds the products of I lines with J vectors of features over the panel's rows in order.
 #[inline(always)]
 fn accumulate_tile<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
@@ -169,6 +178,7 @@ fn accumulate_tile<V: Vector, const I: usize, const J: usize>(
 ) {
     let (stride, start) = (position.vectors * WIDTH, position.at * WIDTH);
     let out = &mut out[..(I - 1) * stride + start + J * WIDTH];
+    // The sums are read only after the loop over the rows, by when the cache lines have arrived.
     for i in 0..I {
         for j in 0..J {
             V::prefetch(out[i * stride + start + j * WIDTH..].as_ptr());
@@ -191,7 +201,7 @@ fn accumulate_tile<V: Vector, const I: usize, const J: usize>(
     for i in 0..I {
         for j in 0..J {
             let to = &mut out[i * stride + start + j * WIDTH..];
-            let sum = if position.fresh {
+            let sum = if position.overwrite {
                 sums[i][j]
             } else {
                 V::load(to).add(sums[i][j])
@@ -201,27 +211,28 @@ fn accumulate_tile<V: Vector, const I: usize, const J: usize>(
     }
 }
 
-/// All lines against few features: the products of as many pairs as a vector has lanes, then all
-/// their sums at once.
+/// Adds the products of all lines with the tail's features. Here a vector runs over rows: the
+/// products of I × J ≤ WIDTH pairs of line and feature are kept in one vector each, and their lanes
+/// are then summed for all pairs at once by transposing.
 #[inline(always)]
-fn accumulate_tail<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
+fn accumulate_tail<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], overwrite: bool) {
     match y.len() / PANEL {
         0 => {}
-        1 => accumulate_few::<V, 16, 1>(out, lines, y, fresh),
-        2 => accumulate_few::<V, 8, 2>(out, lines, y, fresh),
-        3 => accumulate_few::<V, 5, 3>(out, lines, y, fresh),
-        4 => accumulate_few::<V, 4, 4>(out, lines, y, fresh),
-        _ => accumulate_few::<V, 3, TAIL>(out, lines, y, fresh),
+        1 => accumulate_few::<V, 16, 1>(out, lines, y, overwrite),
+        2 => accumulate_few::<V, 8, 2>(out, lines, y, overwrite),
+        3 => accumulate_few::<V, 5, 3>(out, lines, y, overwrite),
+        4 => accumulate_few::<V, 4, 4>(out, lines, y, overwrite),
+        _ => accumulate_few::<V, 3, TAIL>(out, lines, y, overwrite),
     }
 }
 
-/// I lines at a time against J features.
+/// [`accumulate_tail`] for J features, I lines at a time.
 #[inline(always)]
 fn accumulate_few<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
     lines: &[f32],
     y: &[f32],
-    fresh: bool,
+    overwrite: bool,
 ) {
     let (m, y) = (lines.len() / PANEL, &y[..J * PANEL]);
     let whole = m - m % I;
@@ -247,7 +258,7 @@ fn accumulate_few<V: Vector, const I: usize, const J: usize>(
                 .iter_mut()
                 .zip(&sums[j * I..])
             {
-                *to = if fresh { *sum } else { *to + *sum };
+                *to = if overwrite { *sum } else { *to + *sum };
             }
         }
     }
@@ -258,23 +269,28 @@ fn accumulate_few<V: Vector, const I: usize, const J: usize>(
                 sum = sum.add_product(V::load(&lines[i * PANEL + c..]), V::load(&y[c..]));
             }
             let to = &mut out[j * m + i];
-            *to = if fresh { sum.sum() } else { *to + sum.sum() };
+            *to = if overwrite {
+                sum.sum()
+            } else {
+                *to + sum.sum()
+            };
         }
     }
 }
 
-/// Values that are wanted later, asked for little by little.
+/// Prefetches a slice step by step, so that requests are spread over the arithmetic and do not fill
+/// the memory queues at once.
 struct Prefetcher<'a> {
     values: &'a [f32],
     at: usize,
-    /// Values a tile.
+    /// Values to request at each tile.
     step: usize,
 }
 
 impl<'a> Prefetcher<'a> {
-    /// Spread over the tiles of so many vectors of sums.
+    /// Spreads `values` over the tiles that `vectors` vectors of sums make.
     fn new(values: &'a [f32], vectors: usize) -> Self {
-        /// Vectors of sums of a tile, about.
+        /// Vectors of sums in most tiles of AVX-512.
         const TILE: usize = 24;
         Self {
             values,
@@ -296,12 +312,13 @@ impl<'a> Prefetcher<'a> {
     }
 }
 
-/// Features that [`unpack_by_feature`] takes at once.
+/// The features of one call of [`unpack_by_feature`]: a square of vectors is transposed in registers.
 pub const UNPACKED_FEATURES: usize = WIDTH;
 
 kernel! {
-    /// The sums of m lines and k features that [`accumulate`] left, `[k][m]`: of the features from `first`
-    /// on, a multiple of [`UNPACKED_FEATURES`], as many as `out` has lines and no more than that.
+    /// Copies sums that [`accumulate`] left for m lines into `out` `[features][m]`: those of the
+    /// features from `first` on, a multiple of [`UNPACKED_FEATURES`], as many as `out` has lines and
+    /// at most [`UNPACKED_FEATURES`].
     pub fn unpack_by_feature(out: &mut [f32], sums: &[f32], m: usize, first: usize) = unpack_by_feature_body;
 }
 

@@ -1,5 +1,7 @@
-//! Dense products, by faer on one thread a tile: the tiles are fixed by the shapes, so the bits are
-//! too.
+//! Dense products, solves and eigenvectors, by the `faer` crate.
+//!
+//! Owns the cut into tiles; knows nothing of features or tokens. Invariant: the tiles follow from the
+//! shapes alone and each runs on one thread, so the bits do not depend on the number of threads.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::matmul::matmul;
@@ -8,12 +10,12 @@ use rayon::prelude::*;
 
 use super::panel::PANEL;
 
-/// Neurons in a tile of AᵀY: the 96 that the widest micro-kernel takes at once.
+/// Neurons in a tile of AᵀY: the 96 rows that faer's widest micro-kernel takes at once.
 const STRIP: usize = 96;
 
-/// `out[k × d] += Yᵀ A` for a block of rows: `a` is row-major `[b × d]`, `y` is `[k][stride]` with
-/// the block's `b` rows first in each line. Tiles of neurons run in parallel; each adds in the
-/// order of the rows.
+/// `out[k × d] += Yᵀ A` for a block of b rows: `a` is row-major `[b × d]`, and `y` is `[k][stride]`
+/// with the block's rows first in each line. Tiles of neurons run in parallel; each adds the rows in
+/// order.
 pub fn accumulate_products(
     out: &mut [f32],
     a: &[f32],
@@ -26,8 +28,8 @@ pub fn accumulate_products(
     if b == 0 || k == 0 {
         return;
     }
-    // Transposed views: the neurons run fastest on the left and in the result, which no product has
-    // to pack.
+    // As column-major views the neurons run fastest both in the left side and in the result, which is
+    // the layout that faer multiplies without packing.
     let left = MatRef::from_row_major_slice(a, b, d).transpose();
     let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
     let result = MatMut::from_column_major_slice_mut(out, d, k);
@@ -48,8 +50,10 @@ pub fn accumulate_products(
         });
 }
 
-/// Adds Y Yᵀ over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block, to the
-/// entries of `out` (k × k) on and above the diagonal; [`copy_upper_to_lower`] completes it.
+/// Adds YᵀY over the first `b` rows of `y` `[k][stride]` to the entries of `out` (k × k) on and above
+/// the diagonal; [`copy_upper_to_lower`] completes it. The products of one block are summed in f32,
+/// and blocks are added in f64, where the rounding of many blocks would otherwise add up. `scratch`
+/// keeps its memory between calls.
 pub fn accumulate_gram(
     out: &mut [f64],
     scratch: &mut Vec<f32>,
@@ -58,6 +62,7 @@ pub fn accumulate_gram(
     b: usize,
     k: usize,
 ) {
+    /// Lines of the result in a tile.
     const LINES: usize = 64;
     if k == 0 || b == 0 {
         return;
@@ -110,7 +115,8 @@ pub fn copy_lower_to_upper(matrix: &mut [f64], k: usize) {
     }
 }
 
-/// `out[k][PANEL] = Cᵀ · panel` for dense columns: `columns` is `[k][d]`, `panel` `[d][PANEL]`.
+/// P = A C on one panel for k dense columns: `out` is `[k][PANEL]`, `panel` `[d][PANEL]` and `columns`
+/// `[k][d]`.
 pub fn project(out: &mut [f32], panel: &[f32], columns: &[f32], d: usize) {
     let k = columns.len() / d;
     let left = MatRef::from_column_major_slice(panel, PANEL, d);
@@ -119,8 +125,9 @@ pub fn project(out: &mut [f32], panel: &[f32], columns: &[f32], d: usize) {
     matmul(result, Accum::Replace, left, right, 1.0, Par::Seq);
 }
 
-/// `(G + ridge·I)⁻¹ B` for symmetric positive `G` (k × k) and `B` `[k × d]`, both row-major, in
-/// f64. Where rounding has made G indefinite, the ridge is raised tenfold until it is not.
+/// `(G + ridge·I)⁻¹ B` in f64 for a symmetric positive semi-definite `G` (k × k) and `B` (k × d),
+/// both row-major. If rounding has made G indefinite, the ridge is raised tenfold until the Cholesky
+/// factorisation succeeds.
 pub fn solve_symmetric(g: &[f64], k: usize, ridge: f64, b: &[f32], d: usize) -> Vec<f32> {
     const STRIP: usize = 512;
     let inverse = symmetric_inverse(g, k, ridge);
@@ -152,6 +159,7 @@ pub fn solve_symmetric(g: &[f64], k: usize, ridge: f64, b: &[f32], d: usize) -> 
     out
 }
 
+/// (G + ridge·I)⁻¹; the inverse is computed once because B has thousands of columns.
 fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
     use faer::linalg::cholesky::llt;
     let mean = (0..k).map(|i| g[i * k + i]).sum::<f64>() / k.max(1) as f64;
@@ -171,7 +179,7 @@ fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
             stack,
             Default::default(),
         );
-        // A matrix that is not even finite ends here too.
+        // A ridge above the mean diagonal is more than rounding requires; a matrix that is not finite must end here too.
         if done.is_ok() || ridge > mean || !mean.is_finite() {
             let mut lower = Mat::<f64>::zeros(k, k);
             llt::inverse::inverse(
@@ -222,11 +230,11 @@ pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     Some((order.iter().map(|&i| ascending[i]).collect(), rows))
 }
 
-/// A strip of neurons of every line of a `[k][d]` matrix.
+/// The same consecutive neurons of every line of a `[k][d]` matrix, which one task changes.
 pub struct NeuronStrip<'m>(MatMut<'m, f32>);
 
 impl NeuronStrip<'_> {
-    /// Adds the first values of `row` to line `j`.
+    /// Adds the first values of `row`, as many as the strip is wide, to line `j`.
     pub fn add(&mut self, j: usize, row: &[f32]) {
         let rows = self.0.nrows();
         if let Some(line) = self.0.as_mut().col_mut(j).try_as_col_major_mut() {
@@ -237,7 +245,7 @@ impl NeuronStrip<'_> {
     }
 }
 
-/// Calls `f(first neuron, strip)` for strips of `width` neurons of `out` `[k][d]`, in parallel.
+/// Calls `f(first neuron, strip)` in parallel for strips of `width` neurons of `out` `[k][d]`.
 pub fn for_each_strip(
     out: &mut [f32],
     d: usize,
@@ -252,11 +260,12 @@ pub fn for_each_strip(
         .for_each(|(i, tile)| f(i * width, NeuronStrip(tile)));
 }
 
-/// Makes the `count` lines of `lines` `[count][d]` an orthonormal basis of what they span, by the
-/// eigenvectors of their Gram matrix in f64, twice; lines beyond its rank become zero. `None` when
-/// the eigenvectors do not converge.
+/// Replaces the `count` lines of `lines` `[count][d]` by an orthonormal basis of their span; lines
+/// beyond its rank become zero. Taken by the eigenvectors of their Gram matrix in f64, which squares
+/// the condition number; a second round restores orthogonality. `None` if an eigendecomposition does
+/// not converge.
 pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
-    /// Squared singular values below this share of the largest are rounding.
+    /// Squared singular values below this share of the largest are taken for rounding.
     const RANK: f64 = 1e-13;
     for _ in 0..2 {
         let wide = Mat::<f64>::from_fn(d, count, |c, i| f64::from(lines[i * d + c]));

@@ -7,21 +7,21 @@ use gemm::Parallelism;
 /// A matrix in a slice: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The values.
+    /// The slice that holds the matrix.
     pub data: &'a [f32],
-    /// Step from one row to the next.
+    /// Values from one row to the next.
     pub row: usize,
-    /// Step from one column to the next.
+    /// Values from one column to the next.
     pub col: usize,
 }
 
 impl<'a> View<'a> {
-    /// Row-major, `row` values from one row to the next.
+    /// A row-major matrix whose rows are `row` values apart.
     pub fn rows(data: &'a [f32], row: usize) -> Self {
         Self { data, row, col: 1 }
     }
 
-    /// The transpose of row-major `data`.
+    /// The transpose of the row-major matrix `data` whose rows are `row` values apart.
     pub fn transposed(data: &'a [f32], row: usize) -> Self {
         Self {
             data,
@@ -50,7 +50,7 @@ pub fn row_major_product(out: &mut [f32], a: &[f32], k: usize, b: &[f32], n: usi
 /// threads when `parallel`.
 ///
 /// # Panics
-/// When a view or `out` is too short for its shape.
+/// If a view or `out` is too short for its shape.
 #[allow(clippy::too_many_arguments)]
 pub fn product(
     (m, k, n): (usize, usize, usize),

@@ -1,21 +1,23 @@
-//! Kernels over a panel: [`PANEL`] token rows with the rows running fastest, so that one neuron (or
-//! one feature) of all of them is one short contiguous run.
+//! Kernels over a panel: [`PANEL`] token rows stored with the rows running fastest, so that the values
+//! of one neuron (or one feature) at all of them are contiguous.
 //!
-//! A panel of activations is `[d][PANEL]`, of coefficients or projections `[k][PANEL]`; rows that
-//! do not exist are zero.
+//! A panel of activations is `[d][PANEL]`, one of coefficients or projections `[k][PANEL]`; rows beyond
+//! the last are zero. Sparse columns of Z then need whole lines of the panel and no gather of single
+//! values. Knows nothing of solvers.
 
 pub use super::coordinate::{Gram, hals_sweep, multiplicative_step, quadratic_forms};
 pub use super::transpose::transpose;
 
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Token rows in a panel.
+/// Token rows in a panel: four vectors of sixteen, so that a line is four cache lines and four sums
+/// fit in registers beside other operands.
 pub const PANEL: usize = 64;
 
-/// Vectors in a line of a panel.
+/// Vectors in a line of a panel, 4.
 pub(super) const VECTORS: usize = PANEL / WIDTH;
 
-/// Line `j` of a panel in registers.
+/// Loads line `j` of a panel into registers.
 #[inline(always)]
 pub(super) fn load_line<V: Vector>(panel: &[f32], j: usize) -> [V; VECTORS] {
     let line = &panel[j * PANEL..j * PANEL + PANEL];
@@ -26,7 +28,7 @@ pub(super) fn load_line<V: Vector>(panel: &[f32], j: usize) -> [V; VECTORS] {
     out
 }
 
-/// Writes line `j` of a panel.
+/// Stores registers into line `j` of a panel.
 #[inline(always)]
 pub(super) fn store_line<V: Vector>(panel: &mut [f32], j: usize, values: [V; VECTORS]) {
     let line = &mut panel[j * PANEL..j * PANEL + PANEL];
@@ -36,8 +38,8 @@ pub(super) fn store_line<V: Vector>(panel: &mut [f32], j: usize, values: [V; VEC
 }
 
 kernel! {
-    /// `out[j] = Σ_q values[j][q] · panel[indices[j][q]]` for each sparse column j: P = A Z on one
-    /// panel.
+    /// P = A Z on one panel: `out[j] = Σ_q values[j][q] · panel[indices[j][q]]` for each sparse
+    /// column j. `offsets`, `indices` and `values` are those of [`crate::factor::SparseColumns`].
     pub fn project(out: &mut [f32], panel: &[f32], offsets: &[usize], indices: &[u32], values: &[f32]) = project_body;
 }
 
@@ -51,7 +53,8 @@ fn project_body<V: Vector>(
 ) {
     for (j, span) in offsets.windows(2).enumerate() {
         let (indices, values) = (&indices[span[0]..span[1]], &values[span[0]..span[1]]);
-        // Two sums a vector hide the latency of the products.
+        // Two independent sums for each vector: the processor starts a second multiply-add before the
+        // first has finished.
         let mut sums = [[V::splat(0.0); VECTORS]; 2];
         let pairs = indices.chunks_exact(2).zip(values.chunks_exact(2));
         for (i, v) in pairs {
@@ -81,7 +84,7 @@ fn project_body<V: Vector>(
 }
 
 kernel! {
-    /// `out[j][q] += Σ_rows panel[indices[j][q]] · y[j]`: the entries of AᵀY on the supports alone.
+    /// The entries of AᵀY on the supports alone: `out[j][q] += Σ_rows panel[indices[j][q]] · y[j]`.
     pub fn gather_products(
         out: &mut [f32], panel: &[f32], y: &[f32], offsets: &[usize], indices: &[u32],
     ) = gather_products_body;
@@ -99,6 +102,8 @@ fn gather_products_body<V: Vector>(
         let coefficients = load_line::<V>(y, j);
         let entries = indices[span[0]..span[1]].chunks(WIDTH);
         for (indices, out) in entries.zip(out[span[0]..span[1]].chunks_mut(WIDTH)) {
+            // Sixteen entries have their lanes summed at once, which takes fewer shuffles than sixteen
+            // sums of one vector each.
             let mut square = [V::splat(0.0); WIDTH];
             for (t, &i) in indices.iter().enumerate() {
                 let row = load_line::<V>(panel, i as usize);
@@ -116,7 +121,7 @@ fn gather_products_body<V: Vector>(
 }
 
 kernel! {
-    /// For each row of a panel Σ_j y_j p_j.
+    /// Σ_j y_j p_j of each row, for `y` and `p` `[k][PANEL]`; `rows` has PANEL values.
     pub fn row_dots(rows: &mut [f32], y: &[f32], p: &[f32]) = row_dots_body;
 }
 
@@ -133,7 +138,7 @@ fn row_dots_body<V: Vector>(rows: &mut [f32], y: &[f32], p: &[f32]) {
 }
 
 kernel! {
-    /// The sum of each line.
+    /// The sum of each line of `y` `[k][PANEL]`; `out` has k values.
     pub fn line_sums(out: &mut [f32], y: &[f32]) = line_sums_body;
 }
 
@@ -152,7 +157,7 @@ fn line_sums_body<V: Vector>(out: &mut [f32], y: &[f32]) {
 }
 
 kernel! {
-    /// Asks for `values`, which are wanted soon.
+    /// Prefetches `values` into the first-level cache, ahead of their use.
     pub fn prefetch(values: &[f32]) = prefetch_body;
 }
 
@@ -161,7 +166,7 @@ fn prefetch_body<V: Vector>(values: &[f32]) {
     values.chunks(WIDTH).for_each(|v| V::prefetch(v.as_ptr()));
 }
 
-/// Multiplies line j of a panel by `factors[j]`.
+/// Multiplies line j of a panel by `factors[j]`; a factor of 1 is skipped.
 pub fn scale_lines(lines: &mut [f32], factors: &[f32]) {
     for (line, &f) in lines.chunks_exact_mut(PANEL).zip(factors) {
         if f != 1.0 {
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_more_entries_than_a_vector_are_gathered_whole() {
+    fn columns_with_more_entries_than_a_vector_are_gathered_completely() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
         let (panel, y): (Vec<f32>, Vec<f32>) = (
             (0..40 * PANEL).map(value).collect(),

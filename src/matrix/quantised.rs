@@ -1,35 +1,35 @@
-//! Dot products of quantised weight rows with activations quantised to eight bits: what generating
-//! one token needs.
+//! Dot products of quantised weight rows with activations quantised to eight bits: the products of
+//! generating one token.
 //!
-//! Owns the kernels of GGML's block types of 32 values (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); knows
-//! nothing of tensors or files. Every type is read as w = d·q + m with q an unsigned byte (Q8_0: q
-//! − 128, so m = −128 d), which is what the byte dot products of x86 want. Invariant: a product is
-//! the same whatever rows are computed beside it.
+//! Owns the kernels of GGML's block formats of 32 values (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); knows
+//! nothing of tensors or files. Every format is read as w = d·q + m with q an unsigned byte (Q8_0: q
+//! − 128, so m = −128 d), because the byte dot products of x86 multiply unsigned by signed bytes.
+//! Invariant: a product is the same whatever rows are computed beside it.
 //!
 //! Formats: <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
 
 use half::f16;
 
-/// Values of a block.
+/// Values in a block.
 pub const BLOCK: usize = 32;
 
-/// A GGML type that these kernels read.
+/// A block format of GGML that these kernels read; d and m are half-precision floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockFormat {
-    /// d, 32 × 4 bits
+    /// d, then 32 × 4 bits; m = −8 d.
     Q4_0,
-    /// d, m, 32 × 4 bits
+    /// d and m, then 32 × 4 bits.
     Q4_1,
-    /// d, 32 high bits, 32 × 4 bits
+    /// d, the high bits of the 32 values, then their low 4 bits; m = −16 d.
     Q5_0,
-    /// d, m, 32 high bits, 32 × 4 bits
+    /// d and m, the high bits of the 32 values, then their low 4 bits.
     Q5_1,
-    /// d, 32 × 8 bits
+    /// d, then 32 signed bytes; m = −128 d after the bytes are made unsigned.
     Q8_0,
 }
 
 impl BlockFormat {
-    /// QuantisedRows of a block.
+    /// The number of bytes in a block.
     pub const fn bytes(self) -> usize {
         match self {
             Self::Q4_0 => 18,
@@ -40,7 +40,7 @@ impl BlockFormat {
         }
     }
 
-    /// What one block holds: d, m and the 32 unsigned values.
+    /// Decodes one block: d, m and the 32 unsigned values.
     fn decode(self, block: &[u8]) -> (f32, f32, [u8; BLOCK]) {
         let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
         let d = half(0);
@@ -85,19 +85,20 @@ impl BlockFormat {
     }
 }
 
-/// Rows of activations in blocks of eight bits.
+/// Rows of activations quantised to signed bytes, in blocks of 32.
 pub struct QuantisedRows {
     values: Vec<i8>,
-    /// Of each block its scale d and d · Σ values.
+    /// For each block its scale d and d · Σ values, by which the weights' offset m is multiplied.
     scales: Vec<[f32; 2]>,
     blocks: usize,
 }
 
 impl QuantisedRows {
-    /// Quantises rows of `k` values, each block of 32 by its largest: d = max|x| / 127.
+    /// Quantises rows of `k` values: in each block of 32 the largest magnitude becomes 127, so d =
+    /// max|x| / 127.
     ///
     /// # Panics
-    /// When `k` is no multiple of 32 or `x` not whole rows.
+    /// If `k` is not a positive multiple of 32, or if `x` does not hold whole rows.
     pub fn new(x: &[f32], k: usize) -> Self {
         assert!(
             k.is_multiple_of(BLOCK) && k > 0 && x.len().is_multiple_of(k),
@@ -120,7 +121,7 @@ impl QuantisedRows {
         out
     }
 
-    /// Rows.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.scales.len() / self.blocks
     }
@@ -139,7 +140,8 @@ fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
     let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
     let mut sum = 0i32;
     for (q, v) in q.iter_mut().zip(x) {
-        // Adding and taking away 1.5 · 2²³ rounds to the nearest whole number.
+        // Adding and subtracting 1.5 · 2²³ rounds to the nearest integer by two additions, which the
+        // compiler vectorises.
         let rounded = (v * inverse + 12_582_912.0) - 12_582_912.0;
         *q = rounded as i8;
         sum += i32::from(*q);
@@ -150,7 +152,7 @@ fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
 /// `out[c * m + r] = ⟨weight row c, x row r⟩` for the rows in `weights` and the m rows of `x`.
 ///
 /// # Panics
-/// When `weights` is not whole rows or `out` does not fit.
+/// If `weights` does not hold whole rows, or if `out` has not one value for each product.
 pub fn products(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let (row, m) = (x.blocks * format.bytes(), x.rows());
     assert!(
@@ -188,10 +190,10 @@ fn portable(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f
     }
 }
 
-/// Widens whole blocks to f32.
+/// Dequantises whole blocks to f32, 32 values a block.
 ///
 /// # Panics
-/// When `blocks` and `out` do not fit each other.
+/// If `out` has not 32 values for each block.
 pub fn dequantise(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
     assert!(
         blocks.len() / format.bytes() * BLOCK == out.len(),
@@ -207,7 +209,8 @@ pub fn dequantise(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
                 || format == BlockFormat::Q4_0
                 || format == BlockFormat::Q5_0
             {
-                // As the format defines it, without the detour over m.
+                // As the format defines these values, d · (q − zero): computed as d·q + m they could
+                // differ in the last bit.
                 let zero = (-m / if d == 0.0 { 1.0 } else { d }) as i32;
                 for (o, &q) in out.iter_mut().zip(&q) {
                     *o = d * (i32::from(q) - zero) as f32;

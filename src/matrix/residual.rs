@@ -1,14 +1,18 @@
-//! What sparse columns take away from dense lines, many lines at once: the residuals of a sweep
-//! over the columns.
+//! Residuals of lines of AᵀY: what weighted sparse columns leave of sixteen lines at once, for the
+//! sweep that chooses supports. Knows nothing of supports.
+//!
+//! Sixteen lines at once because an entry of a sparse column is then one fused multiply-add of a
+//! vector; subtrahend line by line it would be a scattered scalar access for each.
 
 use std::ops::Range;
 
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Lines of a block.
+/// Lines of a block: one lane of a vector each.
 pub const BLOCK_LINES: usize = WIDTH;
 
-/// A symmetric matrix in f32, its rows padded to whole vectors: what a line has of each column.
+/// G = YᵀY in f32 with its rows padded to whole vectors, so that a kernel loads sixteen entries of a
+/// row from any multiple of sixteen.
 #[derive(Debug, Default)]
 pub struct GramRows {
     values: Vec<f32>,
@@ -16,7 +20,7 @@ pub struct GramRows {
 }
 
 impl GramRows {
-    /// Of the k × k matrix `gram`.
+    /// Rounds the row-major k × k matrix `gram` to f32.
     pub fn new(gram: &[f64], k: usize) -> Self {
         let width = k.next_multiple_of(WIDTH);
         let mut values = vec![0.0; k * width];
@@ -29,23 +33,28 @@ impl GramRows {
         Self { values, width }
     }
 
-    /// Values of a row: the columns, padded.
+    /// The length of a padded row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Row j.
+    /// Row j, padded with zeros.
     #[inline(always)]
     pub fn row(&self, j: usize) -> &[f32] {
         &self.values[j * self.width..(j + 1) * self.width]
     }
 }
 
-/// SparseEntries of sparse columns: where each column's begin and end, their lines' places, their values.
+/// The arrays of sparse columns: `offsets`, `indices` and `values` as in
+/// [`crate::factor::SparseColumns`].
 pub type SparseEntries<'e> = (&'e [usize], &'e [u32], &'e [f32]);
 
-/// `out[t] = lines[t] − Σ_j weights[j][first + t] · z_j` over the columns j in `columns`, for at
-/// most [`BLOCK_LINES`] lines of d values each; `scratch` keeps its memory between calls.
+/// `out[t] = lines[t] − Σ_j weights[j][first + t] · z_j` over the columns j in both ranges of
+/// `columns`, for at most [`BLOCK_LINES`] lines of d values each; `scratch` keeps its memory between
+/// calls.
+///
+/// # Panics
+/// If `lines` does not hold whole lines, or holds more than [`BLOCK_LINES`].
 pub fn subtract_columns(
     out: &mut Vec<f32>,
     lines: &[f32],
@@ -69,24 +78,29 @@ pub fn subtract_columns(
 }
 
 kernel! {
-    /// `out[t][i] = lines[t][i] − taken[i][t]`.
-    fn subtract_transposed(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]) = subtract_transposed_body;
+    /// `out[t][i] = lines[t][i] − subtrahend[i][t]`.
+    fn subtract_transposed(out: &mut [f32], lines: &[f32], d: usize, subtrahend: &[f32]) = subtract_transposed_body;
 }
 
 #[inline(always)]
-fn subtract_transposed_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]) {
+fn subtract_transposed_body<V: Vector>(
+    out: &mut [f32],
+    lines: &[f32],
+    d: usize,
+    subtrahend: &[f32],
+) {
     let whole = d - d % WIDTH;
     for first in (0..whole).step_by(WIDTH) {
         let mut square = [V::splat(0.0); WIDTH];
         for (i, v) in square.iter_mut().enumerate() {
-            *v = V::load(&taken[(first + i) * BLOCK_LINES..]);
+            *v = V::load(&subtrahend[(first + i) * BLOCK_LINES..]);
         }
         for ((to, line), v) in out
             .chunks_exact_mut(d)
             .zip(lines.chunks_exact(d))
             .zip(V::transpose(square))
         {
-            // The block's that comes next, as a rule.
+            // The same values of the next block, which the caller takes next.
             V::prefetch_l2(line[first..].as_ptr().wrapping_add(d * BLOCK_LINES));
             V::load(&line[first..]).sub(v).store(&mut to[first..]);
         }
@@ -97,14 +111,14 @@ fn subtract_transposed_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize,
         .enumerate()
     {
         for i in whole..d {
-            to[i] = line[i] - taken[i * BLOCK_LINES + t];
+            to[i] = line[i] - subtrahend[i * BLOCK_LINES + t];
         }
     }
 }
 
 kernel! {
-    /// `out[i] += z_j[i] · weights[j]`: an entry is one product of vectors, whatever the number of
-    /// lines.
+    /// `out[i] += z_j[i] · weights[j][first..]` for all lines of the block, stored `[d][BLOCK_LINES]`:
+    /// one multiply-add of vectors for each entry.
     fn accumulate_columns(
         out: &mut [f32], weights: &GramRows, first: usize, columns: Range<usize>, entries: SparseEntries<'_>,
     ) = accumulate_columns_body;
@@ -133,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_away_the_weighted_columns() {
+    fn subtracts_the_weighted_columns() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
         let z = (
             vec![0, 2, 2, 5],

@@ -1,25 +1,26 @@
-//! X Wᵀ for weights whose rows are made on demand: the product of the decoder's prefill.
+//! X Wᵀ for weights whose rows are dequantised on demand: the product of the decoder's prefill.
 //!
 //! Owns packing, blocking, threads and the register tiles; knows nothing of how a weight row is
 //! stored. Invariant: an element of the result is one sum over k in ascending order, split only at
 //! fixed block edges, so that neither threads nor the other rows of a batch change a bit of it.
 //!
-//! The shape is Goto's (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
-//! 2008) with weights as the packed panels: a task makes a few panels of [`NR`] weight rows,
-//! transposed to `[k][NR]`, and runs every tile of [`MR`] rows of X over them.
+//! The blocking is that of Goto and van de Geijn ("Anatomy of high-performance matrix
+//! multiplication", 2008) with the weights as the packed panels: a task packs a few panels of [`NR`]
+//! weight rows, transposed to `[k][NR]`, and multiplies every tile of [`MR`] rows of X with them, so
+//! that each weight is dequantised once.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Rows of X in a register tile.
+/// Rows of X in a register tile: 12 × 2 sums of 512 bits leave registers for the panel's two vectors.
 const MR: usize = 12;
-/// Weight rows in a panel.
+/// Weight rows in a panel: two vectors of 512 bits.
 const NR: usize = 32;
-/// Longest run of k between two visits of the result.
+/// The longest part of k that is summed in registers before the result is read and written.
 const KC: usize = 768;
-/// Values of a task's panels that should stay in the second-level cache.
+/// Values of a task's panels that stay in the second-level cache (384 KiB).
 const L2_VALUES: usize = 96 << 10;
 
 thread_local! {
@@ -28,7 +29,7 @@ thread_local! {
     static TILES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Where the tasks write: disjoint columns of one result.
+/// The result matrix; each task writes columns of its own.
 #[derive(Clone, Copy)]
 struct OutputColumns {
     out: *mut f32,
@@ -47,7 +48,7 @@ unsafe impl Sync for OutputColumns {}
 /// weight rows, which `weights(rows, buffer)` writes as f32, row after row.
 ///
 /// # Panics
-/// When `x` or `out` does not fit the shape.
+/// If `x` does not hold whole rows of `k` values, or if `out` is shorter than the result.
 pub fn product(
     x: &[f32],
     k: usize,
@@ -90,13 +91,14 @@ pub fn product(
     TILES.set(tiles);
 }
 
-/// Number and length of the runs that k is cut into.
+/// The number and the length of the parts that k is cut into. They depend on k alone, so that the
+/// order of each sum does too.
 fn split_depth(k: usize) -> (usize, usize) {
     let count = k.div_ceil(KC);
     (count, k.div_ceil(count))
 }
 
-/// X as `[tile][k][MR]`; rows beyond the last are zero.
+/// Packs X as `[tile][k][MR]`; rows beyond the last are zero.
 fn pack_tiles(x: &[f32], k: usize, tiles: &mut Vec<f32>) {
     let m = x.len() / k;
     let len = m.div_ceil(MR) * MR * k;
@@ -124,7 +126,7 @@ fn pack_tiles(x: &[f32], k: usize, tiles: &mut Vec<f32>) {
     }
 }
 
-/// One task: makes the panels of `columns` and multiplies every tile with them.
+/// One task: packs the panels of the weight rows `columns` and multiplies every tile of X with them.
 fn multiply_columns(
     tiles: &[f32],
     m: usize,
@@ -170,7 +172,7 @@ fn multiply_columns(
     ROWS.set(rows);
 }
 
-/// Weight rows as `[k][NR]`; columns beyond the last are zero.
+/// Packs weight rows as `[k][NR]`; columns beyond the last are zero.
 fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
     if rows.len() < NR * k {
         panel.fill(0.0);
@@ -184,8 +186,8 @@ fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
     }
 }
 
-/// Packs whole 8 × 8 blocks where the processor can, and says how many rows and values of each that
-/// was.
+/// Packs whole 8 × 8 blocks if the processor has AVX2, and returns how many rows and how many values
+/// of each are done.
 #[cfg(target_arch = "x86_64")]
 fn transpose_whole(rows: &[f32], k: usize, panel: &mut [f32]) -> (usize, usize) {
     if !is_x86_feature_detected!("avx2") {

@@ -1,15 +1,17 @@
-//! Choosing the entries largest in magnitude.
+//! Selection of the entries of largest magnitude: the ℓ0 projection of a column. Knows nothing of
+//! what the values are.
 
 use super::simd::{Vector, kernel};
 
-/// Values looked at together.
+/// Values whose maximum is taken at once, to skip those that hold nothing of interest.
 const CHUNK: usize = 32;
 
-/// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the
-/// first are taken.
+/// Writes into `out` the indices, ascending, of the `count` entries of `values` with the largest
+/// magnitudes; of equal ones those of lower index are taken.
 ///
-/// `guess` may name `count` entries that were chosen before: what lies below the least of them is
-/// passed over at once. It changes the time, never the result.
+/// `guess` may hold `count` indices that an earlier call selected: entries below the least of them
+/// are skipped at once, which saves time while the selection changes little. It never changes the
+/// result. Without one any slice of another length will do. `scratch` keeps its memory between calls.
 pub fn largest(
     values: &[f32],
     count: usize,
@@ -30,11 +32,12 @@ pub fn largest(
     scratch.clear();
     push_above(values, floor, count, scratch);
     if scratch.len() < count {
-        // The guess named an entry twice.
+        // The guess named an entry twice, so that its floor let too few pass.
         scratch.clear();
         push_above(values, 0, count, scratch);
     }
-    // They are in order; what is beyond the last of the largest falls out.
+    // The candidates are in the order of their indices; those after the count-th largest are left
+    // out. (The copy is partitioned so that this order stays.)
     let last = if scratch.len() > count {
         let (found, order) = (scratch.len(), scratch.len()..2 * scratch.len());
         scratch.extend_from_within(..);
@@ -50,8 +53,9 @@ pub fn largest(
 }
 
 kernel! {
-    /// Pushes (inverted magnitude, index) of entries whose magnitude's bits reach `floor`, the
-    /// `count` largest of them at least.
+    /// Pushes (inverted magnitude bits, index) of the entries whose magnitude is at least `floor`, or
+    /// of fewer, but always those of the `count` largest: inverted, so that an ascending order has the
+    /// largest first and, of equal ones, the lowest index.
     fn push_above(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) = push_above_body;
 }
 
@@ -70,11 +74,11 @@ fn push_above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mu
     }
 }
 
-/// Pushes what reaches `floor`, until that is more than `room`.
+/// Pushes the entries whose magnitude is at least `floor`; stops after it has pushed more than `room`.
 #[inline(always)]
 fn push_reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) {
     for (c, chunk) in values.chunks(CHUNK).enumerate() {
-        // Most chunks hold nothing: one vectorised maximum passes over them.
+        // Most chunks hold no such entry: one vectorised maximum skips them.
         let most = chunk.iter().fold(0, |m, v| magnitude_bits(*v).max(m));
         if most >= floor {
             for (i, v) in chunk.iter().enumerate() {
@@ -89,8 +93,8 @@ fn push_reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u3
     }
 }
 
-/// A floor that `count` values still reach and about `room` at most: counting is cheap beside
-/// sorting out what a low one lets through.
+/// Raises `floor` by bisection until at most about `room` values, but at least `count`, reach it:
+/// counting is cheaper than collecting and partitioning all that a low floor lets pass.
 #[inline(always)]
 fn raise_floor(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
     let reach = |floor: u32| {
@@ -114,7 +118,7 @@ fn raise_floor(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32
     floor
 }
 
-/// Magnitudes of finite floats compare as these bits do.
+/// The bits of |v|, which compare as the magnitudes of finite floats do.
 #[inline(always)]
 fn magnitude_bits(v: f32) -> u32 {
     v.to_bits() & 0x7fff_ffff

@@ -1,26 +1,26 @@
-//! Sixteen lanes of f32 and the choice of an instruction set when a kernel is called.
+//! A vector of sixteen f32 lanes, and the choice of an instruction set when a kernel is called.
 //!
 //! A kernel's body is written once over [`Vector`]; [`kernel`] compiles it for AVX-512, for AVX2
 //! with FMA and for the baseline (NEON on aarch64), and picks at run time. No build flag is needed
 //! for a fast binary. Invariant: the vector types of an instruction set are named by [`kernel`]
 //! alone, after the set was found on this processor.
 
-/// Lanes of a [`Vector`].
+/// Lanes of a [`Vector`]: one register of AVX-512 and one cache line.
 pub(crate) const WIDTH: usize = 16;
 
-/// Sixteen f32 values in registers.
+/// Sixteen f32 lanes in registers. Arithmetic is lane by lane.
 pub(crate) trait Vector: Copy {
-    /// The widest tile of sums that the registers hold, in vectors.
+    /// The widest tile of sums, in vectors, that the registers hold beside its operands.
     const TILE: usize;
-    /// All lanes `v`.
+    /// A vector whose lanes are all `v`.
     fn splat(v: f32) -> Self;
-    /// The first sixteen values of `from`.
+    /// Loads the first sixteen values of `from`, which need not be aligned.
     fn load(from: &[f32]) -> Self;
-    /// Writes the lanes to the start of `to`.
+    /// Stores the lanes into the first sixteen values of `to`.
     fn store(self, to: &mut [f32]);
-    /// `self + a * b`, fused where the instruction set fuses.
+    /// `self + a * b`, rounded once on an instruction set with fused multiply-add.
     fn add_product(self, a: Self, b: Self) -> Self;
-    /// `self - a * b`, fused where the instruction set fuses.
+    /// `self - a * b`, rounded once on an instruction set with fused multiply-add.
     fn sub_product(self, a: Self, b: Self) -> Self;
     /// `self + other`.
     fn add(self, other: Self) -> Self;
@@ -30,15 +30,16 @@ pub(crate) trait Vector: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self / other`.
     fn div(self, other: Self) -> Self;
-    /// The larger of each lane.
+    /// The larger of the two values in each lane.
     fn max(self, other: Self) -> Self;
-    /// The root of each lane.
+    /// The square root of each lane.
     fn sqrt(self) -> Self;
-    /// The sum of the lanes.
+    /// The sum of the lanes, by halves: 8 + 8, then 4 + 4, 2 + 2, 1 + 1.
     fn sum(self) -> f32;
-    /// Turns a square of sixteen vectors: lane i of vector j becomes lane j of vector i.
+    /// Transposes a square of sixteen vectors: lane i of vector j becomes lane j of vector i.
     fn transpose(square: [Self; WIDTH]) -> [Self; WIDTH];
-    /// The sum of each vector, in lanes.
+    /// A vector whose lane j is the sum of the lanes of vector j: sixteen sums at once take fewer
+    /// shuffles than sixteen calls of [`Self::sum`], from which the last bits may differ.
     #[inline(always)]
     fn sum_each(square: [Self; WIDTH]) -> Self {
         let transposed = Self::transpose(square);
@@ -48,13 +49,14 @@ pub(crate) trait Vector: Copy {
         }
         parts[0].add(parts[1]).add(parts[2].add(parts[3]))
     }
-    /// Asks for the cache line of `from`, which may lie anywhere, ahead of its use.
+    /// Prefetches the cache line of `from` into the first-level cache. The address may be invalid.
     fn prefetch(from: *const f32);
-    /// The same, of what is wanted much later: into a cache that holds more.
+    /// Prefetches into the second-level cache, for values that are needed later than the first level
+    /// would keep them.
     fn prefetch_l2(from: *const f32);
 }
 
-/// The baseline: an array that the compiler vectorises as far as the target goes.
+/// The baseline for every target: an array whose loops the compiler vectorises for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; WIDTH]);
 
@@ -90,7 +92,8 @@ impl Vector for Portable {
     fn add_product(self, a: Self, b: Self) -> Self {
         let mut out = self.0;
         for i in 0..WIDTH {
-            // A fused product is an instruction on aarch64 and a slow call on the x86 baseline.
+            // `mul_add` is one instruction on aarch64, but a call into the C library on the x86
+            // baseline, which has no fused multiply-add.
             out[i] = if cfg!(target_arch = "aarch64") {
                 a.0[i].mul_add(b.0[i], out[i])
             } else {
@@ -157,7 +160,7 @@ impl Vector for Portable {
 #[allow(unsafe_code)]
 pub(crate) mod x86;
 
-/// Whether the 512-bit kernels may run.
+/// Whether this processor has the features that the AVX-512 form of a kernel is compiled for.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn has_avx512() -> bool {
@@ -166,7 +169,7 @@ pub(crate) fn has_avx512() -> bool {
         && is_x86_feature_detected!("fma")
 }
 
-/// Whether the 256-bit kernels may run.
+/// Whether this processor has the features that the AVX2 form of a kernel is compiled for.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn has_avx2() -> bool {

@@ -1,77 +1,87 @@
-//! Worth of features at a neuron beside those that are there: of all features at once, a vector of
-//! them at a time.
+//! Schur-complement gain of adding a feature to a neuron's support, for all features at once.
 //!
-//! With G = YᵀY, S the features of a neuron and r what is left of its AᵀY, feature j beside S
-//! lowers the squared error by r_j² / (G_jj − G_jS G_SS⁻¹ G_Sj): the divisor is what of j is its
-//! own. In f32, to find the few that are worth an exact look.
+//! With G = YᵀY, S the features in the neuron's support and r_j the residual of feature j's entry
+//! of AᵀY at the neuron (AᵀY − Z G), adding j to S and refitting lowers the squared error by
+//! r_j² / (G_jj − G_jS G_SS⁻¹ G_Sj). The divisor is the Schur complement of G_SS: the part of
+//! ‖y_j‖² that the columns of Y in S do not explain. Computed in f32, since it only selects the few
+//! candidates that [`crate::factor`] then weighs in f64.
 
 use super::residual::GramRows;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Neurons that [`transpose_neurons`] turns at once.
+/// Neurons that [`transpose_neurons`] takes at once: a square of vectors is transposed in registers.
 pub const NEURONS_PER_BLOCK: usize = WIDTH;
-/// Features in S at most.
+/// The most features in S: the intermediate vectors of the forward substitution are kept in an array
+/// of this length.
 pub const MAX_SUPPORT: usize = 24;
-/// An entry of which no more than this share of G_jj is its own is not looked at.
+/// The least Schur complement relative to G_jj: below it feature j is nearly a combination of S, and
+/// its gain would be a small residual divided by rounding.
 pub const MIN_SCHUR_SHARE: f64 = 0.1;
 
-/// G, and what a feature must gain at least.
+/// G, and the gain that each feature must exceed to become a candidate.
 #[derive(Debug)]
 pub struct SwapCriterion<'g> {
     gram: &'g GramRows,
-    /// The diagonal of G.
-    own: Vec<f32>,
-    /// What entries must gain more than; the largest number for features that take none.
-    least: Vec<f32>,
+    /// G_jj, padded with zeros.
+    diagonal: Vec<f32>,
+    /// The gain that feature j must exceed; `f32::MAX` for a feature that takes no entries.
+    threshold: Vec<f32>,
 }
 
-/// A feature that a neuron would gain from.
+/// A feature whose addition to a neuron's support would lower the error by more than its threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// The feature.
+    /// Index j of the feature.
     pub feature: u32,
-    /// What is left of its AᵀY at the neuron.
-    pub left: f32,
-    /// What of G_jj is its own.
-    pub own: f32,
+    /// r_j, the residual of AᵀY at the neuron.
+    pub residual: f32,
+    /// G_jj − G_jS G_SS⁻¹ G_Sj.
+    pub schur: f32,
 }
 
-/// One neuron: what it has. Entries are features and the positions of their values.
+/// The entries of one neuron, each a feature and the position of its value, and the factor of G on
+/// its support.
 #[derive(Debug, Clone, Copy)]
 pub struct NeuronSupport<'n> {
-    /// All its entries.
+    /// All entries of the neuron, those of locked features included.
     pub entries: &'n [(u32, u32)],
-    /// The values of all neurons.
+    /// The values of all entries of Z, which the positions index.
     pub values: &'n [f32],
-    /// The entries of S, those of its features that others stand beside.
-    pub beside: &'n [(u32, u32)],
-    /// L by rows with G_SS = LLᵀ, each row's diagonal inverted.
+    /// The entries of S: those that may be refitted when a feature is added.
+    pub support: &'n [(u32, u32)],
+    /// L by rows with G_SS = LLᵀ; each row's diagonal is stored inverted, so that substitution
+    /// multiplies where it would divide.
     pub factor: &'n [f64],
 }
 
 impl<'g> SwapCriterion<'g> {
-    /// Of a gain for each feature.
-    pub fn new(gram: &'g GramRows, least: &[f64]) -> Self {
-        let mut own: Vec<f32> = (0..least.len()).map(|j| gram.row(j)[j]).collect();
-        // Finite, so that nothing of nothing stays nothing.
-        let mut least: Vec<f32> = least
+    /// `threshold` holds a gain for each of the k features, infinite for one that takes no entries.
+    pub fn new(gram: &'g GramRows, threshold: &[f64]) -> Self {
+        let mut diagonal: Vec<f32> = (0..threshold.len()).map(|j| gram.row(j)[j]).collect();
+        // Finite, because the threshold is multiplied by a Schur complement that may be 0, and 0 times
+        // infinity is not a number.
+        let mut threshold: Vec<f32> = threshold
             .iter()
             .map(|&v| v.min(f64::from(f32::MAX)) as f32)
             .collect();
-        own.resize(gram.width(), 0.0);
-        least.resize(gram.width(), f32::MAX);
-        Self { gram, own, least }
+        diagonal.resize(gram.width(), 0.0);
+        threshold.resize(gram.width(), f32::MAX);
+        Self {
+            gram,
+            diagonal,
+            threshold,
+        }
     }
 
-    /// Values of a line of features.
+    /// k rounded up to whole vectors.
     pub fn width(&self) -> usize {
         self.gram.width()
     }
 }
 
 kernel! {
-    /// Turns [`WIDTH`] neurons from `first` on of `products` `[k][d]` to lines of features,
-    /// `[WIDTH][width]`; what is beyond the neurons or the features is zero.
+    /// Transposes the columns `first..first + WIDTH` of `products` `[k][d]` into `out`
+    /// `[WIDTH][width]`, a line of features for each neuron; entries beyond d or k are zero.
     pub fn transpose_neurons(out: &mut [f32], products: &[f32], d: usize, first: usize) = transpose_neurons_body;
 }
 
@@ -83,7 +93,8 @@ fn transpose_neurons_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize
         for (t, line) in square.iter_mut().enumerate().take(k - j) {
             let from = &products[(j + t) * d + first..];
             if count == WIDTH {
-                // The next call's, of so many lines that nothing else foresees them.
+                // The values of the next call: the k lines are too many streams for the hardware
+                // prefetcher to follow.
                 V::prefetch(from.as_ptr().wrapping_add(WIDTH));
                 *line = V::load(from);
             } else {
@@ -99,9 +110,10 @@ fn transpose_neurons_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize
 }
 
 kernel! {
-    /// Pushes the features outside S that would gain more than is asked, in order; `r` is the
-    /// neuron's AᵀY.
-    pub fn find_candidates(found: &mut Vec<Candidate>, r: &[f32], neuron: NeuronSupport<'_>, field: &SwapCriterion<'_>) = find_candidates_body;
+    /// Appends to `found`, in ascending order, the features outside S whose gain exceeds their
+    /// threshold and whose Schur complement is at least [`MIN_SCHUR_SHARE`] of G_jj; `r` is the
+    /// neuron's line of AᵀY.
+    pub fn find_candidates(found: &mut Vec<Candidate>, r: &[f32], neuron: NeuronSupport<'_>, criterion: &SwapCriterion<'_>) = find_candidates_body;
 }
 
 #[inline(always)]
@@ -109,43 +121,48 @@ fn find_candidates_body<V: Vector>(
     found: &mut Vec<Candidate>,
     r: &[f32],
     neuron: NeuronSupport<'_>,
-    field: &SwapCriterion<'_>,
+    criterion: &SwapCriterion<'_>,
 ) {
-    let (width, zero) = (field.own.len(), V::splat(0.0));
+    let (width, zero) = (criterion.diagonal.len(), V::splat(0.0));
     let mut x = [zero; MAX_SUPPORT];
     for at in (0..width).step_by(WIDTH) {
-        let mut left = V::load(&r[at..]);
+        // r − Gz over the neuron's entries.
+        let mut residual = V::load(&r[at..]);
         for &(j, position) in neuron.entries {
             let z = V::splat(neuron.values[position as usize]);
-            left = left.sub_product(V::load(&field.gram.row(j as usize)[at..]), z);
+            residual = residual.sub_product(V::load(&criterion.gram.row(j as usize)[at..]), z);
         }
-        let whole = V::load(&field.own[at..]);
-        let (mut own, mut row) = (whole, 0);
-        for (i, &(j, _)) in neuron.beside.iter().enumerate() {
-            let mut v = V::load(&field.gram.row(j as usize)[at..]);
+        // Forward substitution with L for WIDTH right-hand sides G_Sj at once; the squares of the
+        // solution are what S explains of G_jj.
+        let diagonal = V::load(&criterion.diagonal[at..]);
+        let (mut schur, mut row) = (diagonal, 0);
+        for (i, &(j, _)) in neuron.support.iter().enumerate() {
+            let mut v = V::load(&criterion.gram.row(j as usize)[at..]);
             for (l, x) in neuron.factor[row..row + i].iter().zip(&x) {
                 v = v.sub_product(*x, V::splat(*l as f32));
             }
             x[i] = v.mul(V::splat(neuron.factor[row + i] as f32));
-            own = own.sub_product(x[i], x[i]);
+            schur = schur.sub_product(x[i], x[i]);
             row += i + 1;
         }
-        // Both must be above zero: what is its own beyond a share, and what it gains beyond what is
-        // asked, times its own.
-        let enough = own.sub_product(whole, V::splat(MIN_SCHUR_SHARE as f32));
-        let beyond = left.mul(left).sub_product(V::load(&field.least[at..]), own);
+        // A candidate has both differences above zero. The gain is compared after multiplying by the
+        // Schur complement, which spares a division for the many features that fail.
+        let enough = schur.sub_product(diagonal, V::splat(MIN_SCHUR_SHARE as f32));
+        let beyond = residual
+            .mul(residual)
+            .sub_product(V::load(&criterion.threshold[at..]), schur);
         let short = zero.sub(enough).max(zero.sub(beyond));
         let mut values = [0.0; WIDTH];
         short.store(&mut values);
         if values.iter().fold(false, |any, v| any | (*v < 0.0)) {
-            let [mut left_values, mut own_values] = [[0.0; WIDTH]; 2];
-            left.store(&mut left_values);
-            own.store(&mut own_values);
+            let [mut residual_values, mut schur_values] = [[0.0; WIDTH]; 2];
+            residual.store(&mut residual_values);
+            schur.store(&mut schur_values);
             for t in (0..WIDTH).filter(|&t| values[t] < 0.0) {
                 found.push(Candidate {
                     feature: (at + t) as u32,
-                    left: left_values[t],
-                    own: own_values[t],
+                    residual: residual_values[t],
+                    schur: schur_values[t],
                 });
             }
         }
@@ -177,17 +194,17 @@ mod tests {
         let products: Vec<f32> = (0..k * d)
             .map(|e| sum(&|r| y[r * k + e / d] * a[r * d + e % d]) as f32)
             .collect();
-        let mut least = vec![0.0; k];
-        (least[2], least[5]) = (f64::INFINITY, 0.7);
+        let mut threshold = vec![0.0; k];
+        (threshold[2], threshold[5]) = (f64::INFINITY, 0.7);
         let weights = GramRows::new(&gram, k);
-        let field = SwapCriterion::new(&weights, &least);
+        let criterion = SwapCriterion::new(&weights, &threshold);
         let (entries, values) = ([(3, 2), (7, 0), (11, 1)], [-0.25f32, 0.125, 0.5]);
         // The factor of two features, and what they leave of a third.
         let g = |a: usize, b: usize| gram[a * k + b];
         let first = g(3, 3).sqrt();
         let below = g(11, 3) / first;
         let second = (g(11, 11) - below * below).sqrt();
-        let (beside, factor) = ([(3, 2), (11, 1)], [1.0 / first, below, 1.0 / second]);
+        let (support, factor) = ([(3, 2), (11, 1)], [1.0 / first, below, 1.0 / second]);
         let mut forms: Vec<(Transpose, Find)> = vec![
             (transpose_neurons, find_candidates),
             (
@@ -204,28 +221,28 @@ mod tests {
             .flat_map(|i| forms.iter().map(move |f| (i, *f)))
         {
             let begin = neuron / WIDTH * WIDTH;
-            let mut r = vec![f32::NAN; WIDTH * field.width()];
+            let mut r = vec![f32::NAN; WIDTH * criterion.width()];
             transpose(&mut r, &products, d, begin);
-            let r = &r[(neuron - begin) * field.width()..][..field.width()];
+            let r = &r[(neuron - begin) * criterion.width()..][..criterion.width()];
             let neuron_of = NeuronSupport {
                 entries: &entries,
                 values: &values,
-                beside: &beside,
+                support: &support,
                 factor: &factor,
             };
             let mut found = Vec::new();
-            find(&mut found, r, neuron_of, &field);
+            find(&mut found, r, neuron_of, &criterion);
             let mut want = Vec::new();
             for j in 0..k {
                 let taken: f64 = entries
                     .iter()
                     .map(|&(l, p): &(u32, u32)| f64::from(values[p as usize]) * g(l as usize, j))
                     .sum();
-                let left = f64::from(products[j * d + neuron]) - taken;
+                let residual = f64::from(products[j * d + neuron]) - taken;
                 let x = g(3, j) / first;
-                let own = g(j, j) - x * x - ((g(11, j) - below * x) / second).powi(2);
-                if own > MIN_SCHUR_SHARE * g(j, j) && left * left / own > least[j] {
-                    want.push((j as u32, left, own));
+                let schur = g(j, j) - x * x - ((g(11, j) - below * x) / second).powi(2);
+                if schur > MIN_SCHUR_SHARE * g(j, j) && residual * residual / schur > threshold[j] {
+                    want.push((j as u32, residual, schur));
                 }
             }
             assert!(
@@ -241,8 +258,8 @@ mod tests {
                 let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-4 * (1.0 + b.abs());
                 assert!(
                     found.feature == want.0
-                        && close(found.left, want.1)
-                        && close(found.own, want.2)
+                        && close(found.residual, want.1)
+                        && close(found.schur, want.2)
                 );
             }
         }

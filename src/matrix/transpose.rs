@@ -1,10 +1,14 @@
-//! Rows to a panel: the one place where the layout of the activations changes.
+//! Rows to a panel: the only place where the layout of activations changes. Knows nothing of what the
+//! values are.
 
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Lays `rows` (row-major, `d` values each, at most [`PANEL`] of them) into `panel` `[d][PANEL]`;
-/// rows that are not there are zero.
+/// Transposes `rows` (row-major, `d` values each, at most [`PANEL`] of them) into `panel`
+/// `[d][PANEL]`; rows beyond the last are zero.
+///
+/// # Panics
+/// If there are more than [`PANEL`] rows, or if the lengths do not agree with `d`.
 pub fn transpose(panel: &mut [f32], rows: &[f32], d: usize) {
     let count = rows.len() / d.max(1);
     assert!(
@@ -21,7 +25,7 @@ kernel! {
 #[inline(always)]
 fn transpose_rows_body<V: Vector>(panel: &mut [f32], rows: &[f32], d: usize) {
     let (count, whole) = (rows.len() / d.max(1), d - d % WIDTH);
-    // Sixteen rows at a time: as many streams as a processor follows by itself.
+    // Sixteen rows at a time: about as many streams as the hardware prefetcher follows.
     for r in (0..PANEL).step_by(WIDTH) {
         for first in (0..whole).step_by(WIDTH) {
             let mut square = [V::splat(0.0); WIDTH];

@@ -1,4 +1,5 @@
-//! What a fit has come to: snapshots, and the end with its error taken anew.
+//! The results of a fit: snapshots, and the final factors with their error computed from the
+//! residual. Knows nothing of how a sweep works.
 
 use std::sync::{Arc, PoisonError};
 
@@ -13,11 +14,12 @@ use crate::factor::{Coding, Coefficients, Factors, SparseColumns};
 use crate::task::TaskCtx;
 
 impl Factoriser<'_> {
-    /// The best factors so far, immutable. Before the first sweep: the coefficients of the start
-    /// and no features.
+    /// The best factors so far, immutable. Before the first sweep they hold the initial
+    /// coefficients and empty features.
     ///
     /// # Errors
-    /// Coefficients that have to lie in a file, and no room for them.
+    /// [`Error::Io`] if the coefficients lie in a file and there is no space for a copy;
+    /// [`Error::Refused`] if they leave the range of f32.
     pub fn snapshot(&self) -> Result<Arc<Factors>> {
         let mut shown = self
             .snapshot_cache
@@ -29,12 +31,13 @@ impl Factoriser<'_> {
         {
             return Ok(Arc::clone(factors));
         }
-        // What was shown before makes room, where no one looks at it any more.
+        // Drops the previous snapshot before the new one is made, so that its memory is free unless
+        // a caller still holds it.
         *shown = None;
         let factors = self.threads.run(|| {
             let mut factors = self.best_factors()?;
             if self.config.scale_neurons {
-                // The sweeps know how far the neurons are explained as they weigh them.
+                // With scaled neurons the sweeps know only the error of the prepared rows.
                 let left = self.residual_errors(&factors, &TaskCtx::silent())?;
                 self.set_errors(&mut factors, left);
             }
@@ -48,9 +51,9 @@ impl Factoriser<'_> {
         self.best.as_ref().unwrap_or(&self.state)
     }
 
-    /// The squared error of the best state by the identity, relative to
-    /// [`DataStats::base`](crate::factor::data_stats::DataStats); before the first sweep nothing is
-    /// explained.
+    /// The squared error of the best state by the identity of [`State::update_errors`], relative to
+    /// [`DataStats::error_base`](crate::factor::data_stats::DataStats); before the first sweep
+    /// nothing is explained.
     fn best_error(&self) -> f64 {
         let error = self.best_state().error;
         if error.is_finite() {
@@ -60,8 +63,8 @@ impl Factoriser<'_> {
         }
     }
 
-    /// The best factors, with their errors by the identity: of the rows as they are, where it knows
-    /// it.
+    /// The best factors with their errors by the identity; the error of the original rows is NaN
+    /// where the identity does not give it.
     fn best_factors(&self) -> Result<Factors> {
         let best = self.best_state();
         let preprocessing = &self.stream.preprocessing;
@@ -69,7 +72,7 @@ impl Factoriser<'_> {
             best.factors(preprocessing, self.stream.scratch.as_deref())?;
         if let Some(weights) = &preprocessing.weights {
             for line in coefficients.chunks_exact_mut(self.stream.n) {
-                // A row of zeros has the weight 0 and no coefficient.
+                // A row of zeros has the weight 0 and only zero coefficients.
                 line.iter_mut()
                     .zip(weights)
                     .filter(|(v, _)| **v != 0.0)
@@ -86,7 +89,7 @@ impl Factoriser<'_> {
         };
         let mut factors = Factors {
             features,
-            coefficients: Coefficients::of(self.stream.n, coefficients),
+            coefficients: Coefficients::from_buffer(self.stream.n, coefficients),
             coding: Coding {
                 centre: preprocessing.centre.clone(),
                 neuron_weights: preprocessing.scaling.neurons.clone(),
@@ -113,7 +116,7 @@ impl Factoriser<'_> {
         Ok(factors)
     }
 
-    /// Writes squared errors into factors, relative to what there was.
+    /// Sets the relative errors of `factors` from the squared errors `left`.
     fn set_errors(&self, factors: &mut Factors, left: SquaredErrors) {
         let DataStats {
             original_square,
@@ -131,9 +134,13 @@ impl Factoriser<'_> {
         factors.weighted_error = weighs.then(|| left.prepared / prepared_square);
     }
 
-    /// The best factors, their error recomputed directly from A − YZᵀ in f64 over row blocks.
+    /// The best factors, with their errors recomputed from A − YZᵀ in f64 over blocks of rows: the
+    /// identity subtracts large numbers that nearly cancel.
+    ///
+    /// # Errors
+    /// Errors of the source, [`Error::Cancelled`], and what [`Self::snapshot`] returns.
     pub fn finish(mut self, ctx: &TaskCtx) -> Result<Arc<Factors>> {
-        // Its room is for the factors.
+        // The spare state is not needed any more; its memory is used for the factors.
         self.spare = State::default();
         self.threads.run(|| {
             let mut factors = self.best_factors()?;
@@ -158,7 +165,7 @@ impl Factoriser<'_> {
         })
     }
 
-    /// The squared errors of factors from the residual itself, in f64.
+    /// The squared errors of `factors`, computed from the residual in f64.
     fn residual_errors(&self, factors: &Factors, ctx: &TaskCtx) -> Result<SquaredErrors> {
         const ROWS: usize = 16;
         let stream = Stream::new(self.stream.source);
@@ -212,16 +219,17 @@ impl Factoriser<'_> {
     }
 }
 
-/// Squared errors in the units of a stats.
+/// Squared errors, in units of the square of the power of two of [`DataStats`].
 #[derive(Debug, Clone, Copy, Default)]
 struct SquaredErrors {
-    /// ‖A − YZᵀ‖², less the centre.
+    /// ‖A − centre − YZᵀ‖² of the original rows.
     original: f64,
-    /// With neurons and rows times their weights.
+    /// The same with neurons and rows multiplied by their weights.
     prepared: f64,
 }
 
-/// Some rows, the first of number `first`, − centre − YZᵀ.
+/// The residual A − centre − YZᵀ of some rows, the first of which has the index `first`; row-major,
+/// d values each.
 fn residual(
     rows: &[f32],
     first: usize,
@@ -252,7 +260,7 @@ fn residual(
     residual
 }
 
-/// Features before any sweep: none has a neuron yet.
+/// k features without neurons, for a snapshot before the first sweep.
 fn empty_columns(k: usize, d: usize) -> SparseColumns {
     SparseColumns {
         rows: d,

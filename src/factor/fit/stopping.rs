@@ -1,4 +1,4 @@
-//! When a state is the best so far, and when a fit ends by itself.
+//! The stop rules, and the choice of the best state. Knows nothing of how a sweep works.
 
 use super::Factoriser;
 use crate::factor::panels::Panels;
@@ -6,20 +6,22 @@ use crate::factor::pass::PassSums;
 use crate::factor::state::State;
 use crate::factor::{Solver, Stop};
 
-/// Sweeps of a solver when the configuration names none.
+/// The default of the largest number of sweeps, for each solver.
 const BCD_SWEEPS: usize = 200;
 const MU_SWEEPS: usize = 2000;
 const BCD_PATIENCE: usize = 10;
 const MU_PATIENCE: usize = 1500;
-/// The least fall of the relative objective over the patience that `bcd` goes on for.
+/// `bcd` stops when the objective, relative to the squared norm of the rows, falls by less than
+/// this over the patience.
 const BCD_TOLERANCE: f64 = 1e-5;
-/// The least fall of the squared error that counts as an improvement for `mu`, as in the paper, of
-/// activations scaled to unit root mean square.
+/// The least fall of the squared error that counts as an improvement for `mu`, as in Shafran,
+/// Geiger, Geva (arXiv 2506.10920), for activations of unit root mean square.
 const MU_TOLERANCE: f64 = 1e-4;
 
 impl Factoriser<'_> {
-    /// `bcd` never rises, so its last state is its best; `mu` may, and keeps a copy.
-    /// `room` is for the first copy.
+    /// Records the present state if it is the best so far. The objective of `bcd` never rises, so
+    /// its last state is its best; that of `mu` may, so a copy is kept, whose coefficients are
+    /// first written into `room`.
     pub(super) fn update_best(&mut self, room: Option<Panels>) {
         let progress = &mut self.progress;
         let least = MU_TOLERANCE * self.stats.rms.powi(2);

@@ -1,5 +1,5 @@
-//! Going on from features that are there: those of an earlier fit, more of them, fewer of them,
-//! some of them locked.
+//! Starting from given features: those of an earlier fit, more of them, fewer of them, or with some
+//! of them locked. Knows nothing of how a sweep works.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -15,15 +15,16 @@ use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
 impl<'a> Factoriser<'a> {
-    /// Starts from given factors instead: those of an earlier fit to these activations or to their
-    /// first rows. Rows beyond them are folded in. Features beyond theirs begin at the worst
-    /// explained rows at the next sweep; where fewer are asked for, those that are most alike
-    /// become one. `locked` names features of `factors` that stay as they are.
+    /// Starts from the factors of an earlier fit to these activations or to their first rows.
+    /// Further rows are folded in. If more features are configured, the new ones start at the worst
+    /// explained rows at the next sweep; if fewer, the most similar ones are merged. `locked` names
+    /// features of `factors` that stay unchanged.
     ///
     /// # Errors
-    /// Factors of other neurons or of more rows; a locked feature that there is not, or too many of
-    /// them to merge the others; a solver other than `bcd`, whose rule alone can take a coefficient
-    /// away from zero.
+    /// [`Error::Usage`] for factors of other neurons or of more rows, for a locked feature that
+    /// does not exist, for more locked features than configured ones, and for a solver other than
+    /// `bcd`, since the multiplicative rule cannot move a coefficient away from zero; what
+    /// [`Self::start`] returns.
     pub fn warm_start(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -71,8 +72,11 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Starts from features of the neurons as they are, alone: the coefficients of every row are
-    /// found in one pass.
+    /// Starts from features of the original neurons alone; one pass finds the coefficients of every
+    /// row.
+    ///
+    /// # Errors
+    /// What [`Self::start`] returns.
     pub(crate) fn from_features(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -94,11 +98,12 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Adds `count` features, which begin at the worst explained rows at the next sweep; the others
-    /// stay as they are. The fit is then one of [`Factoriser::config`]'s new number of features.
+    /// Adds `count` features, which start at the worst explained rows at the next sweep; the others
+    /// stay. [`Factoriser::config`] then has the new number of features.
     ///
     /// # Errors
-    /// More features than rows; a solver other than `bcd`.
+    /// [`Error::Usage`] for more features than rows or for a solver other than `bcd`; errors of the
+    /// source; [`Error::Cancelled`].
     pub fn add_features(&mut self, count: usize, ctx: &TaskCtx) -> Result<()> {
         only_bcd(&self.config)?;
         let config = FitConfig {
@@ -119,7 +124,8 @@ impl<'a> Factoriser<'a> {
         self.state = state;
         self.config = config;
         self.spare = State::new(self.stream.zero_coefficients(k)?, PassSums::default());
-        // The curve so far is that of another model: the stop rule looks at what comes now.
+        // The errors so far are those of a smaller model: the stop rule considers only the
+        // following ones.
         self.progress.history.clear();
         self.progress.locked.resize(k, false);
         self.progress.stopped = None;
@@ -130,11 +136,12 @@ impl<'a> Factoriser<'a> {
         Ok(())
     }
 
-    /// Locks these features and frees all others: the sweeps leave a locked feature's neurons and
-    /// weights untouched, and only its coefficients move.
+    /// Locks these features and unlocks all others: sweeps leave the neurons and weights of a
+    /// locked feature unchanged and update only its coefficients.
     ///
     /// # Errors
-    /// A feature that there is not; a fit without features yet; a solver other than `bcd`.
+    /// [`Error::Usage`] for a feature that does not exist, for a fit without features, and for a
+    /// solver other than `bcd`.
     pub fn lock(&mut self, features: &[usize]) -> Result<()> {
         only_bcd(&self.config)?;
         let k = self.config.features;
@@ -150,8 +157,8 @@ impl<'a> Factoriser<'a> {
         Ok(())
     }
 
-    /// Coefficients of A as the fit sees them: feature j times `scales[j]`, each row times its
-    /// weight.
+    /// Changes coefficients of A to those of the prepared rows: feature j times `scales[j]`, each
+    /// row times its weight.
     fn scale_coefficients(&self, y: &mut Panels, scales: &[f32]) {
         for panel in y.data.chunks_exact_mut((y.k * PANEL).max(1)) {
             panel::scale_lines(panel, scales);

@@ -1,9 +1,10 @@
-//! Levels tuned together (method, section 7): each was found from the features below it alone; here
-//! all of them are moved to leave less of the activations themselves, by Adam.
+//! Joint fine-tuning of all levels (recursive SNMF: Shafran, Geiger, Geva, arXiv 2506.10920;
+//! `guide/method.md`): each level was fitted to the features below it alone; Adam then moves all of
+//! them to lower the error of the activations themselves.
 //!
-//! With W_l = Y₂ ⋯ Y_l, depth l leaves E_l = ‖A − Y₁ W_l Z_lᵀ‖² / ‖A‖², and ΣE_l is lowered over Y₂
-//! … Y_L ≥ 0 and the Z_l on their supports. The fit, Y₁ and Z₁, stays: its features are those on
-//! show. All that is needed of A is Y₁ᵀA and ‖A‖², so A is read once.
+//! With W_l = Y₂ ⋯ Y_l, level l leaves E_l = ‖A − Y₁ W_l Z_lᵀ‖² / ‖A‖². ΣE_l is lowered over Y₂ …
+//! Y_L ≥ 0 and over the values of Z_l on their supports; the fit, Y₁ and Z₁, stays. Only Y₁ᵀA,
+//! Y₁ᵀY₁ and ‖A‖² are needed of A, so it is read once. Knows nothing of how levels were found.
 
 use std::borrow::Cow;
 
@@ -19,24 +20,24 @@ use crate::matrix::dense;
 use crate::matrix::gemm::{View, product};
 use crate::task::{Progress, TaskCtx};
 
-/// Steps of Adam, the rate falling to zero over them.
+/// The number of Adam steps; the learning rate falls linearly to zero over them.
 const STEPS: u64 = 200;
 const RATE: f64 = 1e-3;
 
-/// What the fit and its activations say of every level above.
+/// The products of the fit and its activations that all levels need.
 struct FitProducts {
-    /// k₁.
+    /// k₁, the features of the fit.
     k: usize,
-    /// Y₁ᵀY₁, k₁ × k₁, in units of a power of two squared, as what follows.
+    /// Y₁ᵀY₁, k₁ × k₁; like the other fields multiplied by the square of a power of two.
     gram: Vec<f32>,
     /// AᵀY₁, d × k₁.
     products: Vec<f32>,
-    /// ‖A‖², less the centre where the fit has one, and as it is.
+    /// ‖A − centre‖² (‖A‖² for a fit without a centre), and below it ‖A‖².
     square: f64,
     whole: f64,
 }
 
-/// A level while it is moved, and W of its depth.
+/// A level during the optimisation, with the product W of its depth.
 struct LevelState {
     z: SparseColumns,
     /// Y_l by feature: k_l × k_{l−1}.
@@ -45,7 +46,7 @@ struct LevelState {
     w: Vec<f32>,
 }
 
-/// The gradient of a depth's error, or a moment of it.
+/// The gradient of ΣE_l with respect to W_l, Y_l and the values of Z_l, or a moment of it.
 #[derive(Clone, Default)]
 struct Gradient {
     w: Vec<f32>,
@@ -53,10 +54,11 @@ struct Gradient {
     z: Vec<f32>,
 }
 
-/// Moves all levels together; ΣE_l does not rise. Gives each level's E_l before and after.
+/// Moves all levels together; ΣE_l does not rise. Returns E_l of each level before and after.
 ///
 /// # Errors
-/// Activations that are not those of the fit, [`Error::Cancelled`] (the levels stay as they were).
+/// [`Error::Refused`] for activations that are not those of the fit; errors of the source;
+/// [`Error::Cancelled`], after which the levels are as before.
 pub fn tune(
     fit: &Factors,
     source: &dyn ActivationSource,
@@ -117,8 +119,8 @@ impl FitProducts {
             )));
         }
         let mut stream = Stream::new(source);
-        // Coefficients are as large as rows: both are brought to where single precision holds their
-        // products.
+        // Coefficients are as large as rows; both are multiplied by a power of two that keeps their
+        // products in single precision.
         let y = fit.coefficients.as_slice();
         let lines: Vec<f64> = y.par_chunks(n.max(1)).map(sum_of_squares).collect();
         let scale = safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
@@ -153,7 +155,7 @@ impl FitProducts {
             .collect();
         let mut square_left = whole;
         if let Some(centre) = &fit.coding.centre {
-            // The centre is the mean row.
+            // The centre is the mean row, so ‖A − centre‖² = ‖A‖² − n‖centre‖².
             let centre: Vec<f32> = centre.iter().map(|c| c * scale).collect();
             square_left -= n as f64 * sum_of_squares(&centre);
             let totals: Vec<f64> = y
@@ -192,7 +194,7 @@ fn depths(levels: &[Level]) -> Vec<LevelState> {
         .collect()
 }
 
-/// W_l of every depth, over `first` features of the fit.
+/// Computes W_l of every level, over the `first` features of the fit.
 fn update_products(depths: &mut [LevelState], first: usize) {
     for l in 0..depths.len() {
         let (below, here) = depths.split_at_mut(l);
@@ -210,12 +212,13 @@ fn update_products(depths: &mut [LevelState], first: usize) {
     }
 }
 
-/// The gradient of ΣE_l and every E_l.
+/// The gradient of ΣE_l for every level, and every E_l.
 fn gradients(depths: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Vec<f64>) {
     update_products(depths, fit.k);
     let (mut gradients, errors): (Vec<Gradient>, Vec<f64>) =
         depths.iter().map(|depth| depth.gradient(fit)).unzip();
-    // W_l = Y_l W_{l−1} (by feature): what is wanted of W_l is wanted of both.
+    // W_l = Y_l W_{l−1} (by feature): the gradient with respect to W_l is passed on to both
+    // factors.
     for l in (0..depths.len()).rev() {
         let k = depths[l].z.columns();
         let (finer, here) = gradients.split_at_mut(l);
@@ -252,8 +255,8 @@ fn gradients(depths: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Ve
 }
 
 impl LevelState {
-    /// The gradient of E_l by W_l and by Z_l on its support, times k₁ so that Adam's floor stays
-    /// far below it; and E_l.
+    /// The gradient of E_l with respect to W_l and to Z_l on its support, multiplied by k₁ so that
+    /// Adam's ε stays far below it; and E_l.
     fn gradient(&self, fit: &FitProducts) -> (Gradient, f64) {
         let (k, first) = (self.z.columns(), fit.k);
         let scale = (2.0 * first as f64 / fit.whole) as f32;
@@ -277,7 +280,7 @@ impl LevelState {
             false,
             true,
         );
-        // ZᵀZ, and (AᵀY₁)ᵀ Z by feature.
+        // For each feature: z_jᵀZ, z_jᵀAᵀY₁, and the gradient with respect to z_j.
         let rows: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> = (0..k)
             .into_par_iter()
             .map(|j| self.feature_gradient(j, fit, &square[j * k..(j + 1) * k]))
@@ -311,7 +314,8 @@ impl LevelState {
         (gradient, error)
     }
 
-    /// z_jᵀZ, z_jᵀ AᵀY₁, and the gradient by z_j on its support; `square` is row j of WᵀY₁ᵀY₁W.
+    /// z_jᵀZ, z_jᵀAᵀY₁, and the gradient with respect to z_j on its support; `square` is row j of
+    /// WᵀY₁ᵀY₁W.
     fn feature_gradient(
         &self,
         j: usize,
@@ -365,8 +369,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
         .sum()
 }
 
-/// Unit features, their scale in Y_l and taken out of Y_{l+1}, and what each level now leaves of
-/// the features below it.
+/// Stores the levels with unit features, whose norms are moved into Y_l and out of Y_{l+1}, and
+/// with the relative error that each level now has on the features below it.
 fn write_back(levels: &mut [Level], depths: Vec<LevelState>, first: &SparseColumns) {
     let mut scales = vec![1.0f32; first.columns()];
     for (l, depth) in depths.into_iter().enumerate() {
@@ -376,7 +380,7 @@ fn write_back(levels: &mut [Level], depths: Vec<LevelState>, first: &SparseColum
         for j in 0..z.columns() {
             let span = z.offsets[j]..z.offsets[j + 1];
             let norm = sum_of_squares(&z.values[span.clone()]).sqrt() as f32;
-            // A feature without neurons keeps its scale.
+            // A feature without weights keeps its scale.
             let norm = if norm > 0.0 { norm } else { 1.0 };
             z.values[span].iter_mut().for_each(|v| *v /= norm);
             y[j * below..(j + 1) * below]

@@ -1,5 +1,6 @@
-//! The search for one level: several starts side by side, of which the best goes on. With a row a
-//! feature a poor start is common and another one cheap. Knows how far all levels together are.
+//! The search for one level: several random starts, of which the best goes on. A level has as few
+//! rows as there are finer features, so that a poor start is common and another one cheap. Knows
+//! how far all levels together are.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::factor::{Factoriser, FitConfig, SparseColumns};
 use crate::task::{Progress, TaskCtx};
 
-/// Starts tried at each level.
+/// The random starts of each level.
 const STARTS: usize = 6;
-/// Sweeps of each, before all but the best are given up.
+/// The sweeps of each start before all but the best are dropped.
 const TRIAL_SWEEPS: usize = 8;
-/// Sweeps after which a level has mostly settled; for the progress alone.
+/// The sweeps after which a level has mostly converged; used for the progress alone.
 const SETTLED: usize = 100;
 
-/// The search for all levels over one fit.
+/// The search for all levels above one fit.
 pub(super) struct LevelSearch<'c> {
     ctx: &'c TaskCtx,
-    /// k of the fit and of each level.
+    /// The numbers of features of the fit and of each level.
     counts: Vec<usize>,
 }
 
@@ -33,7 +34,10 @@ impl<'c> LevelSearch<'c> {
         }
     }
 
-    /// Level `l` (from 0) over the features `below`.
+    /// Fits level `l` (from 0) to the features `below`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and what a fit returns.
     pub(super) fn level(
         &self,
         l: usize,
@@ -83,7 +87,8 @@ impl<'c> LevelSearch<'c> {
         })
     }
 
-    /// Tells how far all levels are after so many sweeps of level `l`. A sweep costs k_{l−1}·k_l.
+    /// Reports the progress of all levels after `swept` sweeps of level `l`; the cost of a sweep is
+    /// taken as k_{l−1}·k_l.
     fn report_progress(&self, l: usize, swept: usize) -> Result<()> {
         let sweeps = (STARTS * TRIAL_SWEEPS + SETTLED) as f64;
         let cost = |l: usize| (self.counts[l] * self.counts[l + 1]) as f64;

@@ -1,10 +1,10 @@
-//! The vectors of x86-64. SAFETY of every block here: the instructions were found on this processor
-//! (the module's invariant), and loads and stores go through slices of sixteen values.
+//! The vector types of x86-64. SAFETY of every block here: the instruction set was found on this
+//! processor (the invariant of [`super`]), and loads and stores go through slices of sixteen values.
 use std::arch::x86_64::*;
 
 use super::{Vector, WIDTH};
 
-/// One 512-bit register.
+/// Sixteen lanes in one 512-bit register.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512);
 
@@ -105,7 +105,7 @@ impl Vector for Avx512 {
     }
     #[inline(always)]
     fn sum_each(x: [Self; WIDTH]) -> Self {
-        // Half the shuffles of a turn: pairs are added as soon as they stand beside each other.
+        // Half the shuffles of a transposition: pairs are added as soon as they are adjacent.
         unsafe {
             let mut pairs = [_mm512_setzero_ps(); 8];
             for (i, p) in pairs.iter_mut().enumerate() {
@@ -121,7 +121,8 @@ impl Vector for Avx512 {
                 let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
                 *f = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
             }
-            // Of two vectors the even quarters and the odd ones, then the same of what that gives.
+            // Adds the even and the odd 128-bit quarters of two vectors, then does the same with the
+            // results.
             for (a, b, to) in [(0, 1, 0), (2, 3, 1), (0, 1, 0)] {
                 let (a, b) = (fours[a], fours[b]);
                 fours[to] = _mm512_add_ps(
@@ -142,7 +143,7 @@ impl Vector for Avx512 {
     }
 }
 
-/// Two 256-bit registers.
+/// Sixteen lanes in two 256-bit registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(__m256, __m256);
 
@@ -223,7 +224,7 @@ impl Vector for Avx2 {
     #[inline(always)]
     fn transpose(x: [Self; WIDTH]) -> [Self; WIDTH] {
         let mut out = x;
-        // Quarters of 8 × 8; those off the diagonal change places.
+        // The square in quarters of 8 × 8, each transposed; those off the diagonal are exchanged.
         for half in 0..2 {
             let low: [__m256; 8] = std::array::from_fn(|i| x[8 * half + i].0);
             let high: [__m256; 8] = std::array::from_fn(|i| x[8 * half + i].1);

@@ -10,7 +10,7 @@ use crate::factor::{Factoriser, FitConfig};
 const ROWS: usize = 60;
 const WIDTH: usize = 24;
 
-/// PassSums of few sparse directions and noise, a fit of them, and two levels over it.
+/// Sums of few sparse directions and noise, a fit of them, and two levels over it.
 fn made(centre: bool) -> (InMemory, Arc<Factors>, Vec<Level>) {
     let mut rng = rand_pcg::Pcg64::seed_from_u64(3);
     let mut data = vec![0f32; ROWS * WIDTH];
