@@ -1,6 +1,7 @@
-//! Numbers as a person reads them: counts, bytes, durations, shares. For every shell.
+//! Formatting of numbers for people: counts, bytes, durations, shares. Used by every shell; knows
+//! nothing of terminals.
 
-/// `17204` as `17,204`.
+/// Formats a count with separators: `17204` as `17,204`.
 pub fn count(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -13,7 +14,7 @@ pub fn count(n: usize) -> String {
     out
 }
 
-/// Bytes in the unit that leaves one to three digits before the point (powers of 1000).
+/// Formats bytes in powers of 1000, in the unit that leaves one to three digits before the point.
 pub fn bytes(n: u64) -> String {
     let mut value = n as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
@@ -29,7 +30,7 @@ pub fn bytes(n: u64) -> String {
     String::new()
 }
 
-/// Seconds as `8 s`, `3 m 20 s`, `2 h 05 m`.
+/// Formats seconds as `8 s`, `3 m 20 s` or `2 h 05 m`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();
@@ -43,7 +44,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A number with three significant digits.
+/// Formats a number with two or three significant digits, in scientific notation if it is small.
 pub fn number(v: f64) -> String {
     let a = v.abs();
     match a {
@@ -70,13 +71,13 @@ fn count_signed(v: f64) -> String {
     }
 }
 
-/// A share that someone chose, from 0 to 1, in per cent as it is: `2.5 %`.
+/// Formats a share from 0 to 1 that a user chose, without rounding it visibly: `2.5 %`.
 pub fn chosen_percent(share: f64) -> String {
-    // Six digits hide what binary fractions add: 0.07 · 100.
+    // Six digits after the point hide the error of binary fractions, as in 0.07 · 100.
     format!("{} %", (share * 1e8).round() / 1e6)
 }
 
-/// A share from 0 to 1 in per cent: `3.1%`, `42%`.
+/// Formats a measured share from 0 to 1 in per cent: `3.1%`, `42%`.
 pub fn percent(share: f32) -> String {
     let p = share * 100.0;
     match p {

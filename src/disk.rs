@@ -1,8 +1,8 @@
-//! Files that are whole or absent: temporary file, fsync, rename, fsync of the directory.
+//! Files that are complete or absent: temporary file, fsync, rename, fsync of the directory.
 //!
-//! Knows nothing of what it writes. Invariant: a path given to [`NewFile::commit`] or
-//! [`write_atomic`] holds, at any instant and after a crash at any instant, either what was there
-//! before or the whole new content.
+//! Knows nothing of what it writes. Invariant: at any instant, and after a crash at any instant, a
+//! path given to [`NewFile::commit`] or [`write_atomic`] holds either the old content or the
+//! complete new one.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -14,15 +14,16 @@ use crate::error::{Error, Result};
 pub mod lock;
 pub mod scratch;
 
-/// Prefix of the names of unfinished files; a reader ignores them and a writer sweeps them away.
+/// The prefix of the names of unfinished files; readers ignore them, and the next writer removes
+/// them.
 pub const TMP_PREFIX: &str = ".tmp-";
 
-/// Tells the unfinished files of one process apart: two of its threads may be writing the same
+/// Distinguishes the unfinished files of one process, two threads of which may write the same
 /// target.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// A file being written under a temporary name beside its final one; dropped without
-/// [`NewFile::commit`] it vanishes.
+/// A file that is written under a temporary name beside its target; it is deleted if it is dropped
+/// without [`NewFile::commit`].
 #[derive(Debug)]
 pub struct NewFile {
     target: PathBuf,
@@ -32,6 +33,9 @@ pub struct NewFile {
 
 impl NewFile {
     /// Starts the new content of `target`, whose directory must exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the temporary file cannot be created.
     pub fn create(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +51,10 @@ impl NewFile {
         })
     }
 
-    /// Appends bytes.
+    /// Appends bytes to the content.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they cannot be written.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let target = &self.target;
         let Some(file) = self.file.as_mut() else {
@@ -58,7 +65,10 @@ impl NewFile {
             .map_err(Error::io("write", target))
     }
 
-    /// Overwrites the bytes at the start: a header that is known only at the end.
+    /// Overwrites the first bytes of the content, for a header that is known only at the end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they cannot be written.
     pub fn write_at_start(&mut self, bytes: &[u8]) -> Result<()> {
         let target = self.target.clone();
         if let Some(file) = self.file.as_mut() {
@@ -68,7 +78,10 @@ impl NewFile {
         self.write(bytes)
     }
 
-    /// Makes the content safe on disk under its final name.
+    /// Makes the content durable and renames the file to its target.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be synced or renamed; the old content then stays.
     pub fn commit(mut self) -> Result<()> {
         if let Some(file) = self.file.take() {
             fault::check(0)
@@ -76,7 +89,7 @@ impl NewFile {
                 .map_err(Error::io("write", &self.target))?;
         }
         fs::rename(&self.tmp, &self.target).map_err(Error::io("write", &self.target))?;
-        // The rename has happened: nothing is left for drop to remove.
+        // After the rename there is nothing left for drop to remove.
         self.tmp = PathBuf::new();
         sync_dir(parent(&self.target))
     }
@@ -85,13 +98,13 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.tmp.as_os_str().is_empty() {
-            // Best effort: what stays is swept by the next writer.
+            // Best effort: a file that stays is removed by the next writer.
             let _ = fs::remove_file(&self.tmp);
         }
     }
 }
 
-/// A path as a person types it: `~` at its beginning is the home directory.
+/// Expands a leading `~` of a path that a person typed to the home directory.
 pub fn expand_home(typed: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").map(PathBuf::from);
     match typed
@@ -104,15 +117,21 @@ pub fn expand_home(typed: &str) -> PathBuf {
 }
 
 /// Replaces the content of `path` atomically.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be written; the old content then stays.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;
     file.write(bytes)?;
     file.commit()
 }
 
-/// Makes renames and removals in `dir` survive a power loss.
+/// Makes renames and removals in `dir` durable.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be opened or synced.
 pub fn sync_dir(dir: &Path) -> Result<()> {
-    // Windows cannot open a directory as a file, and flushes its metadata by itself.
+    // Windows cannot open a directory as a file, and writes its metadata by itself.
     if cfg!(windows) {
         return Ok(());
     }
@@ -121,7 +140,10 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
         .map_err(Error::io("sync", dir))
 }
 
-/// Makes `dir` and its missing parents.
+/// Creates `dir` and its missing parents.
+///
+/// # Errors
+/// [`Error::Io`] if one of them cannot be created.
 pub fn create_dir(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -130,8 +152,11 @@ pub fn create_dir(dir: &Path) -> Result<()> {
     sync_dir(parent(dir))
 }
 
-/// Removes what unfinished writers of an earlier process left in `dir`. The caller holds the only
-/// right to write there.
+/// Removes the unfinished files of earlier processes in `dir`. The caller must hold the directory's
+/// lock.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be read or a file cannot be removed.
 pub fn remove_unfinished(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let path = entry.map_err(Error::io("read", dir))?.path();
@@ -139,15 +164,18 @@ pub fn remove_unfinished(dir: &Path) -> Result<()> {
             .file_name()
             .is_some_and(|n| n.to_string_lossy().starts_with(TMP_PREFIX))
         {
-            // Notes are written under a lock of their own: one of theirs may be renamed at this
-            // moment.
+            // Notes are written under another lock, so one of their unfinished files may be renamed
+            // at this moment.
             remove_if_there(&path)?;
         }
     }
     Ok(())
 }
 
-/// Removes a file; that there is none is no error.
+/// Removes a file if it exists.
+///
+/// # Errors
+/// [`Error::Io`] if it exists and cannot be removed.
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
@@ -155,7 +183,11 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// Bytes that an ordinary user can still write where `path` is or will be.
+/// The bytes that an unprivileged user can still write on the file system where `path` is or will
+/// be.
+///
+/// # Errors
+/// [`Error::Io`] if the file system cannot be queried.
 pub fn free_space(path: &Path) -> Result<u64> {
     let mut at = path;
     while !at.exists() {
@@ -166,7 +198,7 @@ pub fn free_space(path: &Path) -> Result<u64> {
     Ok(space.f_frsize.saturating_mul(space.f_bavail))
 }
 
-/// The directory that holds `path`; `.` for a bare name.
+/// The directory that contains `path`; `.` for a bare file name.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -175,7 +207,7 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Bytes for a person: "1.5 GiB".
+/// Formats bytes in binary units: "1.5 GiB".
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -191,13 +223,13 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-/// Asked before bytes are written other than through [`NewFile`], so that tests can fill the disk
-/// there too.
+/// Called before bytes are written other than through [`NewFile`], so that tests can simulate a
+/// full disk there too.
 pub(crate) fn check_space(bytes: usize) -> std::io::Result<()> {
     fault::check(bytes)
 }
 
-/// Lets a test fill the disk after so many bytes.
+/// Simulates a full disk after a number of bytes, in tests.
 #[cfg(test)]
 pub(crate) mod fault {
     use std::cell::Cell;

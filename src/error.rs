@@ -1,40 +1,41 @@
-//! The one error type of the library: what went wrong, where, and what to do next, in one line.
+//! The error type of the library: what went wrong, where, and what to do next, in one line.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The library's result.
+/// A result with the library's error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong, in terms that a user can act on.
+/// Every error of the library, in terms that a user can act on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The user stopped the work; never shown as an error (exit code 130).
+    /// The user stopped the work; not shown as an error (exit code 130).
     #[error("cancelled")]
     Cancelled,
     /// The operating system refused an operation on a path.
-    #[error("cannot {op} {}: {source}", shown(path))]
+    #[error("cannot {op} {}: {source}", display_path(path))]
     Io {
-        /// What was attempted, as a verb: "read", "create".
+        /// The operation as a verb: "read", "create".
         op: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file whose content is not what it must be.
-    #[error("{}: {problem}", shown(path))]
+    /// The content of a file is not what it must be.
+    #[error("{}: {problem}", display_path(path))]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it and what to do next.
+        /// What is wrong in it, and what to do next.
         problem: String,
     },
-    /// What was asked for cannot be (a layer out of range, an unknown name): exit code 2.
+    /// The request is invalid (a layer out of range, an unknown name): exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// A sound request that cannot be carried out here and now: it names the numbers and a remedy.
+    /// The request is valid but cannot be carried out here and now; the text names the numbers and
+    /// a remedy.
     #[error("{0}")]
     Refused(String),
     /// A tensor operation failed.
@@ -42,8 +43,8 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
-/// A problem as one line that can be read: a parser may quote a value of the file, as long as that
-/// is, and what says why and what to do stands at the two ends.
+/// Shortens a problem to one readable line. A parser may quote a value of the file of any length;
+/// the reason and the remedy stand at the two ends, so the middle is cut.
 fn one_line(problem: String) -> String {
     const MOST: usize = 500;
     let problem = if problem.contains('\n') {
@@ -62,19 +63,20 @@ fn one_line(problem: String) -> String {
     begin.chain(['…']).chain(end).collect()
 }
 
-/// A path for a person. One that came from a damaged file may be as long as that.
-fn shown(path: &Path) -> String {
+/// A path for a message, shortened: one that was read from a damaged file may have any length.
+fn display_path(path: &Path) -> String {
     one_line(path.display().to_string())
 }
 
 impl Error {
-    /// An I/O error on `path` while trying to `op` ("read", "create", …).
+    /// Returns a constructor of [`Error::Io`] for `map_err`: the operation `op` ("read", "create",
+    /// …) failed on `path`.
     pub fn io(op: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { op, path, source }
     }
 
-    /// A file whose content is wrong.
+    /// An [`Error::File`] about `path`, with the problem as one line.
     pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Self::File {
             path: path.as_ref().to_path_buf(),
@@ -82,17 +84,17 @@ impl Error {
         }
     }
 
-    /// A request that cannot be.
+    /// An [`Error::Usage`].
     pub fn usage(problem: impl Into<String>) -> Self {
         Self::Usage(problem.into())
     }
 
-    /// A refusal with its numbers and remedy.
+    /// An [`Error::Refused`], which names the numbers and a remedy.
     pub fn refused(problem: impl Into<String>) -> Self {
         Self::Refused(problem.into())
     }
 
-    /// The process exit code that this error stands for.
+    /// The exit code of the process for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Cancelled => 130,

@@ -1,20 +1,20 @@
-//! The guide, as it is read with `mlpeek guide` and here.
+//! The pages of the guide, shown by `mlpeek guide` and in this documentation.
 //!
-//! Owns the list of its pages, which lie in `src/guide/` and travel in the binary. Knows nothing of
-//! what they say.
+//! Owns the list of the pages, which lie in `src/guide/` and are embedded in the binary. Knows
+//! nothing of their content.
 
 /// A page of the guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// What `mlpeek guide` takes.
+    /// The name that `mlpeek guide` takes.
     pub topic: &'static str,
-    /// What it is about, in a few words.
+    /// The subject in a few words, for the list of pages.
     pub about: &'static str,
-    /// The page, in Markdown.
+    /// The text in Markdown.
     pub text: &'static str,
 }
 
-/// Makes a module of each page, for rustdoc, and lists them.
+/// Declares a module for each page, for rustdoc, and the list of pages.
 macro_rules! pages {
     ($($topic:ident: $about:literal),* $(,)?) => {
         /// Every page, in the order of a first reading.
@@ -43,7 +43,7 @@ pages! {
     contributing: "where a change goes, and how to test it",
 }
 
-/// The page of a topic.
+/// The page of a topic; `None` if there is none of that name.
 pub fn page(topic: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.topic == topic)
 }

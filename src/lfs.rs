@@ -1,4 +1,5 @@
-//! Git LFS pointers: what a clone without LFS has in the place of a large file.
+//! Git LFS pointers: the small text files that a clone without LFS has in place of large ones.
+//! Knows nothing of what the large files are.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,22 +7,21 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// How a pointer begins.
+/// The first bytes of a pointer.
 pub(crate) const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
-/// What is said of one.
+/// The problem and its remedy, in error messages.
 pub(crate) const POINTER_PROBLEM: &str =
     "is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository";
 
-/// Whether a file that begins so is a pointer and not what its name says.
+/// Whether a file that begins with `head` is a pointer.
 pub(crate) fn is_pointer(head: &[u8]) -> bool {
     head.starts_with(POINTER_START)
 }
 
-/// Refuses a pointer by what it is, with what to do.
+/// Refuses a pointer with the remedy.
 ///
 /// # Errors
-///
-/// When `head`, the first bytes of `path`, are those of a pointer.
+/// [`Error::File`] if `head`, the first bytes of `path`, are those of a pointer.
 pub(crate) fn refuse_pointer(head: &[u8], path: &Path) -> Result<()> {
     if !is_pointer(head) {
         return Ok(());
@@ -29,8 +29,8 @@ pub(crate) fn refuse_pointer(head: &[u8], path: &Path) -> Result<()> {
     Err(Error::file(path, POINTER_PROBLEM))
 }
 
-/// [`refuse_pointer`] for a file that was not read yet; one that cannot be read is left to who
-/// reads it.
+/// [`refuse_pointer`] for a file that has not been read. A file that cannot be read is no error
+/// here: its reader reports it.
 pub(crate) fn refuse_pointer_at(path: &Path) -> Result<()> {
     let mut head = [0; POINTER_START.len()];
     match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {

@@ -1,25 +1,29 @@
-//! Memory that can still be taken: of the machine, within its container, within the user's own
-//! limit.
+//! The memory that is still available: on the machine, within its container, and within a limit
+//! that the user set. Knows nothing of what it is used for.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// A limit of the user's own: bytes, or a number with K, M or G.
-pub const LIMIT: &str = "MLPEEK_MEMORY";
+/// The environment variable of the user's limit: bytes, or a number with K, M or G.
+pub const LIMIT_VARIABLE: &str = "MLPEEK_MEMORY";
 
-/// Bytes that can still be taken; `None` where the system does not say and the user set no limit.
+/// The bytes that can still be allocated; `None` if the system does not say and the user set no
+/// limit.
+///
+/// # Errors
+/// [`Error::Usage`] if the environment variable does not hold a number of bytes.
 pub fn available() -> Result<Option<u64>> {
-    let limit = std::env::var(LIMIT).ok().map(|text| {
+    let limit = std::env::var(LIMIT_VARIABLE).ok().map(|text| {
         parse(&text).ok_or_else(|| {
             Error::usage(format!(
-                "{LIMIT} is '{text}': give bytes, or a number like 800M or 4G"
+                "{LIMIT_VARIABLE} is '{text}': give bytes, or a number like 800M or 4G"
             ))
         })
     });
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let machine = field(&meminfo, "MemAvailable:").map(|kib| kib * 1024);
-    let group = container_room(Path::new("/sys/fs/cgroup"));
+    let machine = number_after(&meminfo, "MemAvailable:").map(|kib| kib * 1024);
+    let group = container_available(Path::new("/sys/fs/cgroup"));
     Ok([limit.transpose()?, machine, group]
         .into_iter()
         .flatten()
@@ -37,19 +41,20 @@ fn parse(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Room under a version 2 control group's limit; pages of files count as free.
-fn container_room(root: &Path) -> Option<u64> {
+/// The bytes that are still available under the limit of a version 2 control group. Cached pages of
+/// files count as available, since the kernel drops them.
+fn container_available(root: &Path) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
     let limit: u64 = read("memory.max")?.trim().parse().ok()?;
     let used: u64 = read("memory.current")?.trim().parse().ok()?;
     let file = read("memory.stat")
-        .and_then(|s| field(&s, "file"))
+        .and_then(|s| number_after(&s, "file"))
         .unwrap_or(0);
     Some(limit.saturating_sub(used.saturating_sub(file)))
 }
 
-/// The number after a word at the start of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
+/// The number that follows the word `name` at the start of a line.
+fn number_after(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|l| {
         l.strip_prefix(name)?
             .split_whitespace()
@@ -73,9 +78,9 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        assert_eq!(container_room(dir.path()), Some(500));
+        assert_eq!(container_available(dir.path()), Some(500));
         std::fs::write(dir.path().join("memory.max"), "max\n").unwrap();
-        assert_eq!(container_room(dir.path()), None);
+        assert_eq!(container_available(dir.path()), None);
     }
 
     #[test]

@@ -1,64 +1,63 @@
-//! A chart of lines with intervals, as SVG and as text. Knows numbers and names, not what they
-//! mean.
+//! A line chart with intervals, as SVG and as text. Knows numbers and names, not what they mean.
 
 use std::fmt::Write;
 
-/// Okabe and Ito's colours, which colour-blind eyes tell apart.
+/// The colours of Okabe and Ito, which colour-blind readers can tell apart.
 const COLOURS: [&str; 8] = [
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
 ];
-/// Dashes of the lines after as many as there are colours, and so on.
+/// Dash patterns: each repeats all colours before the next pattern begins.
 const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
-/// Room left, right, above and below the lines.
+/// The space left, right, above and below the lines, in SVG units.
 const MARGINS: [f64; 4] = [56.0, 210.0, 40.0, 48.0];
 /// Lines of a text chart.
 const TEXT_LINES: usize = 14;
-/// What a level is drawn with in text.
+/// The character of the reference line in a text chart.
 const LEVEL: char = '·';
-/// Columns between two x of a text chart.
+/// Columns between two values of x in a text chart.
 const TEXT_STEP: usize = 10;
 
-/// Lines over a few values of x, which stand at equal distances.
+/// A chart of lines over a few values of x, which are drawn at equal distances.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Chart {
-    /// Above it.
+    /// The title, above the lines.
     pub title: String,
-    /// Below it.
+    /// The name of the x axis, below it.
     pub x_label: String,
-    /// Beside it.
+    /// The name of the y axis, above it.
     pub y_label: String,
     /// The lines.
     pub series: Vec<Series>,
-    /// A value that all are held against, with its name.
+    /// A reference value that is drawn as a horizontal line, with its name.
     pub level: Option<(String, f64)>,
 }
 
 /// A line of a chart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {
-    /// For the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Points, ascending in x.
+    /// The points, ascending in x.
     pub points: Vec<Point>,
 }
 
 /// A point with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Where.
+    /// The position on the x axis.
     pub x: f64,
     /// The value.
     pub y: f64,
-    /// The interval's lower end.
+    /// The lower end of the interval.
     pub low: f64,
-    /// The interval's upper end.
+    /// The upper end of the interval.
     pub high: f64,
 }
 
 impl Chart {
-    /// Whether there is no point to show.
+    /// Whether no series has a point.
     pub fn is_empty(&self) -> bool {
         self.series.iter().all(|s| s.points.is_empty())
     }
@@ -74,7 +73,7 @@ impl Chart {
         xs
     }
 
-    /// The top of the y axis: a round number above everything.
+    /// The top of the y axis: a round number not below any value or interval.
     fn top(&self) -> f64 {
         let most = self
             .series
@@ -94,7 +93,7 @@ impl Chart {
             .unwrap_or(10.0 * base)
     }
 
-    /// As SVG, readable on white and without scripts.
+    /// The chart as SVG, readable on white and without scripts.
     pub fn svg(&self) -> String {
         let (xs, top) = (self.xs(), self.top());
         let [left, right, above, below] = MARGINS;
@@ -139,7 +138,7 @@ impl Chart {
             } else {
                 format!(" stroke-dasharray=\"{dash}\"")
             };
-            // Intervals beside each other, so that each can be read.
+            // Intervals at the same x are shifted sideways, so that each can be read.
             let shift = (i as f64 - (self.series.len() as f64 - 1.0) / 2.0) * 4.0;
             let line: Vec<String> = series
                 .points
@@ -187,7 +186,7 @@ impl Chart {
         out + "</svg>\n"
     }
 
-    /// As lines of text: each series has a letter, where two fall together the first is shown.
+    /// The chart as lines of text. Each series has a letter; where two coincide the first is shown.
     pub fn text(&self) -> Vec<String> {
         let mut out = vec![format!("{} ({})", self.title, self.y_label)];
         out.extend(self.grid(TEXT_LINES, TEXT_STEP));
@@ -205,7 +204,8 @@ impl Chart {
         out
     }
 
-    /// The plot alone, `lines` high over its axis, the x `step` columns apart.
+    /// The plot without title and legend: `lines` lines above the axis, with the values of x `step`
+    /// columns apart.
     pub fn grid(&self, lines: usize, step: usize) -> Vec<String> {
         let (lines, step) = (lines.max(2), step.max(2));
         let (xs, top) = (self.xs(), self.top());
@@ -240,7 +240,7 @@ impl Chart {
     }
 }
 
-/// What stands for a series in text.
+/// The letter of a series in a text chart.
 fn letter(i: usize) -> char {
     char::from(b'a' + (i % 26) as u8)
 }
@@ -250,7 +250,7 @@ fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Text inside an element; characters that XML cannot hold become `?`.
+/// Escapes text for an XML element; characters that XML cannot hold become `?`.
 pub(crate) fn escaped(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -302,7 +302,7 @@ mod tests {
                 .rposition(|l| l.contains(letter));
             TEXT_LINES - 1 - line.unwrap()
         };
-        // The axis ends at 1: 13 steps.
+        // The axis ends at 1, which is 13 steps above 0.
         assert!(lines[1].starts_with("      1 │"), "{}", lines[1]);
         assert_eq!((of('a'), of('b')), (3, 1));
         assert!(lines[TEXT_LINES + 2].contains("0.1") && lines[TEXT_LINES + 2].contains("0.5"));

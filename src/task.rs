@@ -1,4 +1,5 @@
-//! How long work reports and stops: one call, [`TaskCtx::checkpoint`], does both.
+//! Progress and cancellation of long work: [`TaskCtx::checkpoint`] does both in one call. Knows
+//! nothing of the work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Where a piece of work stands.
+/// The progress of a piece of work.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// What is being done, for a person: "downloading model.safetensors", "collecting".
     pub stage: String,
-    /// Units done.
+    /// The units that are done.
     pub done: u64,
-    /// Units in all, when known.
+    /// The units in all, if known.
     pub total: Option<u64>,
     /// The unit: "tokens", "bytes", "sweeps".
     pub unit: String,
@@ -37,7 +38,7 @@ impl Progress {
     }
 }
 
-/// A flag that many threads watch; cloning shares it.
+/// A cancellation flag; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -55,7 +56,7 @@ impl CancelToken {
 
 type Report = dyn Fn(Progress) + Send + Sync;
 
-/// Handed to every long piece of work.
+/// The context of a long piece of work: where it reports its progress, and whether it is cancelled.
 #[derive(Clone)]
 pub struct TaskCtx {
     cancel: CancelToken,
@@ -63,7 +64,7 @@ pub struct TaskCtx {
 }
 
 impl TaskCtx {
-    /// Reports to `report`; stops when `cancel` says so.
+    /// A context that reports to `report` and stops when `cancel` is set.
     pub fn new(cancel: CancelToken, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         Self {
             cancel,
@@ -71,23 +72,29 @@ impl TaskCtx {
         }
     }
 
-    /// Reports to nobody and is never cancelled: tests and small work.
+    /// A context that reports nothing and is never cancelled, for tests and short work.
     pub fn silent() -> Self {
         Self::new(CancelToken::default(), |_| {})
     }
 
-    /// The same work's parts, which report to nobody: the whole tells where it stands.
+    /// A context for a part of the same work: cancelled with it, without reports of its own.
     pub fn without_progress(&self) -> Self {
         Self::new(self.cancel.clone(), |_| {})
     }
 
-    /// Reports `progress`, then fails with [`Error::Cancelled`] when the user asked to stop.
+    /// Reports `progress` and checks for cancellation.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the user asked to stop.
     pub fn checkpoint(&self, progress: Progress) -> Result<()> {
         (self.report)(progress);
         self.check()
     }
 
-    /// Fails with [`Error::Cancelled`] when the user asked to stop.
+    /// Checks for cancellation without a report.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the user asked to stop.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_cancelled() {
             Err(Error::Cancelled)
@@ -96,7 +103,7 @@ impl TaskCtx {
         }
     }
 
-    /// The flag itself, for work that must hand it on (a child process, a download).
+    /// The cancellation flag, for work that has to hand it on (a child process, a download).
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }

@@ -1,20 +1,24 @@
-//! Text that comes from a model or a file, made safe and measurable for a grid of cells. Owns what
-//! is shown instead of control, zero-width and bidirectional characters, and how many cells a
-//! character is given; refuses to know about colours or panes.
+//! Text from a model or a file, made safe for a terminal and measured in cells. Owns what is shown
+//! instead of control, zero-width and bidirectional characters, and the number of cells of a
+//! character. Knows nothing of colours or panes.
 //!
 //! Invariant: what [`clean`] returns holds no control character, no escape sequence and no
-//! character of width zero outside a grapheme, so it can be put on a terminal as it is. No terminal
-//! draws a grapheme on more cells than [`width`] says; some draw it on fewer.
+//! character of width zero outside a grapheme, so it can be printed as it is. No terminal draws a
+//! grapheme on more cells than [`width`] says; some draw it on fewer.
 
 pub use crate::amounts::{bytes, chosen_percent, count, duration, number, percent};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthChar;
 
-/// Most marks that a base character may carry; more is decoration that spills over other lines.
+mod cells;
+
+pub use cells::{agreed_width, ascii, label, pad, pad_left, truncate, truncate_start, width, wrap};
+
+/// The most combining marks that a base character keeps; more of them spill over other lines.
 const MAX_MARKS: usize = 3;
 
-/// Characters that change how others are laid out, or that cannot be seen.
+/// Whether a character is invisible or changes how others are laid out.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -25,7 +29,8 @@ fn is_hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}')
 }
 
-/// Whether a grapheme is several characters that terminals join, or not, as they please.
+/// Whether a grapheme is an emoji sequence, which some terminals draw as one glyph and others as
+/// several.
 fn is_emoji_sequence(grapheme: &str) -> bool {
     let mut chars = grapheme.chars();
     let Some(first) = chars.next() else {
@@ -39,8 +44,8 @@ fn is_emoji_sequence(grapheme: &str) -> bool {
         })
 }
 
-/// Whether a grapheme is a flag of two letters: terminals draw the flag, or the letters, on two
-/// cells.
+/// Whether a grapheme is a flag of two regional letters: terminals draw the flag or the letters, on
+/// two cells either way.
 fn is_flag(grapheme: &str) -> bool {
     grapheme.chars().count() == 2
         && grapheme
@@ -48,8 +53,8 @@ fn is_flag(grapheme: &str) -> bool {
             .all(|c| matches!(c, '\u{1f1e6}'..='\u{1f1ff}'))
 }
 
-/// Hangul written letter by letter as the syllable that it is: terminals disagree on the cells of
-/// the letters.
+/// Composes Hangul that is written letter by letter into the syllable, since terminals disagree on
+/// the cells of the letters; `None` for any other grapheme.
 fn syllable(grapheme: &str) -> Option<String> {
     let mut rest = grapheme.chars();
     let first = u32::from(rest.next()?);
@@ -77,7 +82,7 @@ fn is_mark(c: char) -> bool {
 }
 
 fn push_visible(grapheme: &str, out: &mut String) {
-    // What follows a syllable is looked at as behind any other letter.
+    // The characters after a composed syllable are handled like those after any other letter.
     let syllable = syllable(grapheme);
     match syllable.as_deref().unwrap_or(grapheme) {
         "\n" | "\r\n" | "\r" => out.push('⏎'),
@@ -88,14 +93,15 @@ fn push_visible(grapheme: &str, out: &mut String) {
             let mut marks = 0;
             for (i, c) in g.chars().enumerate() {
                 if is_hidden(c) {
-                    // A selector after its base only chooses a glyph; alone it would be an
-                    // invisible cell.
+                    // A variation selector after its base only chooses a glyph; alone it would be
+                    // an invisible cell.
                     if i == 0 || !matches!(c, '\u{fe00}'..='\u{fe0f}') {
                         out.push_str(&format!("‹U+{:04X}›", c as u32));
                     }
                 } else if c.width().unwrap_or(0) == 0 {
                     if i == 0 && is_mark(c) {
-                        // As in a table of letters: a mark stands on a dotted circle.
+                        // A combining mark without a letter is shown on a dotted circle, as in
+                        // Unicode charts.
                         marks += 1;
                         out.extend(['◌', c]);
                     } else if i == 0 {
@@ -112,9 +118,9 @@ fn push_visible(grapheme: &str, out: &mut String) {
     }
 }
 
-/// `text` with everything that is invisible, or that a terminal would obey, shown as a mark:
-/// newline `⏎`, tab `⇥`, others as `‹U+202E›`. Emoji sequences become their first character, flags
-/// apart; a mark without a letter stands on `◌`.
+/// `text` with every character that is invisible, or that a terminal would obey, replaced by a
+/// visible mark: newline by `⏎`, tab by `⇥`, others by their code as `‹U+202E›`. An emoji sequence
+/// becomes its first character, except a flag; a combining mark without a letter stands on `◌`.
 pub fn clean(text: &str) -> String {
     if text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return text.to_owned();
@@ -126,8 +132,8 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// A JSON text that means the same with everything that is invisible, or that a terminal would
-/// obey, as `\u202e`. What JSON has outside of its strings is none of that.
+/// An equivalent JSON text in which every character that is invisible, or that a terminal would
+/// obey, is escaped as `\u202e`. Outside of its strings JSON has no such character except spaces.
 pub fn escape_json(json: &str) -> String {
     if json.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return json.to_owned();
@@ -145,235 +151,21 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
-/// As [`clean`], keeping line feeds as line breaks: generated text shown as paragraphs.
+/// As [`clean`], but line feeds break lines: for generated text that is shown in paragraphs.
 pub fn clean_lines(text: &str) -> Vec<String> {
     text.split('\n')
         .map(|line| clean(line.strip_suffix('\r').unwrap_or(line)))
         .collect()
 }
 
-/// A token for a list: its leading space as `·`, so that `·Sunday` and `Sunday` differ.
+/// A token for a list, with its leading space as `·`, so that `·Sunday` and `Sunday` can be told
+/// apart.
 pub fn token(piece: &str) -> String {
     match piece.strip_prefix(' ') {
         Some(rest) if !rest.is_empty() => format!("·{}", clean(rest)),
         _ if piece.is_empty() => "∅".to_owned(),
         _ if piece.chars().all(|c| c == ' ') => "·".repeat(piece.len().min(8)),
         _ => clean(piece),
-    }
-}
-
-/// Cells that are kept for `text`: of each grapheme as many as the terminal takes that takes most.
-pub fn width(text: &str) -> usize {
-    text.graphemes(true).map(cells_of).sum()
-}
-
-/// Terminals that know graphemes take few cells for one; those that do not take the sum of its
-/// characters'.
-fn cells_of(grapheme: &str) -> usize {
-    if grapheme.len() == 1 {
-        return 1;
-    }
-    grapheme.width().max(grapheme.chars().map(char_cells).sum())
-}
-
-/// Vowel signs that stand beside their letter, and letters of old Hangul, are a cell of their own
-/// in many terminals.
-fn char_cells(c: char) -> usize {
-    let beside = || {
-        let letter = matches!(c, '\u{1160}'..='\u{11ff}' | '\u{d7b0}'..='\u{d7ff}' | '\u{ff9e}'..='\u{ff9f}');
-        letter || c.general_category() == GeneralCategory::SpacingMark
-    };
-    match c.width() {
-        None | Some(0) => usize::from(beside()),
-        Some(cells) => cells,
-    }
-}
-
-/// The cells of a symbol on which all terminals agree; `None` where some do otherwise.
-pub fn agreed_width(symbol: &str) -> Option<usize> {
-    let mut chars = symbol.chars();
-    let (c, None) = (chars.next()?, chars.next()) else {
-        return None;
-    };
-    match c {
-        ' '..='~'
-        | '\u{a1}'..='\u{ac}'
-        | '\u{ae}'..='\u{2ff}'
-        | '\u{370}'..='\u{482}'
-        | '\u{48a}'..='\u{52f}' => Some(1),
-        // What the frame is made of.
-        '\u{2010}'..='\u{2027}'
-        | '\u{2030}'..='\u{203b}'
-        | '\u{2070}'..='\u{20bf}'
-        | '\u{2190}'..='\u{2193}' => Some(1),
-        '⇥'
-        | '⏎'
-        | '⌀'
-        | '\u{2200}'..='\u{22ff}'
-        | '\u{2500}'..='\u{25a9}'
-        | '▴'
-        | '▸'
-        | '▾'
-        | '◆'
-        | '★' => Some(1),
-        '✓' | '✗' | '\u{2800}'..='\u{28ff}' => Some(1),
-        '\u{3000}'..='\u{3029}'
-        | '\u{3041}'..='\u{3096}'
-        | '\u{309b}'..='\u{30ff}'
-        | '\u{3400}'..='\u{4dbf}' => Some(2),
-        '\u{4e00}'..='\u{9fff}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{ff01}'..='\u{ff60}' => Some(2),
-        _ => None,
-    }
-}
-
-/// `text` cut to at most `cells`, ending in `…` when it was longer. Expects clean text.
-pub fn truncate(text: &str, cells: usize) -> String {
-    if width(text) <= cells {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    let mut used = 0;
-    for grapheme in text.graphemes(true) {
-        let w = cells_of(grapheme);
-        if used + w + 1 > cells {
-            break;
-        }
-        used += w;
-        out.push_str(grapheme);
-    }
-    if cells > 0 {
-        out.push('…');
-    }
-    out
-}
-
-/// A label such as `weekday/Wednesday` in at most `cells`: whole, else what follows the slash,
-/// which tells more.
-pub fn label(text: &str, cells: usize) -> String {
-    match text.rsplit_once('/') {
-        Some((_, tail)) if width(text) > cells && !tail.is_empty() => truncate(tail, cells),
-        _ => truncate(text, cells),
-    }
-}
-
-/// [`truncate`], then filled with spaces on the right to exactly `cells`.
-pub fn pad(text: &str, cells: usize) -> String {
-    let mut out = truncate(text, cells);
-    out.extend(std::iter::repeat_n(' ', cells.saturating_sub(width(&out))));
-    out
-}
-
-/// [`truncate`], then filled with spaces on the left to exactly `cells`.
-pub fn pad_left(text: &str, cells: usize) -> String {
-    let out = truncate(text, cells);
-    format!("{}{out}", " ".repeat(cells.saturating_sub(width(&out))))
-}
-
-/// The end of `text` in at most `cells`, beginning with `…` when it was longer: for paths.
-pub fn truncate_start(text: &str, cells: usize) -> String {
-    if width(text) <= cells {
-        return text.to_owned();
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    let mut used = 1;
-    for grapheme in text.graphemes(true).rev() {
-        used += cells_of(grapheme);
-        if used > cells {
-            break;
-        }
-        kept.push(grapheme);
-    }
-    if cells == 0 {
-        String::new()
-    } else {
-        std::iter::once("…").chain(kept.into_iter().rev()).collect()
-    }
-}
-
-/// `text` broken at spaces into lines of at most `cells`; a longer word is cut.
-pub fn wrap(text: &str, cells: usize) -> Vec<String> {
-    let cells = cells.max(1);
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in words(text) {
-        let w = width(word);
-        if used + w > cells && used > 0 {
-            lines.push(String::new());
-            used = 0;
-            if word.trim().is_empty() {
-                continue;
-            }
-        }
-        for grapheme in word.graphemes(true) {
-            let g = cells_of(grapheme);
-            if used + g > cells && used > 0 {
-                lines.push(String::new());
-                used = 0;
-            }
-            if let Some(last) = lines.last_mut() {
-                last.push_str(grapheme);
-            }
-            used += g;
-        }
-    }
-    lines
-}
-
-/// Words with the punctuation that follows them, and the spaces between; what is written without
-/// spaces (wide characters) breaks anywhere between its words.
-fn words(text: &str) -> Vec<&str> {
-    let mut spans: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
-    for (at, word) in text.split_word_bound_indices() {
-        let blank = word.trim().is_empty();
-        let wide = word.graphemes(true).next().is_some_and(|g| cells_of(g) > 1);
-        match spans.last_mut() {
-            Some((span, false)) if !blank && !wide => span.end = at + word.len(),
-            _ => spans.push((at..at + word.len(), blank)),
-        }
-    }
-    spans.into_iter().map(|(span, _)| &text[span]).collect()
-}
-
-/// The nearest ASCII for one cell: what the frame draws has a likeness, everything else is `?`.
-pub fn ascii(symbol: &str) -> &str {
-    if symbol.is_ascii() {
-        return symbol;
-    }
-    match symbol {
-        "│" | "▏" | "▎" | "▕" => "|",
-        "─" | "–" | "−" | "━" | "╸" => "-",
-        "┬" | "┴" | "┼" | "├" | "┤" | "╭" | "╮" | "╰" | "╯" | "┌" | "┐" | "└" | "┘" => {
-            "+"
-        }
-        "▌" | "▸" | "›" => ">",
-        "‹" => "<",
-        "█" | "▉" | "▊" | "▋" | "▐" | "▇" | "▆" => "#",
-        "▓" => "%",
-        "▒" | "▄" | "▅" => "=",
-        "░" | "▂" | "▃" => ":",
-        "·" | "▁" | "…" => ".",
-        "▾" => "v",
-        "▴" => "^",
-        "×" => "x",
-        "⏎" => "$",
-        "⇥" => ">",
-        "✗" => "x",
-        "✓" => "*",
-        "⁰" => "0",
-        "¹" => "1",
-        "²" => "2",
-        "³" => "3",
-        "⁴" => "4",
-        "⁵" => "5",
-        "⁶" => "6",
-        "⁷" => "7",
-        "⁸" => "8",
-        "⁹" => "9",
-        s if s.chars().all(|c| matches!(c, '\u{2800}'..='\u{28ff}')) => "*",
-        _ => "?",
     }
 }
 
@@ -410,8 +202,8 @@ mod tests {
 
     #[test]
     fn cells_are_kept_for_the_terminal_that_takes_most() {
-        // Vowel signs beside their letter (Tamil's counts as nothing for some), a conjunct, Thai's
-        // AM, half-width kana.
+        // Vowel signs beside their letter (Tamil's has width 0 in some terminals), a conjunct,
+        // Thai's AM, half-width kana.
         for (text, cells) in [
             ("की", 2),
             ("நா", 2),

@@ -1,6 +1,7 @@
-//! From the library's `tracing` warnings to whoever shows them to a person, a line each.
+//! Passes the library's `tracing` warnings to a function that shows them to a person, one line
+//! each.
 //!
-//! Knows no terminal and no log file. Invariant: the same line is told once a process, however
+//! Knows no terminal and no log file. Invariant: the same line is shown once in a process, however
 //! often a file is read.
 
 use std::collections::HashSet;
@@ -14,24 +15,24 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::text;
 
-/// Gives every warning and error of this crate to `show` from now on. The first caller in a process
-/// has them: another's `show` would be told nothing new.
+/// Gives every further warning and error of this crate to `show`. Only the first call in a process
+/// has an effect.
 pub fn install(show: impl Fn(&str) + Send + Sync + 'static) {
     let warnings = Warnings {
         show,
-        told: Mutex::default(),
+        shown: Mutex::default(),
     };
-    // Somebody who embeds the library may listen already.
+    // A program that embeds the library may have installed a subscriber already.
     let _ = tracing::subscriber::set_global_default(warnings);
 }
 
 struct Warnings<F> {
     show: F,
-    told: Mutex<HashSet<String>>,
+    shown: Mutex<HashSet<String>>,
 }
 
 impl<F: Fn(&str) + Send + Sync + 'static> Subscriber for Warnings<F> {
-    /// Other crates' warnings name nothing that a user could act on.
+    /// Warnings of other crates name nothing that a user could act on.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
         ours && metadata.is_event() && *metadata.level() <= Level::WARN
@@ -46,7 +47,7 @@ impl<F: Fn(&str) + Send + Sync + 'static> Subscriber for Warnings<F> {
         event.record(&mut line);
         let line = text::clean(line.finish().trim());
         if self
-            .told
+            .shown
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(line.clone())
@@ -55,7 +56,7 @@ impl<F: Fn(&str) + Send + Sync + 'static> Subscriber for Warnings<F> {
         }
     }
 
-    // Spans are not followed: a warning stands for itself.
+    // Spans are ignored: a warning is understood without them.
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }
@@ -65,7 +66,7 @@ impl<F: Fn(&str) + Send + Sync + 'static> Subscriber for Warnings<F> {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event as "message (name value, name value)".
+/// Formats an event as "message (name value, name value)".
 #[derive(Default)]
 struct Line {
     message: String,
@@ -106,7 +107,7 @@ mod tests {
         tracing::subscriber::with_default(
             Warnings {
                 show,
-                told: Mutex::default(),
+                shown: Mutex::default(),
             },
             || {
                 for _ in 0..2 {

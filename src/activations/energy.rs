@@ -1,8 +1,8 @@
-//! How much of ‖A‖² each neuron holds, and the rows that hold most of it: whether few carry the
-//! whole.
+//! The energy (sum of squares) of each neuron and of the strongest rows, and whether few of them
+//! have most of it.
 //!
-//! A fit lowers a sum of squares: where one neuron holds most of it, features are spent on that
-//! neuron and a small relative error says little of all others. Knows nothing of fits.
+//! A fit lowers a sum of squares: if one neuron has most of ‖A‖², features are spent on that
+//! neuron, and a small relative error says little of all others. Knows nothing of fits.
 
 use std::ops::Range;
 
@@ -13,28 +13,30 @@ use super::ActivationSource;
 use crate::error::Result;
 use crate::task::{Progress, TaskCtx};
 
-/// One that holds this share of ‖A‖² is told, and so are [`FEW`] that hold [`SHARES`]`[1]`
-/// together.
-const SHARES: [f64; 2] = [0.1, 0.5];
-const FEW: usize = 10;
-/// But only where they hold so many times what as many of them would hold if all held the same.
-const BEYOND_FAIR: f64 = 5.0;
-/// Rows of a pass whose sums are taken together.
-const PIECE: usize = 256;
+/// A single neuron or row with at least this share of ‖A‖² is reported.
+const SINGLE_SHARE: f64 = 0.1;
+/// [`MAX_MEMBERS`] that have at least this share together are reported.
+const JOINT_SHARE: f64 = 0.5;
+const MAX_MEMBERS: usize = 10;
+/// A share is reported only if it is this many times what the same number of members would have if
+/// the energy were uniform.
+const UNIFORM_FACTOR: f64 = 5.0;
+/// Rows whose sums one task takes.
+const PIECE_ROWS: usize = 256;
 const BLOCK_ROWS: usize = 4096;
 
-/// Sums of squares of activations.
+/// The sums of squares of an activation matrix.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Energy {
-    /// Rows that are counted.
+    /// The number of rows that were added.
     pub rows: usize,
-    /// Σ a² of each neuron.
+    /// Σ a² of each neuron over the rows.
     pub neurons: Vec<f64>,
-    /// The rows with the largest ‖a‖² and that, the largest first, ten at most.
+    /// The indices and ‖a‖² of the rows with the largest ‖a‖², largest first, at most ten.
     pub strongest: Vec<(usize, f64)>,
 }
 
-/// What is meant.
+/// What a concentration is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
@@ -44,23 +46,23 @@ pub enum Axis {
     Rows,
 }
 
-/// Few that hold much of ‖A‖².
+/// A few neurons or rows that have much of ‖A‖².
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Concentration {
-    /// Neurons or rows.
+    /// Whether the members are neurons or rows.
     pub of: Axis,
-    /// How many there are in all.
+    /// The number of all neurons or rows.
     pub count: usize,
-    /// What they hold together.
+    /// The share of ‖A‖² that the members have together.
     pub share: f64,
-    /// Each with its share of ‖A‖², the largest first.
+    /// Each member with its share of ‖A‖², largest first.
     pub members: Vec<(usize, f64)>,
-    /// What a person calls the first.
+    /// The name of the first member.
     pub first: String,
 }
 
 impl Energy {
-    /// Of no rows yet, of so many neurons.
+    /// The sums of no rows, for `width` neurons.
     pub fn new(width: usize) -> Self {
         Self {
             neurons: vec![0.0; width],
@@ -68,17 +70,19 @@ impl Energy {
         }
     }
 
-    /// From sums that were taken elsewhere.
+    /// Builds the sums from those of each neuron and each row.
     pub fn of_sums(neurons: Vec<f64>, row_squares: &[f64]) -> Self {
         let mut energy = Self {
             neurons,
             ..Self::default()
         };
-        row_squares.iter().for_each(|&square| energy.count(square));
+        row_squares
+            .iter()
+            .for_each(|&square| energy.count_row(square));
         energy
     }
 
-    /// Counts the rows that follow, whole and row-major.
+    /// Adds the rows that follow; `rows` is row-major and holds whole rows.
     pub fn add(&mut self, rows: &[f32]) {
         for row in rows.chunks_exact(self.neurons.len().max(1)) {
             let mut whole = 0.0;
@@ -87,22 +91,24 @@ impl Energy {
                 *sum += square;
                 whole += square;
             }
-            self.count(whole);
+            self.count_row(whole);
         }
     }
 
-    /// Counts the next row.
-    fn count(&mut self, square: f64) {
-        if self.strongest.len() < FEW || self.strongest.last().is_some_and(|last| square > last.1) {
+    /// Adds the ‖a‖² of the next row.
+    fn count_row(&mut self, square: f64) {
+        if self.strongest.len() < MAX_MEMBERS
+            || self.strongest.last().is_some_and(|last| square > last.1)
+        {
             let at = self.strongest.partition_point(|s| s.1 >= square);
             self.strongest.insert(at, (self.rows, square));
-            self.strongest.truncate(FEW);
+            self.strongest.truncate(MAX_MEMBERS);
         }
         self.rows += 1;
     }
 
-    /// Takes over what was counted of the rows that follow.
-    fn append(&mut self, later: &Self) {
+    /// Adds the sums of the rows that follow those of `self`.
+    fn merge(&mut self, later: &Self) {
         self.neurons
             .iter_mut()
             .zip(&later.neurons)
@@ -116,14 +122,14 @@ impl Energy {
         );
         self.strongest
             .sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        self.strongest.truncate(FEW);
+        self.strongest.truncate(MAX_MEMBERS);
         self.rows += later.rows;
     }
 
-    /// Of a source, in one pass.
+    /// Computes the sums of a source in one pass.
     ///
     /// # Errors
-    /// What the source returns, [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Errors of the source, [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn of(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
         let (n, d) = source.shape();
         let mut energy = Self::new(d);
@@ -139,19 +145,20 @@ impl Energy {
             let block = source.rows(range)?;
             let pieces: Vec<Self> = block
                 .data
-                .par_chunks((PIECE * d).max(1))
+                .par_chunks((PIECE_ROWS * d).max(1))
                 .map(|rows| {
                     let mut piece = Self::new(d);
                     piece.add(rows);
                     piece
                 })
                 .collect();
-            pieces.iter().for_each(|piece| energy.append(piece));
+            pieces.iter().for_each(|piece| energy.merge(piece));
         }
         Ok(energy)
     }
 
-    /// Where few neurons or rows hold much; `name` says what a person calls a row.
+    /// The few neurons or rows, if any, that have much of the energy; `name` gives the name of a
+    /// row.
     pub fn concentrations(&self, name: impl Fn(usize) -> String) -> Vec<Concentration> {
         let whole: f64 = self.neurons.iter().sum();
         if !(whole > 0.0 && whole.is_finite()) {
@@ -166,10 +173,10 @@ impl Energy {
         let found = parts.into_iter().filter_map(|(of, strongest, count)| {
             let shares: Vec<(usize, f64)> = strongest
                 .iter()
-                .take(FEW)
+                .take(MAX_MEMBERS)
                 .map(|&(i, v)| (i, v / whole))
                 .collect();
-            let members = few(&shares, count)?;
+            let members = outstanding(&shares, count)?;
             let share = members.iter().map(|m| m.1).sum();
             let first = match of {
                 Axis::Neurons => format!("neuron {}", members[0].0),
@@ -187,22 +194,24 @@ impl Energy {
     }
 }
 
-/// Those of the strongest, of `count` in all, that are worth a word.
-fn few(shares: &[(usize, f64)], count: usize) -> Option<&[(usize, f64)]> {
-    let fair = |members: usize| BEYOND_FAIR * members as f64 / count.max(1) as f64;
+/// The strongest members, of `count` in all, if their shares are worth a report; `shares` are those
+/// of the strongest, largest first.
+fn outstanding(shares: &[(usize, f64)], count: usize) -> Option<&[(usize, f64)]> {
+    let uniform_share = |members: usize| UNIFORM_FACTOR * members as f64 / count.max(1) as f64;
     let strong = shares
         .iter()
-        .take_while(|(_, share)| *share >= SHARES[0].max(fair(1)))
+        .take_while(|(_, share)| *share >= SINGLE_SHARE.max(uniform_share(1)))
         .count();
     let together: f64 = shares.iter().map(|(_, share)| share).sum();
     if strong > 0 {
         return Some(&shares[..strong]);
     }
-    (together >= SHARES[1].max(fair(shares.len()))).then_some(shares)
+    (together >= JOINT_SHARE.max(uniform_share(shares.len()))).then_some(shares)
 }
 
 impl Concentration {
-    /// "1 neuron of 4,864 holds 72 % of the sum of squares (neuron 1234)".
+    /// The finding as a sentence: "1 neuron of 4,864 holds 72 % of the sum of squares (neuron
+    /// 1234)".
     pub fn description(&self) -> String {
         let (what, one) = match self.of {
             Axis::Neurons => ("neurons", "neuron"),
@@ -232,7 +241,7 @@ impl Concentration {
         }
     }
 
-    /// The fact, what it does to a fit, and the option that takes it out.
+    /// The finding, its effect on a fit, and the option that avoids the effect.
     pub fn advice(&self) -> String {
         let each = if self.of == Axis::Neurons {
             "neuron"
@@ -246,8 +255,8 @@ impl Concentration {
         )
     }
 
-    /// The same where there is little room: "1 neuron holds 72 % of ‖A‖²: fit --scale-neurons
-    /// (neuron 1234)".
+    /// A short form for a narrow line: "1 neuron holds 72 % of ‖A‖²: fit --scale-neurons (neuron
+    /// 1234)".
     pub fn short_advice(&self) -> String {
         let (count, share) = (self.members.len(), 100.0 * self.share);
         let what = match (self.of, count) {
@@ -276,7 +285,7 @@ mod tests {
     use super::*;
     use crate::activations::InMemory;
 
-    /// Rows of ±1, but neuron 3 and row 700 as large as is asked.
+    /// Rows of ±1, with neuron 3 and row 700 multiplied by the given factors.
     fn source(neuron: f32, row: f32) -> InMemory {
         let (n, d) = (1000, 200);
         let mut data: Vec<f32> = (0..n * d)
@@ -323,18 +332,18 @@ mod tests {
     #[test]
     fn ten_that_hold_half_are_told_where_ten_are_few() {
         let shares: Vec<(usize, f64)> = (0..10).map(|i| (i, 0.055)).collect();
-        assert_eq!(few(&shares, 5000).map(<[_]>::len), Some(10));
+        assert_eq!(outstanding(&shares, 5000).map(<[_]>::len), Some(10));
         assert!(
-            few(&shares, 20).is_none(),
+            outstanding(&shares, 20).is_none(),
             "ten of twenty hold half by right"
         );
-        assert!(few(&shares[..5], 5000).is_none());
+        assert!(outstanding(&shares[..5], 5000).is_none());
         assert_eq!(
-            few(&[(0, 0.3), (1, 0.12), (2, 0.05)], 5000).map(<[_]>::len),
+            outstanding(&[(0, 0.3), (1, 0.12), (2, 0.05)], 5000).map(<[_]>::len),
             Some(2)
         );
         assert!(
-            few(&[(0, 0.3), (1, 0.2)], 4).is_none(),
+            outstanding(&[(0, 0.3), (1, 0.2)], 4).is_none(),
             "of four neurons one holds a quarter by right"
         );
     }

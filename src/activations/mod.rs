@@ -1,4 +1,4 @@
-//! Activations as rows of numbers, wherever they live.
+//! Activations as rows of numbers, wherever they are stored.
 //!
 //! The factoriser and the analysis see activations only through [`ActivationSource`]: the mapped
 //! cache of a study, an array in memory, an imported matrix. Nothing here knows of a model.
@@ -12,52 +12,57 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::matrix::aligned::AlignedVec;
 
-/// Some whole rows of an activation matrix, row-major `[rows, cols]`, as f32.
+/// Consecutive rows of an activation matrix, row-major `[rows, cols]`, as f32.
 #[derive(Debug, Clone)]
 pub struct Block<'a> {
-    /// How many rows.
+    /// The number of rows.
     pub rows: usize,
-    /// Values a row.
+    /// d, the number of values in a row.
     pub cols: usize,
-    /// `rows * cols` values; borrowed where the source holds f32, widened where it holds f16 or
-    /// bf16.
+    /// `rows * cols` values: borrowed if the source holds f32, converted if it holds f16 or bf16.
     pub data: Cow<'a, [f32]>,
 }
 
 impl Block<'_> {
-    /// Row `i` of the block.
+    /// Row `i` of the block, `cols` values.
     pub fn row(&self, i: usize) -> &[f32] {
         &self.data[i * self.cols..(i + 1) * self.cols]
     }
 }
 
-/// A matrix A\[n × d\] of activations, a row a token.
+/// A matrix A\[n × d\] of activations with a row for each token.
 pub trait ActivationSource: Sync {
-    /// (n, d): token rows and neurons.
+    /// (n, d): the numbers of token rows and of neurons.
     fn shape(&self) -> (usize, usize);
 
-    /// The rows of `range` (which must lie inside the shape). A source may be larger than memory:
-    /// ask for blocks.
+    /// The rows of `range`, which must lie inside the shape. A source may be larger than memory, so
+    /// callers ask for blocks.
+    ///
+    /// # Errors
+    /// Those of the source: a file that is damaged or cannot be read, a range outside the shape.
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>>;
 
-    /// The same rows into `out`, which has their number of values: a source that converts needs no
-    /// memory of its own.
+    /// Copies the rows of `range` into `out`, which has exactly their number of values: a source
+    /// that converts its values then needs no memory of its own.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         out.copy_from_slice(&self.rows(range)?.data);
         Ok(())
     }
 
-    /// A hint that a pass over all rows, in order, now asks for these: a source on disk may begin
-    /// to read those that follow.
+    /// Advises the source that a pass over all rows, in order, now reads those of `range`, so that
+    /// a source on disk can start to read the following ones.
     fn advise_pass(&self, _: Range<usize>) {}
 
-    /// How a person would name a row in an error ("row 17, token ' Monday' of sample 3").
+    /// The name of a row in an error message ("row 17, token ' Monday' of sample 3").
     fn describe_row(&self, row: usize) -> String {
         format!("row {row}")
     }
 }
 
-/// A matrix in memory.
+/// An activation matrix in memory, row-major.
 #[derive(Debug, Clone)]
 pub struct InMemory {
     rows: usize,
@@ -66,12 +71,18 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// A copy of row-major `data`; its length must be `rows * cols`.
+    /// Copies row-major `data` onto cache lines.
+    ///
+    /// # Panics
+    /// If `data` has not `rows * cols` values.
     pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         Self::from_aligned(rows, cols, data.into())
     }
 
-    /// Wraps row-major `data`; its length must be `rows * cols`.
+    /// Wraps row-major `data`.
+    ///
+    /// # Panics
+    /// If `data` has not `rows * cols` values.
     pub fn from_aligned(rows: usize, cols: usize, data: AlignedVec) -> Self {
         assert_eq!(
             data.len(),

@@ -1,7 +1,8 @@
-//! Room on disk for values that end with their owner: a mapped file that no one else finds.
+//! A mapped temporary file for values that are deleted with their owner. Knows nothing of what they
+//! mean.
 //!
-//! Invariant: all of the file's blocks are taken when it is made, so that a full disk refuses there
-//! and never strikes a write through the mapping.
+//! Invariant: all blocks of the file are allocated when it is created, so that a full disk is an
+//! error there and never a signal at a write through the mapping.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,21 +17,22 @@ use crate::error::{Error, Result};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// f32 values in a file of their own. Where the system lets an open file be without a name it has
-/// none from the start, so that nothing stays after a kill; elsewhere [`super::remove_unfinished`] finds
-/// what a kill left.
+/// f32 values in a mapped file of their own. On Unix the file has no name from the start, so that a
+/// killed process leaves nothing; elsewhere [`super::remove_unfinished`] removes what it left.
 #[derive(Debug)]
 pub struct Scratch {
-    /// `None` for no values: an empty mapping is an error on some systems. Dropped before the name.
+    /// `None` for a length of zero: an empty mapping is an error on some systems. Declared before
+    /// the name, so that it is dropped first.
     map: Option<MmapMut>,
-    _name: Name,
+    _temporary_name: TemporaryName,
 }
 
 impl Scratch {
     /// `len` zeros in a new file in the folder `dir`.
     ///
     /// # Errors
-    /// A folder that cannot be written in, a disk without room for all of them.
+    /// [`Error::Io`] for a folder that cannot be written in, or a disk without space for all
+    /// values.
     #[allow(unsafe_code)]
     pub fn zeros(dir: &Path, len: usize) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -46,31 +48,31 @@ impl Scratch {
             .open(&path)
             .map_err(Error::io("create", &path))?;
         let unnamed = cfg!(unix) && fs::remove_file(&path).is_ok();
-        let name = Name((!unnamed).then(|| path.clone()));
+        let temporary_name = TemporaryName((!unnamed).then(|| path.clone()));
         if len == 0 {
             return Ok(Self {
                 map: None,
-                _name: name,
+                _temporary_name: temporary_name,
             });
         }
-        take_room(&file, 4 * len as u64).map_err(Error::io("make room in", &path))?;
+        allocate_blocks(&file, 4 * len as u64).map_err(Error::io("make room in", &path))?;
         // SAFETY: the bytes of a mapping must not change or vanish but through it. The file was
         // made here and has no name, or one with this process's own number.
         let map = unsafe { MmapOptions::new().len(4 * len).map_mut(&file) }
             .map_err(Error::io("map", &path))?;
         Ok(Self {
             map: Some(map),
-            _name: name,
+            _temporary_name: temporary_name,
         })
     }
 
     /// The values.
     pub fn as_slice(&self) -> &[f32] {
-        // A mapping starts at a page: the cast cannot fail.
+        // A mapping starts at a page, so the cast cannot fail.
         self.map.as_deref().map_or(&[], bytemuck::cast_slice)
     }
 
-    /// The values, to be changed.
+    /// The values, mutable.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         self.map
             .as_deref_mut()
@@ -78,21 +80,21 @@ impl Scratch {
     }
 }
 
-/// The name that has to be removed with the file.
+/// The name of a file that must be removed when it is dropped; `None` if it has none.
 #[derive(Debug)]
-struct Name(Option<PathBuf>);
+struct TemporaryName(Option<PathBuf>);
 
-impl Drop for Name {
+impl Drop for TemporaryName {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // Best effort: what stays is swept by the next writer.
+            // Best effort: a file that stays is removed by the next writer.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Takes a file's blocks; where the file system knows no such request, by writing them.
-fn take_room(mut file: &File, bytes: u64) -> io::Result<()> {
+/// Allocates the blocks of a file; on a file system without such a request by writing zeros.
+fn allocate_blocks(mut file: &File, bytes: u64) -> io::Result<()> {
     super::check_space(usize::try_from(bytes).unwrap_or(usize::MAX))?;
     match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {
         Ok(()) => file.set_len(bytes),

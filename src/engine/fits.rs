@@ -82,7 +82,9 @@ impl Opener {
         ctx: &TaskCtx,
     ) -> Result<String> {
         let (config, name, saved) = self.with_study(|study| {
-            let config = config.clone().for_width(study.manifest().width(hook)?);
+            let config = config
+                .clone()
+                .with_sparsity_at(study.manifest().width(hook)?);
             let name = fitting::default_name(study, hook, &config)?;
             let saved = study
                 .fits()?

@@ -4,7 +4,7 @@ use super::*;
 use crate::activations::InMemory;
 use crate::error::Error;
 use crate::factor::recursive::Growth;
-use crate::factor::{Factors, FirstLook, FitConfig, Stop, Sweep};
+use crate::factor::{Factors, FitConfig, MiniBatchFit, Stop, Sweep};
 use crate::jobs::fitting::{Begin, FitObserver, FitRun, Resume, run_fit};
 use crate::model::{HookPoint, HookSite};
 use crate::study::Study;

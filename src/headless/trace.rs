@@ -30,7 +30,7 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let trace = reading::trace(
         &model,
         entry.hook,
-        &Reader::Fit(Arc::new(Encoder::of(&factors))),
+        &Reader::Fit(Arc::new(Encoder::from_factors(&factors))),
         &factors,
         &args.text,
         study.manifest().bos,

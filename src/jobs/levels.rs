@@ -66,7 +66,7 @@ pub fn levels(
         Some(source) => joint::tune(factors, source, &mut found, ctx)?,
         None => Vec::new(),
     };
-    let share = config.share(factors.features.rows);
+    let share = config.sparsity_at(factors.features.rows);
     let mut levels = described::describe(factors, &found, request.growth, share, &tuned, tokens);
     if let Some(model) = model {
         described::promote(&mut levels, &found, model, hook)?;

@@ -1,4 +1,4 @@
-//! Read-only mappings: the only unsafe code of `activations`.
+//! Read-only memory mappings: the only unsafe code of `activations`. Knows nothing of shards.
 
 use std::fs::File;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use crate::error::{Error, Result};
 
-/// Maps all of a file that is never changed in place.
+/// Maps a whole file, which must never be changed in place.
 #[allow(unsafe_code)]
 pub(super) fn map_file(file: &File, path: &Path) -> Result<Mmap> {
     // SAFETY: the bytes of a mapping must not change or vanish while borrowed. Shards are written
@@ -25,11 +25,11 @@ pub(super) fn map_file(file: &File, path: &Path) -> Result<Mmap> {
     Ok(map)
 }
 
-/// Has the kernel begin to read a part of a mapping: its own read-ahead waits for the first touch,
-/// and goes as far as the disk's setting.
+/// Asks the kernel to start reading a part of a mapping. Its own read-ahead would begin at the
+/// first access and reach only as far as the disk's setting.
 #[cfg(unix)]
-pub(super) fn read_ahead(map: &Mmap, bytes: Range<usize>) {
-    /// Kernels cut one request short at about this.
+pub(super) fn prefetch_pages(map: &Mmap, bytes: Range<usize>) {
+    /// Linux limits a single request to about this size.
     const PIECE: usize = 1 << 20;
     for first in bytes.clone().step_by(PIECE) {
         let _ = map.advise_range(Advice::WillNeed, first, PIECE.min(bytes.end - first));
@@ -37,13 +37,13 @@ pub(super) fn read_ahead(map: &Mmap, bytes: Range<usize>) {
 }
 
 #[cfg(not(unix))]
-pub(super) fn read_ahead(_: &Mmap, _: Range<usize>) {}
+pub(super) fn prefetch_pages(_: &Mmap, _: Range<usize>) {}
 
-/// Gives up the memory that holds a part of the mapping of the file at `path`; who asks for it
-/// again has it read again.
+/// Releases the memory of a part of the mapping of the file at `path`; the next access reads it
+/// again.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-pub(super) fn let_go(map: &Mmap, path: &Path, bytes: Range<usize>) {
+pub(super) fn release_pages(map: &Mmap, path: &Path, bytes: Range<usize>) {
     let Ok(file) = File::open(path) else { return };
     // SAFETY: the mapping is shared and read-only, so its pages hold nothing that the file does
     // not: a dropped page is read again. Nothing but pages that are no one's goes from the kernel's
@@ -60,18 +60,22 @@ pub(super) fn let_go(map: &Mmap, path: &Path, bytes: Range<usize>) {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn let_go(_: &Mmap, _: &Path, _: Range<usize>) {}
+pub(super) fn release_pages(_: &Mmap, _: &Path, _: Range<usize>) {}
 
-/// A file of little-endian f32 values, mapped.
+/// A file of little-endian f32 values, mapped read-only.
 #[derive(Debug)]
 pub struct MappedF32 {
-    /// `None` for no values: an empty mapping is an error on some systems.
+    /// `None` for a length of zero: an empty mapping is an error on some systems.
     map: Option<Mmap>,
 }
 
 impl MappedF32 {
-    /// Maps `path` from byte `offset` (a multiple of 64) for `len` values. The file must not be
-    /// changed in place while mapped (replace it by a rename).
+    /// Maps `len` values of `path` from byte `offset` on, a multiple of 64. The file must not be
+    /// changed in place while it is mapped; it may be replaced by a rename.
+    ///
+    /// # Errors
+    /// [`Error::File`] for an offset that is not a multiple of 64 or a file that is too short;
+    /// [`Error::Io`].
     #[allow(unsafe_code)]
     pub fn open(path: &Path, offset: u64, len: usize) -> Result<Self> {
         if !offset.is_multiple_of(64) {
@@ -101,9 +105,10 @@ impl MappedF32 {
         Ok(Self { map: Some(map) })
     }
 
-    /// The values.
+    /// The mapped values.
     pub fn as_slice(&self) -> &[f32] {
-        // A mapping starts at a page plus the offset, so at a multiple of 64: the cast cannot fail.
+        // A mapping starts at a page plus the offset, which is a multiple of 64, so the cast cannot
+        // fail.
         self.map.as_deref().map_or(&[], bytemuck::cast_slice)
     }
 }

@@ -4,8 +4,8 @@
 //! never changed in place (it may be replaced by a rename or removed), so that a mapping of it
 //! stays what it was.
 
-mod ahead;
 mod mapped;
+mod read_ahead;
 mod reader;
 mod shard;
 mod writer;
@@ -16,27 +16,27 @@ pub use mapped::MappedF32;
 pub use reader::CacheReader;
 pub use writer::CacheWriter;
 
-// Values lie little-endian on disk and are borrowed from the mapping as they are.
+// Values are little-endian on disk and are borrowed from the mapping without conversion.
 #[cfg(target_endian = "big")]
 compile_error!(
     "mlpeek maps little-endian files as they are and does not support big-endian machines"
 );
 
-/// How values lie in a shard.
+/// The type of the values in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheDtype {
-    /// 4 bytes.
+    /// f32, 4 bytes.
     #[default]
     F32,
-    /// 2 bytes, IEEE half.
+    /// IEEE half precision, 2 bytes.
     F16,
-    /// 2 bytes, bfloat16.
+    /// bfloat16, 2 bytes.
     Bf16,
 }
 
 impl CacheDtype {
-    /// Bytes a value takes.
+    /// The bytes of a value.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -44,7 +44,7 @@ impl CacheDtype {
         }
     }
 
-    /// As the command line writes it.
+    /// The name on the command line and in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",

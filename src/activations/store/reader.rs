@@ -1,4 +1,5 @@
-//! Reading the cache through mappings; nothing is read whole.
+//! Reading the cache through memory mappings, so that no shard is ever read whole. Knows nothing of
+//! tokens or samples.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,20 +11,20 @@ use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::ahead::Ahead;
+use super::read_ahead::ReadAhead;
 use super::shard::{self, HEADER, Header, REMEDY};
 use super::{CacheDtype, mapped};
 use crate::activations::{ActivationSource, Block};
 use crate::error::{Error, Result};
 
-/// A read-only view of a hook's complete shards, mapped, never read whole. A shard's checksum is
-/// tested when its rows are first asked for, so that no flipped bit reaches a result.
+/// A read-only view of a hook's complete shards. A shard's checksum is verified when its rows are
+/// first read, so that no flipped bit reaches a result.
 #[derive(Debug)]
 pub struct CacheReader {
     shards: Arc<[Shard]>,
     rows: usize,
     cols: usize,
-    ahead: OnceLock<Ahead>,
+    read_ahead: OnceLock<ReadAhead>,
 }
 
 #[derive(Debug)]
@@ -31,11 +32,15 @@ pub(super) struct Shard {
     pub(super) path: PathBuf,
     header: Header,
     pub(super) map: Mmap,
-    sound: OnceLock<bool>,
+    checksum_ok: OnceLock<bool>,
 }
 
 impl CacheReader {
-    /// Maps the shards of `dir`; a wrong header or length names the file.
+    /// Maps the shards of `dir`.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a directory without a complete shard, and for a shard whose header or
+    /// length is wrong; [`Error::Io`].
     pub fn open(dir: &Path) -> Result<Self> {
         let mut shards: Vec<Shard> = Vec::new();
         let mut rows = 0;
@@ -52,14 +57,14 @@ impl CacheReader {
             }
             let map = mapped::map_file(&file, &path)?;
             #[cfg(unix)]
-            // Only a hint to the kernel's read-ahead: refusing it changes nothing.
+            // Only a hint to the kernel: if it is refused, nothing changes.
             let _ = map.advise(memmap2::Advice::Sequential);
             rows += header.rows;
             shards.push(Shard {
                 path,
                 header,
                 map,
-                sound: OnceLock::new(),
+                checksum_ok: OnceLock::new(),
             });
         }
         let Some(cols) = shards.first().map(|s| s.header.cols) else {
@@ -72,11 +77,11 @@ impl CacheReader {
             shards: shards.into(),
             rows,
             cols,
-            ahead: OnceLock::new(),
+            read_ahead: OnceLock::new(),
         })
     }
 
-    /// How values are stored.
+    /// The type of the stored values.
     pub fn dtype(&self) -> CacheDtype {
         self.shards
             .first()
@@ -88,7 +93,10 @@ impl CacheReader {
         &self.shards
     }
 
-    /// Checks every checksum; names the shard that fails.
+    /// Verifies the checksum of every shard.
+    ///
+    /// # Errors
+    /// [`Error::File`] for the first shard whose checksum is wrong.
     pub fn verify(&self) -> Result<()> {
         self.shards.iter().try_for_each(|s| {
             if s.is_sound() {
@@ -116,8 +124,8 @@ impl Shard {
         self.header.first_row..self.header.first_row + self.header.rows
     }
 
-    /// Where in the file those of its rows lie that `range` holds.
-    pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
+    /// The byte range in the file of the shard's rows that lie in `range`.
+    pub(super) fn byte_range(&self, range: &Range<usize>) -> Range<usize> {
         let own = self.range();
         let (start, end) = (
             range.start.max(own.start) - own.start,
@@ -127,17 +135,17 @@ impl Shard {
         HEADER + start * width..HEADER + end * width
     }
 
-    /// The bytes of those of its rows that lie in `range`.
-    fn bytes(&self, range: &Range<usize>) -> Result<&[u8]> {
-        if !*self.sound.get_or_init(|| self.is_sound()) {
+    /// The bytes of the shard's rows that lie in `range`, after the checksum was verified once.
+    fn checked_bytes(&self, range: &Range<usize>) -> Result<&[u8]> {
+        if !*self.checksum_ok.get_or_init(|| self.is_sound()) {
             return Err(self.damaged());
         }
-        Ok(&self.map[self.place(range)])
+        Ok(&self.map[self.byte_range(range)])
     }
 }
 
 impl CacheReader {
-    fn check(&self, range: &Range<usize>) -> Result<()> {
+    fn check_range(&self, range: &Range<usize>) -> Result<()> {
         if range.start > range.end || range.end > self.rows {
             return Err(Error::usage(format!(
                 "rows {range:?} asked of a cache of {} rows",
@@ -147,7 +155,7 @@ impl CacheReader {
         Ok(())
     }
 
-    /// The first shard that holds rows of `range`.
+    /// The index of the first shard that holds rows of `range`.
     fn first_shard(&self, range: &Range<usize>) -> usize {
         self.shards
             .partition_point(|s| s.range().end <= range.start)
@@ -160,7 +168,7 @@ impl ActivationSource for CacheReader {
     }
 
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
-        self.check(&range)?;
+        self.check_range(&range)?;
         let (rows, cols) = (range.len(), self.cols);
         if rows == 0 {
             return Ok(Block {
@@ -174,7 +182,7 @@ impl ActivationSource for CacheReader {
             return Ok(Block {
                 rows,
                 cols,
-                data: Cow::Borrowed(bytemuck::cast_slice(shard.bytes(&range)?)),
+                data: Cow::Borrowed(bytemuck::cast_slice(shard.checked_bytes(&range)?)),
             });
         }
         let mut data = vec![0.0; rows * cols];
@@ -187,13 +195,13 @@ impl ActivationSource for CacheReader {
     }
 
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
-        self.check(&range)?;
+        self.check_range(&range)?;
         let mut rest = out;
         for shard in self.shards[self.first_shard(&range)..]
             .iter()
             .take_while(|s| s.range().start < range.end)
         {
-            let bytes = shard.bytes(&range)?;
+            let bytes = shard.checked_bytes(&range)?;
             let (now, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
             widen(shard.header.dtype, bytes, now);
             rest = later;
@@ -202,8 +210,10 @@ impl ActivationSource for CacheReader {
     }
 
     fn advise_pass(&self, rows: Range<usize>) {
-        let ahead = self.ahead.get_or_init(|| Ahead::start(self.shards.clone()));
-        ahead.advise_pass(rows);
+        let read_ahead = self
+            .read_ahead
+            .get_or_init(|| ReadAhead::start(self.shards.clone()));
+        read_ahead.advise_pass(rows);
     }
 }
 
@@ -211,7 +221,7 @@ fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         CacheDtype::F32 => out.copy_from_slice(bytemuck::cast_slice(bytes)),
         CacheDtype::F16 => bytemuck::cast_slice::<u8, f16>(bytes).convert_to_f32_slice(out),
-        // The upper half of an f32: plain shifts, which the compiler vectorises.
+        // A bf16 is the upper half of an f32: plain shifts, which the compiler vectorises.
         CacheDtype::Bf16 => {
             let bits = bytemuck::cast_slice::<u8, u16>(bytes);
             out.iter_mut()

@@ -23,12 +23,13 @@ use super::CacheDtype;
 use crate::error::{Error, Result};
 
 pub(super) const HEADER: usize = 64;
-/// A shard is sealed when it has grown to this many bytes.
+/// A shard is sealed when it has grown to this many bytes: a crash loses no more than that, and a
+/// directory has few files.
 pub(super) const SHARD_BYTES: usize = 64 << 20;
 const MAGIC: &[u8; 8] = b"MLPKROWS";
 const VERSION: u32 = 1;
 
-/// What to do about a shard that cannot be used.
+/// The remedy for a shard that cannot be used, in error messages.
 pub(super) const REMEDY: &str = "restore it, or delete it and every later shard beside it and run the same collect again, which goes on from there";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Header {
         out
     }
 
-    /// Reads a header, or says in a few words what is wrong with it.
+    /// Decodes a header, or returns a few words on what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let Some(bytes) = bytes.get(..HEADER) else {
             return Err(format!(
@@ -105,7 +106,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of data after the header; `None` when that is no number of bytes.
+    /// The bytes of data after the header; `None` if they overflow.
     pub fn data_len(&self) -> Option<usize> {
         self.rows
             .checked_mul(self.cols)?
@@ -134,7 +135,7 @@ pub(super) fn path_of(dir: &Path, index: usize) -> PathBuf {
     dir.join(format!("shard-{index:06}.rows"))
 }
 
-/// The indices of the shards in `dir`, ascending; files of other names are not looked at.
+/// The indices of the shards in `dir`, ascending; files with other names are ignored.
 pub(super) fn indices(dir: &Path) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
@@ -151,7 +152,7 @@ pub(super) fn indices(dir: &Path) -> Result<Vec<usize>> {
     Ok(found)
 }
 
-/// Opens the shard `index`, checks its header, its length and that it starts at `first_row`.
+/// Opens the shard `index` and checks its header, its length, and that it starts at `first_row`.
 pub(super) fn open(dir: &Path, index: usize, first_row: usize) -> Result<(PathBuf, File, Header)> {
     let path = path_of(dir, index);
     let wrong = |problem: String| Error::file(&path, format!("{problem}; {REMEDY}"));

@@ -1,4 +1,5 @@
-//! Writing the cache: a shard grows under a temporary name and is sealed by a rename.
+//! Writing the cache: a shard grows under a temporary name and is sealed by a rename. Knows nothing
+//! of tokens or samples.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,29 +13,33 @@ use super::{CacheDtype, mapped};
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
 
-/// Writes one hook's rows as shards; a shard is complete (checksummed, renamed, fsynced) or absent.
-/// The caller holds the only right to write in the directory.
+/// Writes one hook's rows as shards. A shard is complete (checksummed, renamed, fsynced) or absent.
+/// The caller must hold the directory's lock.
 pub struct CacheWriter {
     dir: PathBuf,
     cols: usize,
     dtype: CacheDtype,
-    /// Rows of each sealed shard.
+    /// The rows of each sealed shard.
     sealed: Vec<usize>,
-    growing: Option<Growing>,
+    open_shard: Option<OpenShard>,
     shard_rows: usize,
 }
 
-/// The shard in progress; its bytes are in a temporary file already.
-struct Growing {
+/// The shard in progress, whose bytes are already in a temporary file.
+struct OpenShard {
     file: NewFile,
     hash: Xxh3,
     rows: usize,
 }
 
 impl CacheWriter {
-    /// Opens `dir` (made if absent) for appending rows of `cols` values after the complete shards
-    /// that are there. A last shard that is torn (a disk that lied about fsync) is dropped; damage
-    /// before it is an error that names the file.
+    /// Opens `dir`, which is created if absent, for appending rows of `cols` values after its
+    /// complete shards. A last shard that is damaged, as after a power loss on a disk that ignored
+    /// fsync, is removed.
+    ///
+    /// # Errors
+    /// [`Error::File`] for damage in an earlier shard, [`Error::Usage`] for shards of another width
+    /// or dtype, [`Error::Io`].
     pub fn open(dir: &Path, cols: usize, dtype: CacheDtype) -> Result<Self> {
         disk::create_dir(dir)?;
         disk::remove_unfinished(dir)?;
@@ -44,12 +49,12 @@ impl CacheWriter {
             cols,
             dtype,
             sealed: Vec::new(),
-            growing: None,
+            open_shard: None,
             shard_rows,
         };
         let count = shard::indices(dir)?.last().map_or(0, |last| last + 1);
         for index in 0..count {
-            match writer.check(index, index + 1 == count) {
+            match writer.check_shard(index, index + 1 == count) {
                 Ok(rows) => writer.sealed.push(rows),
                 Err(Error::File { path, problem }) if index + 1 == count && path.exists() => {
                     tracing::warn!(
@@ -65,11 +70,12 @@ impl CacheWriter {
         Ok(writer)
     }
 
-    /// The rows of a shard on disk that continues the sealed ones.
-    fn check(&self, index: usize, with_data: bool) -> Result<usize> {
+    /// The number of rows of a shard on disk that continues the sealed ones.
+    fn check_shard(&self, index: usize, with_data: bool) -> Result<usize> {
         let (path, file, header) = shard::open(&self.dir, index, self.rows())?;
         if (header.cols, header.dtype) != (self.cols, self.dtype) {
-            // Not damage: another study's shard. Usage, so that it is never dropped as torn.
+            // This is not damage but a shard of another study: a usage error, so that it is never
+            // removed as damaged.
             return Err(Error::usage(format!(
                 "{}: holds rows of {} {} values where {} {} are due; {REMEDY}",
                 path.display(),
@@ -85,21 +91,24 @@ impl CacheWriter {
         Ok(header.rows)
     }
 
-    /// Rows that are safe on disk.
+    /// The number of rows that are safe on disk.
     pub fn rows(&self) -> usize {
         self.sealed.iter().sum()
     }
 
-    /// Bytes of the shard in progress.
+    /// The bytes of the shard in progress, which a crash would lose.
     pub fn pending_bytes(&self) -> usize {
-        self.growing
+        self.open_shard
             .as_ref()
             .map_or(0, |g| g.rows * self.cols * self.dtype.size())
     }
 
-    /// Adds rows (row-major, a multiple of `cols`) to the shard in progress; seals it by itself at
-    /// about 64 MiB. A value beyond the range of a 2-byte dtype is refused. After an error the
-    /// shard in progress is lost, the sealed stay.
+    /// Appends rows (row-major, a multiple of `cols` values) to the shard in progress, and seals it
+    /// at about 64 MiB. After an error the shard in progress is lost; the sealed ones stay.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a part of a row, [`Error::Refused`] for a value beyond the range of a
+    /// 2-byte dtype, [`Error::Io`].
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
         if self.cols == 0 || !rows.len().is_multiple_of(self.cols) {
             return Err(Error::usage(format!(
@@ -110,14 +119,14 @@ impl CacheWriter {
         }
         let mut rest = rows;
         while !rest.is_empty() {
-            let room = self.shard_rows - self.growing.as_ref().map_or(0, |g| g.rows);
+            let room = self.shard_rows - self.open_shard.as_ref().map_or(0, |g| g.rows);
             let (now, later) = rest.split_at((room * self.cols).min(rest.len()));
-            if let Err(e) = self.grow(now) {
-                self.growing = None;
+            if let Err(e) = self.append(now) {
+                self.open_shard = None;
                 return Err(e);
             }
             if self
-                .growing
+                .open_shard
                 .as_ref()
                 .is_some_and(|g| g.rows >= self.shard_rows)
             {
@@ -128,29 +137,29 @@ impl CacheWriter {
         Ok(())
     }
 
-    fn grow(&mut self, rows: &[f32]) -> Result<()> {
+    fn append(&mut self, rows: &[f32]) -> Result<()> {
         let narrowed = self.narrow(rows)?;
         let bytes = narrowed
             .as_deref()
             .map_or(bytemuck::cast_slice(rows), bytemuck::cast_slice);
-        if self.growing.is_none() {
+        if self.open_shard.is_none() {
             let mut file = NewFile::create(&shard::path_of(&self.dir, self.sealed.len()))?;
             file.write(&[0; HEADER])?;
-            self.growing = Some(Growing {
+            self.open_shard = Some(OpenShard {
                 file,
                 hash: Xxh3::new(),
                 rows: 0,
             });
         }
-        if let Some(growing) = &mut self.growing {
-            growing.file.write(bytes)?;
-            growing.hash.update(bytes);
-            growing.rows += rows.len() / self.cols;
+        if let Some(open_shard) = &mut self.open_shard {
+            open_shard.file.write(bytes)?;
+            open_shard.hash.update(bytes);
+            open_shard.rows += rows.len() / self.cols;
         }
         Ok(())
     }
 
-    /// The bits of a 2-byte dtype; `None` for f32, which is written as it is.
+    /// The values as bits of a 2-byte dtype; `None` for f32, which is written unchanged.
     fn narrow(&self, rows: &[f32]) -> Result<Option<Vec<u16>>> {
         let mut bits = vec![
             0u16;
@@ -169,7 +178,7 @@ impl CacheWriter {
                 bytemuck::cast_slice_mut::<u16, bf16>(&mut bits).convert_from_f32_slice(rows)
             }
         }
-        // Exponent all ones: infinity or NaN.
+        // An exponent of all ones means infinity or NaN.
         let exponent = if self.dtype == CacheDtype::F16 {
             0x7c00
         } else {
@@ -190,34 +199,40 @@ impl CacheWriter {
         Ok(Some(bits))
     }
 
-    /// Seals the shard in progress; its rows are safe once this returns.
+    /// Seals the shard in progress; its rows are safe when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written or renamed.
     pub fn seal(&mut self) -> Result<()> {
         let first_row = self.rows();
-        let Some(mut growing) = self.growing.take() else {
+        let Some(mut open_shard) = self.open_shard.take() else {
             return Ok(());
         };
         let header = Header {
             dtype: self.dtype,
             cols: self.cols,
-            rows: growing.rows,
+            rows: open_shard.rows,
             first_row,
-            checksum: growing.hash.digest(),
+            checksum: open_shard.hash.digest(),
         };
-        growing.file.write_at_start(&header.encode())?;
-        growing.file.commit()?;
-        self.sealed.push(growing.rows);
+        open_shard.file.write_at_start(&header.encode())?;
+        open_shard.file.commit()?;
+        self.sealed.push(open_shard.rows);
         Ok(())
     }
 
-    /// Drops every row from `rows` on: what one cache has beyond the others after a kill.
+    /// Removes every row from `rows` on: those that one cache has beyond the others after a crash.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a shard that is damaged, [`Error::Io`].
     pub fn truncate(&mut self, rows: usize) -> Result<()> {
-        self.growing = None;
+        self.open_shard = None;
         while self.rows() > rows {
             let index = self.sealed.len() - 1;
             let first_row = self.rows() - self.sealed[index];
             let path = shard::path_of(&self.dir, index);
             if first_row < rows {
-                self.shorten(index, first_row, rows - first_row)?;
+                self.truncate_shard(index, first_row, rows - first_row)?;
             } else {
                 fs::remove_file(&path).map_err(Error::io("remove", &path))?;
                 disk::sync_dir(&self.dir)?;
@@ -228,7 +243,7 @@ impl CacheWriter {
     }
 
     /// Replaces a shard by one of its first `keep` rows.
-    fn shorten(&mut self, index: usize, first_row: usize, keep: usize) -> Result<()> {
+    fn truncate_shard(&mut self, index: usize, first_row: usize, keep: usize) -> Result<()> {
         let (path, file, header) = shard::open(&self.dir, index, first_row)?;
         let map = mapped::map_file(&file, &path)?;
         if xxh3_64(&map[HEADER..]) != header.checksum {

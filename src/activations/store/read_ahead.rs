@@ -1,8 +1,8 @@
-//! What a pass over a cache needs next, read while it works; what lies behind it, let go where
-//! memory cannot hold it all. Both on a thread of its own: asking the kernel takes time that a pass
-//! has better use for.
+//! Read-ahead for a pass over a cache: the next blocks are read while the pass works, and the
+//! memory of passed blocks is released if the cache does not fit. Both happen on a thread of their
+//! own, because the system calls would delay the pass.
 //!
-//! Only hints: whatever is refused, a pass reads the same values.
+//! Invariant: these are hints alone; whatever the kernel refuses, a pass reads the same values.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,36 +13,36 @@ use super::mapped;
 use super::reader::Shard;
 use crate::memory;
 
-/// Blocks that are read ahead of a pass.
-const AHEAD: usize = 4;
-/// Blocks behind one that a pass may still work on, beside one a thread.
-const BEHIND: usize = 2;
-/// Of the memory that is free, the part that a cache may fill from one pass to the next.
-const SHARE: u64 = 2;
+/// The number of blocks that are read ahead of a pass.
+const BLOCKS_AHEAD: usize = 4;
+/// Blocks behind the present one that a pass may still work on, beside one for each thread.
+const BLOCKS_BEHIND: usize = 2;
+/// The divisor of the free memory that gives the bytes which a cache may occupy from one pass to
+/// the next.
+const FREE_SHARE: u64 = 2;
 
-/// The thread; it ends with this.
+/// The sending end of the read-ahead thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     blocks: Sender<Range<usize>>,
 }
 
-impl Ahead {
+impl ReadAhead {
     pub(super) fn start(shards: Arc<[Shard]>) -> Self {
         let (blocks, passed) = mpsc::channel::<Range<usize>>();
         let bytes: u64 = shards.iter().map(|s| s.map.len() as u64).sum();
-        // A cache that does not stay would only push out what does: the coefficients of a fit.
+        // If the cache does not fit, its pages would only displace others that are used again, such
+        // as the coefficients of a fit.
         let stays = memory::available()
             .ok()
             .flatten()
-            .is_none_or(|free| bytes <= free / SHARE);
-        let follow = move || {
+            .is_none_or(|free| bytes <= free / FREE_SHARE);
+        let run = move || {
             passed
                 .iter()
-                .for_each(|block| follow(&shards, &block, stays))
+                .for_each(|block| advise(&shards, &block, stays))
         };
-        let _ = thread::Builder::new()
-            .name("read-ahead".into())
-            .spawn(follow);
+        let _ = thread::Builder::new().name("read-ahead".into()).spawn(run);
         Self { blocks }
     }
 
@@ -51,33 +51,33 @@ impl Ahead {
     }
 }
 
-fn follow(shards: &[Shard], block: &Range<usize>, stays: bool) {
+fn advise(shards: &[Shard], block: &Range<usize>, stays: bool) {
     let rows = block.len();
-    let until = block.end + AHEAD * rows;
-    // Those before the last were asked for with the blocks before.
+    let until = block.end + BLOCKS_AHEAD * rows;
+    // All but the last block were requested with the blocks before.
     let from = if block.start == 0 {
         block.end
     } else {
         until - rows
     };
-    each(shards, from..until, |shard, bytes| {
-        mapped::read_ahead(&shard.map, bytes)
+    for_each_shard(shards, from..until, |shard, bytes| {
+        mapped::prefetch_pages(&shard.map, bytes)
     });
-    let behind = BEHIND + thread::available_parallelism().map_or(1, usize::from);
+    let behind = BLOCKS_BEHIND + thread::available_parallelism().map_or(1, usize::from);
     if let Some(begin) = block.start.checked_sub(behind * rows).filter(|_| !stays) {
-        each(shards, begin..begin + rows, |shard, bytes| {
-            mapped::let_go(&shard.map, &shard.path, bytes)
+        for_each_shard(shards, begin..begin + rows, |shard, bytes| {
+            mapped::release_pages(&shard.map, &shard.path, bytes)
         });
     }
 }
 
-/// Calls `f` with each shard that holds some of these rows, and where in its file they lie.
-fn each(shards: &[Shard], rows: Range<usize>, f: impl Fn(&Shard, Range<usize>)) {
+/// Calls `f` with each shard that holds rows of `rows`, and their byte range in its file.
+fn for_each_shard(shards: &[Shard], rows: Range<usize>, f: impl Fn(&Shard, Range<usize>)) {
     let first = shards.partition_point(|s| s.range().end <= rows.start);
     let overlapping = shards[first..]
         .iter()
         .take_while(|s| s.range().start < rows.end);
-    overlapping.for_each(|shard| f(shard, shard.place(&rows)));
+    overlapping.for_each(|shard| f(shard, shard.byte_range(&rows)));
 }
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn rows_that_were_let_go_are_read_again() {
-        // Shards of whole pages and of less, blocks that span them.
+        // Shards of whole pages and of parts of pages, and blocks that span them.
         let (n, d) = (3000, 16);
         let values: Vec<f32> = (0..n * d).map(|i| (i % 2048) as f32).collect();
         for dtype in [CacheDtype::F32, CacheDtype::F16] {
@@ -102,7 +102,7 @@ mod tests {
             for _ in 0..2 {
                 for first in (0..n).step_by(256) {
                     let block = first..n.min(first + 256);
-                    follow(reader.shards(), &block, false);
+                    advise(reader.shards(), &block, false);
                     assert_eq!(
                         *reader.rows(block.clone()).unwrap().data,
                         values[block.start * d..block.end * d]
