@@ -252,8 +252,9 @@ mod tests {
     #[test]
     fn what_names_a_fit_completes() {
         let command = completing();
-        let fit = command.find_subcommand("trace").unwrap().get_arguments();
-        let fit = fit.into_iter().find(|arg| arg.get_id() == "fit").unwrap();
+        let trace = command.find_subcommand("trace").unwrap();
+        let fit = trace.get_arguments().find(|arg| arg.get_id() == "fit");
+        let fit = fit.unwrap();
         assert!(fit.get::<ArgValueCandidates>().is_some());
     }
 }
