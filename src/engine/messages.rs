@@ -45,7 +45,7 @@ pub enum Job {
     Load,
     /// Filling the activation cache.
     Collect,
-    /// Factorising.
+    /// Factorising the activations.
     Fit,
     /// Calibrating and generating.
     Steer,
@@ -99,9 +99,9 @@ pub enum Probe {
 pub struct TypedNote {
     /// The study's directory.
     pub study: PathBuf,
-    /// The fit.
+    /// The fit whose feature it is on.
     pub fit: String,
-    /// The feature.
+    /// The feature's id in that fit.
     pub id: usize,
     /// A name, #tags, a rating, a text ([`crate::analysis::Notes::set`]); an empty line takes it
     /// all away.
@@ -126,7 +126,7 @@ pub struct Request {
 pub struct Reply {
     /// The request that it came of; `None` for what no request caused.
     pub to: Option<RequestId>,
-    /// What happened.
+    /// What has happened.
     pub event: Event,
 }
 
@@ -165,11 +165,11 @@ impl RequestCounter {
 /// What the shells may ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// → [`Event::Models`].
+    /// Lists the models on this machine: [`Event::Models`].
     ListModels,
-    /// → [`Event::Studies`].
+    /// Lists recent studies: [`Event::Studies`].
     ListStudies,
-    /// → [`Event::Estimate`].
+    /// Says what a request will take: [`Event::Estimate`].
     Estimate(OpenRequest),
     /// The main path: load the model, open or make the study, collect, fit; what is there already
     /// is not done again.
@@ -177,8 +177,8 @@ pub enum Command {
     /// An existing study with its newest fit; its model is loaded in the background for lens, trace
     /// and steering.
     OpenStudy(PathBuf),
-    /// Where the open study's model lies now, as `--model`; → [`Event::Model`] or
-    /// [`Event::NoModel`].
+    /// Opens the open study's model at the place where it lies now, as `--model`: [`Event::Model`]
+    /// or [`Event::NoModel`].
     ModelAt(String),
     /// Goes on collecting the open study, which was cut short.
     Collect,
@@ -191,7 +191,8 @@ pub enum Command {
     Refine(Refinement),
     /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
     TrainSae(TrainConfig),
-    /// → [`Event::SweepBegun`], [`Event::SweepRow`]s.
+    /// Fits several numbers of features and measures them: [`Event::SweepBegun`],
+    /// [`Event::SweepRow`]s.
     SweepK(SweepRequest),
     /// Holds the fit after its sweep; everything else goes on.
     Pause,
@@ -199,45 +200,47 @@ pub enum Command {
     Resume,
     /// Stops a job; what was saved stays.
     Cancel(Job),
-    /// → [`Event::Card`].
+    /// Shows a feature of the fit on show: [`Event::Card`].
     Inspect(usize),
-    /// → [`Event::Neuron`].
+    /// Shows a neuron of the hook on show: [`Event::Neuron`].
     Neuron(usize),
-    /// → [`Event::Tree`].
+    /// Makes the dendrogram of shared neurons: [`Event::Tree`].
     Tree(Overlap, Linkage),
-    /// → [`Event::Levels`], of the fit on show; tuned together where `true`; with these numbers of
-    /// features, none: by halves.
+    /// Factorises the features of the fit on show, level by level: [`Event::Levels`]. The levels are
+    /// tuned together where `true`, and have these numbers of features; none: by halves.
     Levels(Growth, bool, Vec<usize>),
-    /// → [`Event::Comparison`] of these features.
+    /// Compares these features: [`Event::Comparison`].
     Compare(Vec<usize>),
-    /// Another fit of the open study, by name.
+    /// Shows another fit of the open study, by name.
     ShowFit(String),
-    /// A set of directions in place of the features; [`SetKind::FIT`]: the fit that was there.
+    /// Shows a set of directions in place of the features; [`SetKind::FIT`]: the fit that was there.
     ShowSet(SetKind),
-    /// → [`Event::FitsCompared`] of two fits of the open study, by name.
+    /// Matches the features of two fits of the open study, by name: [`Event::FitsCompared`].
     CompareFits(String, String),
-    /// → [`Event::Labels`].
+    /// Counts the labels on which features fire: [`Event::Labels`].
     Labels,
-    /// → [`Event::Found`].
+    /// Answers a question with a number for each feature: [`Event::Found`].
     Find(Probe),
     /// Takes back the last note.
     UndoNote,
-    /// → [`Event::Shared`].
+    /// Says which neurons these features have in common: [`Event::Shared`].
     Shared(Vec<usize>),
-    /// → [`Event::Trace`]; a newer one replaces one that has not begun.
+    /// Says which features fire on a text: [`Event::Trace`]. A newer one replaces one that has not
+    /// begun.
     Trace(String),
-    /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
+    /// Generates with and without steering: [`Event::SteerInfo`], [`Event::SteerText`]s,
+    /// [`Event::Done`].
     Steer(SteerSettings),
-    /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same
-    /// questions stopped.
+    /// Judges what directions cause: [`Event::Judged`]s, [`Event::Evaluation`]. It goes on where an
+    /// earlier one with the same questions stopped.
     Evaluate(Box<CausalRequest>),
-    /// → [`Event::Noted`].
+    /// Saves a note: [`Event::Noted`].
     Note(TypedNote),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
     Export {
-        /// The format.
+        /// "safetensors", "json" or "markdown".
         format: String,
-        /// The file.
+        /// The file that is written.
         path: PathBuf,
     },
     /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or
@@ -307,31 +310,31 @@ impl Command {
 /// The open study, for headers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyInfo {
-    /// Its directory.
+    /// The study's directory.
     pub dir: PathBuf,
-    /// Model id.
+    /// The id of its model; `None` where it was imported without one.
     pub model: Option<String>,
     /// The hook on show.
     pub hook: HookPoint,
     /// Every hook that is cached.
     pub hooks: Vec<HookPoint>,
-    /// Corpus name.
+    /// The names of its corpora.
     pub corpus: String,
-    /// Samples.
+    /// How many texts the corpora hold.
     pub samples: usize,
-    /// Token rows so far.
+    /// Token rows collected so far.
     pub rows: usize,
     /// How far it is collected, where that was cut short.
     #[serde(default)]
     pub unfinished: Option<CollectState>,
     /// Neurons a row.
     pub width: usize,
-    /// Distinct labels.
+    /// How many distinct labels the texts have.
     pub labels: usize,
     /// Where few neurons or rows of the hook on show hold much of all, as far as that was counted.
     #[serde(default)]
     pub concentrated: Vec<Concentration>,
-    /// Its fits.
+    /// Its fits, the newest last.
     pub fits: Vec<FitEntry>,
     /// Its sparse autoencoders.
     #[serde(default)]
@@ -348,11 +351,11 @@ pub struct StudyInfo {
 pub struct FeatureList {
     /// A line each, by id.
     pub rows: Vec<FeatureRow>,
-    /// Sweeps done.
+    /// How many sweeps were done.
     pub sweep: usize,
     /// ‖A − YZᵀ‖² / ‖A‖².
     pub relative_error: f64,
-    /// Explained variance.
+    /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖².
     pub explained_variance: f64,
     /// The fit has ended; ids and meanings stay from here on.
     pub finished: bool,
@@ -366,9 +369,9 @@ pub struct FeatureList {
 /// A point of the error curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SweepPoint {
-    /// From 1.
+    /// The sweep's number, from 1.
     pub sweep: usize,
-    /// After it.
+    /// ‖A − YZᵀ‖² / ‖A‖² after the sweep.
     pub relative_error: f64,
     /// Whether that is as the fit weighs neurons.
     #[serde(default)]
@@ -402,28 +405,28 @@ impl From<Sweep> for SweepPoint {
 /// How grave a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
-    /// For the record.
+    /// Something worth knowing later.
     Info,
     /// Something fell back.
     Warn,
-    /// Something failed.
+    /// Something has failed.
     Error,
 }
 
-/// What the engine tells.
+/// What comes of commands, and what the engine notices by itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// Models on this machine.
+    /// The models on this machine.
     Models(Vec<ModelEntry>),
-    /// Recent studies.
+    /// The studies that were opened of late.
     Studies(Vec<StudyEntry>),
     /// What a request will take, or why that cannot be said.
     Estimate(Result<Estimate, String>),
     /// A job began.
     Started(Job),
-    /// A job stands here.
+    /// How far a job has come.
     Progress {
-        /// The job.
+        /// The job that goes on.
         job: Job,
         /// Where it stands.
         progress: Progress,
@@ -457,9 +460,9 @@ pub enum Event {
     Paused(bool),
     /// A feature whole.
     Card(Box<FeatureCard>),
-    /// A neuron.
+    /// A neuron with the features that use it.
     Neuron(Box<NeuronCard>),
-    /// The dendrogram.
+    /// The dendrogram of shared neurons.
     Tree(Arc<Tree>),
     /// What a cluster shares.
     Shared(Box<SharedNeurons>),
@@ -479,7 +482,7 @@ pub enum Event {
     SteerInfo(Box<SteerInfo>),
     /// A piece of steered or baseline text.
     SteerText {
-        /// The sample.
+        /// Which of the samples, from 0.
         sample: usize,
         /// Steered, or baseline.
         steered: bool,

@@ -5,7 +5,9 @@
 //! Invariant: `update` does no I/O and reads no clock; the same messages give the same state and
 //! effects.
 
+pub(in crate::ui) mod availability;
 mod cards;
+pub(in crate::ui) mod commands;
 mod dispatch;
 mod messages;
 mod mouse;
@@ -41,7 +43,7 @@ pub(crate) struct Place {
     neuron: Option<usize>,
 }
 
-/// The explorer.
+/// The explorer's state: what was told, where the user stands, the panes and what lies over them.
 pub struct App {
     pub(crate) world: World,
     pub(crate) theme: Theme,

@@ -25,7 +25,7 @@ use super::theme::Profile;
 pub struct Config {
     /// Keys, the defaults where the file says nothing.
     pub keymap: Keymap,
-    /// Colours.
+    /// How many colours are drawn with.
     pub colour: Option<Profile>,
     /// The terminal's background is light.
     pub light: Option<bool>,

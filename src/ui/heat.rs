@@ -16,19 +16,19 @@ use crate::text;
 /// Tokens with a value each, and how to show them.
 #[derive(Clone, Copy)]
 pub struct Heat<'a> {
-    /// Display pieces.
+    /// The tokens as they are displayed.
     pub tokens: &'a [String],
     /// A value a token (missing ones count as 0).
     pub values: &'a [f32],
     /// The top of the scale.
     pub max: f32,
-    /// The ramp.
+    /// The ramp that values are coloured by.
     pub ramp: Ramp,
     /// A digit behind every token that fires.
     pub digits: bool,
     /// A token to underline: the cursor.
     pub cursor: Option<usize>,
-    /// Styles.
+    /// The styles to draw with.
     pub theme: &'a Theme,
 }
 

@@ -16,7 +16,7 @@ pub enum Class {
     Single,
     /// A list and a main pane.
     Standard,
-    /// Three columns.
+    /// Three columns side by side.
     Wide,
 }
 
@@ -35,7 +35,7 @@ impl Class {
 /// A pane on the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
-    /// Which.
+    /// Which pane it is.
     pub pane: PaneId,
     /// Its title line.
     pub title: Rect,
@@ -56,11 +56,11 @@ pub struct Layout {
     pub tabs: Rect,
     /// A note that does not go away.
     pub notice: Rect,
-    /// The panes.
+    /// The panes on the screen.
     pub panes: Vec<Placed>,
     /// The running job.
     pub progress: Rect,
-    /// Hints.
+    /// The footer's line of hints.
     pub footer: Rect,
 }
 
@@ -69,7 +69,7 @@ pub struct Layout {
 pub struct Want {
     /// The focused pane.
     pub pane: PaneId,
-    /// It alone.
+    /// The pane is alone on the screen.
     pub zoom: bool,
     /// Lines of a note to show.
     pub notice: u16,

@@ -16,9 +16,9 @@ use colour::*;
 /// How many colours the terminal shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// 24-bit.
+    /// Colours of 24 bits.
     TrueColour,
-    /// xterm's 256.
+    /// The 256 colours of xterm.
     Indexed,
     /// The 16 of the user's own palette.
     Ansi,
@@ -245,7 +245,7 @@ impl Theme {
         .add_modifier(Modifier::BOLD)
     }
 
-    /// Went well.
+    /// For what went well.
     pub fn good(&self) -> Style {
         self.fg((135, 205, 120), (25, 100, 25), Color::Green)
     }
@@ -263,7 +263,7 @@ impl Theme {
         )
     }
 
-    /// Went wrong.
+    /// For what went wrong.
     pub fn error(&self) -> Style {
         self.fg((255, 138, 125), (170, 20, 20), Color::Red)
             .add_modifier(Modifier::BOLD)

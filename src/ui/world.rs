@@ -24,7 +24,7 @@ const LOG_LINES: usize = 2000;
 /// A job that runs.
 #[derive(Debug, Clone)]
 pub struct RunningJob {
-    /// Which.
+    /// Which job it is.
     pub job: Job,
     /// Where it stands.
     pub progress: Progress,
@@ -73,22 +73,22 @@ impl std::fmt::Display for CutShort<'_> {
 /// A line of the log.
 #[derive(Debug, Clone)]
 pub struct LogLine {
-    /// When.
+    /// When it was written, since the start.
     pub at: Duration,
-    /// How grave.
+    /// How grave it is.
     pub level: Level,
-    /// What.
+    /// What happened, in a line.
     pub text: String,
 }
 
-/// Everything told.
+/// Everything that the engine has told.
 #[derive(Debug, Default)]
 pub struct World {
     /// The time of the message in hand.
     pub now: Duration,
     /// Models on this machine; `None` until the engine has looked.
     pub models: Option<Vec<ModelEntry>>,
-    /// Recent studies.
+    /// The studies that were opened of late.
     pub studies: Option<Vec<StudyEntry>>,
     /// The open model.
     pub model: Option<Box<ModelInfo>>,
@@ -128,7 +128,7 @@ pub struct World {
     pub path: Vec<String>,
     /// Digits behind tokens.
     pub digits: bool,
-    /// The log.
+    /// The newest lines of the log, the oldest first.
     pub log: VecDeque<LogLine>,
     /// The engine has ended.
     pub gone: bool,

@@ -16,7 +16,7 @@ const LOST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Asked {
     request: RequestId,
-    /// The feature.
+    /// The feature that was asked about.
     id: usize,
     at: Duration,
 }

@@ -13,9 +13,9 @@ use crate::ui::theme::Theme;
 pub enum Msg {
     /// The time since the start; comes before every other message.
     Tick(Duration),
-    /// A key.
+    /// A key was pressed.
     Key(KeyEvent),
-    /// The mouse.
+    /// The mouse was clicked or its wheel turned.
     Mouse(MouseEvent),
     /// A bracketed paste.
     Paste(String),
@@ -36,7 +36,7 @@ pub enum Msg {
 /// What the app wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// To the engine.
+    /// A request to the engine.
     Send(Request),
     /// To the clipboard: the text and what it is.
     Copy(String, String),
@@ -44,18 +44,18 @@ pub enum Effect {
     Mouse(bool),
     /// Clear and draw afresh.
     Redraw,
-    /// Ctrl-Z.
+    /// Stop the process, as the shell's ctrl-z does.
     Suspend,
-    /// End now.
+    /// End the program now.
     Quit,
 }
 
 /// How an app begins.
 #[derive(Debug, Clone)]
 pub struct AppOptions {
-    /// Styles.
+    /// The styles to draw with.
     pub theme: Theme,
-    /// Keys.
+    /// Which key does what.
     pub keymap: Keymap,
     /// Sent at once.
     pub initial: Option<Command>,

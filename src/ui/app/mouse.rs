@@ -150,7 +150,7 @@ impl App {
         }
     }
 
-    /// `1 Explore`.
+    /// The words of a tab: `1 Explore`.
     pub(crate) fn tab_text(&self, tab: PaneId) -> String {
         let name = if tab == PaneId::Features {
             "Explore"

@@ -96,7 +96,7 @@ impl App {
     }
 
     /// Goes to a pane; `back` returns.
-    pub(super) fn go_to(&mut self, pane: PaneId) -> Vec<Effect> {
+    pub(crate) fn go_to(&mut self, pane: PaneId) -> Vec<Effect> {
         if self.place == pane || self.pane(pane).is_none() {
             return Vec::new();
         }
@@ -111,7 +111,7 @@ impl App {
     }
 
     /// To a tab: a fresh way, from which `back` leads to the list.
-    pub(super) fn open_tab(&mut self, tab: PaneId) -> Vec<Effect> {
+    pub(crate) fn open_tab(&mut self, tab: PaneId) -> Vec<Effect> {
         self.trail.clear();
         self.retrace();
         if self.place == tab {
@@ -122,7 +122,7 @@ impl App {
     }
 
     /// One level back.
-    pub(super) fn back(&mut self) -> Vec<Effect> {
+    pub(crate) fn back(&mut self) -> Vec<Effect> {
         if self.zoom {
             self.zoom = false;
             return self.after_select();
@@ -171,7 +171,7 @@ impl App {
     }
 
     /// The neighbour pane: within the reading columns, else the next tab.
-    pub(super) fn neighbour(&mut self, forward: bool, wrap: bool) -> Vec<Effect> {
+    pub(crate) fn neighbour(&mut self, forward: bool, wrap: bool) -> Vec<Effect> {
         use PaneId::{Contexts, Feature, Features};
         let columns = [Features, Contexts, Feature];
         if let Some(at) = columns.iter().position(|p| *p == self.place) {

@@ -11,9 +11,9 @@ const READ: Duration = Duration::from_secs(1);
 /// A short message over the panes.
 #[derive(Debug, Clone)]
 pub struct Toast {
-    /// How grave.
+    /// How grave it is.
     pub level: Level,
-    /// What.
+    /// What it says.
     pub text: String,
     /// When it came.
     pub since: Duration,

@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 
 use super::{Answer, dialog, frame, inside};
 use crate::text;
-use crate::ui::action::{ACTIONS, Action, ActionInfo};
+use crate::ui::action::{ACTIONS, ActionInfo, ActionKind};
 use crate::ui::app::App;
 use crate::ui::draw::put;
 use crate::ui::input::LineInput;
@@ -22,15 +22,6 @@ pub struct PaletteBox {
     pane: PaneId,
     query: LineInput,
     selected: usize,
-}
-
-/// Motions are no commands that anyone looks up.
-fn is_command(action: Action) -> bool {
-    use Action::{Down, First, Last, Left, Open, PageDown, PageUp, Palette, Right, Up};
-    !matches!(
-        action,
-        Up | Down | Left | Right | PageUp | PageDown | First | Last | Open | Palette
-    )
 }
 
 impl PaletteBox {
@@ -47,7 +38,7 @@ impl PaletteBox {
     fn found(&self) -> Vec<&'static ActionInfo> {
         let live = ACTIONS
             .iter()
-            .filter(|info| info.lives_in(self.pane) && is_command(info.action));
+            .filter(|info| info.lives_in(self.pane) && info.kind == ActionKind::Named);
         if self.query.text().trim().is_empty() {
             return live.collect();
         }
@@ -180,6 +171,7 @@ fn row(info: &ActionInfo, app: &App, width: usize) -> Line<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ui::action::Action;
 
     fn typed(query: &str) -> PaletteBox {
         PaletteBox {

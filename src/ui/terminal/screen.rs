@@ -139,7 +139,7 @@ impl Screen {
         report_mouse(on)
     }
 
-    /// Draws `app`.
+    /// Draws the app's screen, where it differs from what is on the terminal.
     ///
     /// # Errors
     /// What the terminal refuses: as a rule it is gone.
