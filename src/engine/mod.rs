@@ -271,7 +271,7 @@ impl Handling<'_> {
                 Ok(())
             }),
             Command::Find(probe) => self.errand(move |s| reading::find(s, probe)),
-            Command::UndoNote => self.read(|s| reading::undo_note(s)),
+            Command::UndoNote => self.read(reading::undo_note),
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),
             Command::Evaluate(ask) => self.evaluate(*ask),

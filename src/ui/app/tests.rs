@@ -21,10 +21,12 @@ fn opened() -> Stage {
 
 /// What goes to the engine.
 fn commands(effects: &[Effect]) -> Vec<&Command> {
-    let command = |effect| match effect {
-        &Effect::Send(ref request) => &request.command,
-        other => panic!("not for the engine: {other:?}"),
-    };
+    fn command(effect: &Effect) -> &Command {
+        match effect {
+            Effect::Send(request) => &request.command,
+            other => panic!("not for the engine: {other:?}"),
+        }
+    }
     effects.iter().map(command).collect()
 }
 
