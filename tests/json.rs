@@ -316,6 +316,13 @@ fn everything() -> Schema {
     }
     let append = ["collect", "--append", "--data", &more, "--out", study];
     made.run("collect", &append);
+    // One that is added and not collected, as where that was cut short.
+    let added = json!({"sea": ["a tide"], "days": ["a noon"]});
+    std::fs::write(made.path("added.json"), added.to_string()).unwrap();
+    let mut cut = Study::open(Path::new(study)).unwrap();
+    cut.append(&Corpus::open(Path::new(&made.path("added.json"))).unwrap())
+        .unwrap();
+    drop(cut);
     made.run(
         "collect --withdraw",
         &["collect", "--withdraw", "--out", study],

@@ -18,12 +18,23 @@ use crate::model::HookPoint;
 
 /// A line of the feature list; `set` is the fit or the other set of directions.
 pub fn feature_row(row: &FeatureRow, set: &str, hook: Option<HookPoint>) -> Value {
+    let purity = row
+        .purity
+        .as_ref()
+        .map(|p| json!({"label": p.label, "share": shortest(p.share), "base": shortest(p.base)}));
     let mut object = json!({
-        "feature": row.id, "set": set, "hook": hook.map(|hook| hook.to_string()), "share": row.share, "density": row.density,
-        "neuron_count": row.neurons, "purity": row.purity, "top_tokens": row.top_tokens, "promoted": row.promoted,
+        "feature": row.id, "set": set, "hook": hook.map(|hook| hook.to_string()), "share": shortest(row.share),
+        "density": shortest(row.density), "neuron_count": row.neurons, "purity": purity,
+        "top_tokens": row.top_tokens, "promoted": row.promoted,
     });
     add_note(&mut object, row.name.as_deref(), &row.note);
     object
+}
+
+/// The number with the fewest decimals that is still this one in single precision: a list is read by
+/// people too.
+fn shortest(value: f32) -> Option<f64> {
+    value.to_string().parse().ok()
 }
 
 /// Adds what a person noted of a feature.
@@ -193,4 +204,16 @@ pub fn levels(levels: &Levels, fit: &str) -> Value {
         })
         .collect();
     json!({"fit": fit, "growth": levels.growth, "levels": infos, "level_nodes": nodes})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_no_more_decimals_than_it_needs() {
+        assert_eq!(json!(shortest(0.1)).to_string(), "0.1");
+        assert_eq!(json!(f64::from(0.1f32)).to_string(), "0.10000000149011612");
+        assert_eq!(json!(shortest(f32::NAN)), Value::Null);
+    }
 }
