@@ -390,7 +390,7 @@ fn what_is_on_show_is_written_to_files() {
     t.sees("levels-k12.json");
     let levels: serde_json::Value =
         serde_json::from_slice(&std::fs::read(study.join("levels-k12.json")).unwrap()).unwrap();
-    assert!(levels["nodes"].as_array().unwrap().len() > 12);
+    assert!(levels["level_nodes"].as_array().unwrap().len() > 12);
     t.quits();
 }
 
