@@ -44,6 +44,10 @@ pub use output::Output;
 macro_rules! command_calls {
     ($($(#[$about:meta])* $name:ident($args:ty) => $module:ident::$function:ident, $json:ident;)*) => {
         /// Runs one command. Ctrl-C and SIGTERM cancel it: what was saved stays.
+        ///
+        /// # Errors
+        /// What the command returns: wrong usage, a refusal, a file that cannot be read or
+        /// written, [`Error::Cancelled`].
         pub fn run(command: &Command, out: &mut Output) -> Result<()> {
             match command {
                 $(Command::$name(args) => $module::$function(args, out),)*
