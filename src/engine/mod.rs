@@ -63,7 +63,7 @@ fn engine(outbox: Sender<Reply>) -> std::io::Result<Engine> {
         steer: engine_lane(&session, "steer")?,
         train: engine_lane(&session, "train")?,
         sets: engine_lane(&session, "sets")?,
-        errands: engine_lane(&session, "errands")?,
+        slow_read: engine_lane(&session, "slow_read")?,
         levels: engine_lane(&session, "levels")?,
         session,
         cancels: Arc::default(),
@@ -118,7 +118,8 @@ struct Engine {
     train: Lane,
     /// What is on show changes here alone while no fit runs: one after another.
     sets: Lane,
-    errands: Lane,
+    /// Questions that take a while: those about what is on show need not wait for them.
+    slow_read: Lane,
     /// Questions are not to wait for features of features.
     levels: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
@@ -154,7 +155,7 @@ impl Engine {
         self.steer.finish();
         self.train.finish();
         self.sets.finish();
-        self.errands.finish();
+        self.slow_read.finish();
         self.levels.finish();
         if let Ok(read) = Arc::try_unwrap(self.read) {
             read.finish();
@@ -191,38 +192,44 @@ impl Deref for Handling<'_> {
 impl Handling<'_> {
     fn handle(&self, command: Command) {
         match command {
-            Command::ListModels => self.errand(|s| {
+            Command::ListModels => self.read_slowly(|s| {
                 s.emit(Event::Models(source::list_local()));
                 Ok(())
             }),
-            Command::ListStudies => self.errand(|s| {
+            Command::ListStudies => self.read_slowly(|s| {
                 s.emit(Event::Studies(crate::study::recent()));
                 Ok(())
             }),
-            Command::Estimate(request) => self.errand(move |s| {
+            Command::Estimate(request) => self.read_slowly(move |s| {
                 s.emit(Event::Estimate(
                     crate::jobs::estimate::estimate(&request).map_err(|e| e.to_string()),
                 ));
                 Ok(())
             }),
             Command::Open(request) => {
-                self.leave();
-                self.long(move |open, token| open.request(&request, token));
+                self.cancel_work_on_study();
+                self.replace_long_work(move |open, token| open.request(&request, token));
             }
             Command::OpenStudy(dir) => {
-                self.leave();
-                self.long(move |open, token| open.study(&dir, &StudyView::default(), token));
+                self.cancel_work_on_study();
+                self.replace_long_work(move |open, token| {
+                    open.study(&dir, &StudyView::default(), token)
+                });
             }
             Command::ModelAt(place) => self.model_at(place),
             Command::Collect => {
                 // It would end with nowhere to save; its checkpoint goes on.
                 self.cancel(Job::Train);
-                self.long(|open, token| open.go_on_collecting(token));
+                self.replace_long_work(|open, token| open.go_on_collecting(token));
             }
-            Command::GoOn(name) => self.long(move |open, token| open.go_on(&name, token)),
-            Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
+            Command::GoOn(name) => {
+                self.replace_long_work(move |open, token| open.go_on(&name, token))
+            }
+            Command::Fit(config) => {
+                self.replace_long_work(move |open, token| open.refit(&config, token))
+            }
             Command::Refine(refinement) => {
-                self.long(move |open, token| open.refine(&refinement, token))
+                self.replace_long_work(move |open, token| open.refine(&refinement, token))
             }
             Command::TrainSae(config) => self.train(config),
             Command::SweepK(ask) => self.sweep(ask),
@@ -246,9 +253,11 @@ impl Handling<'_> {
             Command::Levels(growth, joint, counts) => {
                 self.levels(LevelsRequest { counts, growth }, joint)
             }
-            Command::ShowSet(SetKind::Fit(None)) => self.turn(|open| sets::back(&open.session)),
+            Command::ShowSet(SetKind::Fit(None)) => {
+                self.show_saved(|open| sets::back(&open.session))
+            }
             Command::ShowSet(kind) => self.show_set(kind),
-            Command::ShowFit(name) => self.turn(move |open| open.show_fit(&name)),
+            Command::ShowFit(name) => self.show_saved(move |open| open.show_fit(&name)),
             Command::ExportTree(overlap, linkage, path) => {
                 self.read(move |s| reading::export_tree(s, overlap, linkage, &path))
             }
@@ -262,7 +271,7 @@ impl Handling<'_> {
                 self.read(move |s| reading::compare_study(s, &fit, &dir))
             }
             Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
-            Command::Labels => self.errand(|s| {
+            Command::Labels => self.read_slowly(|s| {
                 let (shown, tokens) = (s.shown()?, s.tokens()?);
                 s.emit(Event::Labels(Arc::new(crate::analysis::labels::matrix(
                     &shown.factors,
@@ -270,7 +279,7 @@ impl Handling<'_> {
                 ))));
                 Ok(())
             }),
-            Command::Find(probe) => self.errand(move |s| reading::find(s, probe)),
+            Command::Find(probe) => self.read_slowly(move |s| reading::find(s, probe)),
             Command::UndoNote => self.read(reading::undo_note),
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),
@@ -285,14 +294,14 @@ impl Handling<'_> {
             }
             // At once, so that it is the study of the session and not one that comes after it.
             Command::SaveSession(value) => {
-                Self::refuse_with(&self.session, |s| s.save_standing(value))
+                Self::answer_or_refuse(&self.session, |s| s.save_standing(value))
             }
             Command::Shutdown => {}
         }
     }
 
     /// Another study comes: what is asked of the one on show would be told of the other.
-    fn leave(&self) {
+    fn cancel_work_on_study(&self) {
         [
             Job::Trace,
             Job::Levels,
@@ -312,22 +321,23 @@ impl Handling<'_> {
     }
 
     /// A question is answered also where the work panics: whoever asked waits for it.
-    fn refuse_with(session: &Session, work: impl FnOnce(&Session) -> Result<()>) {
+    fn answer_or_refuse(session: &Session, work: impl FnOnce(&Session) -> Result<()>) {
         let outcome = catch_panic(|| work(session)).unwrap_or_else(|words| Err(internal(&words)));
         if let Err(e) = outcome {
             session.emit(Event::Refused(e.to_string()));
         }
     }
 
-    fn errand(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
+    fn read_slowly(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
         let session = self.session.clone();
-        self.errands
-            .submit(move || Self::refuse_with(&session, work));
+        self.slow_read
+            .submit(move || Self::answer_or_refuse(&session, work));
     }
 
     fn read(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
         let session = self.session.clone();
-        self.read.submit(move || Self::refuse_with(&session, work));
+        self.read
+            .submit(move || Self::answer_or_refuse(&session, work));
     }
 
     fn opener(&self) -> open::Opener {
@@ -339,7 +349,10 @@ impl Handling<'_> {
     }
 
     /// Replaces whatever long work runs: it is stopped first, what it saved stays.
-    fn long(&self, work: impl FnOnce(&open::Opener, &CancelToken) -> Result<()> + Send + 'static) {
+    fn replace_long_work(
+        &self,
+        work: impl FnOnce(&open::Opener, &CancelToken) -> Result<()> + Send + 'static,
+    ) {
         let token = CancelToken::default();
         for job in [Job::Load, Job::Collect, Job::Fit] {
             self.replace_token(job, &token);
@@ -408,11 +421,11 @@ impl Handling<'_> {
     }
 
     /// Puts something saved on show; a set that is still read would be shown over it.
-    fn turn(&self, work: impl FnOnce(&open::Opener) -> Result<()> + Send + 'static) {
+    fn show_saved(&self, work: impl FnOnce(&open::Opener) -> Result<()> + Send + 'static) {
         self.cancel(Job::Set);
         let opener = self.opener();
         self.sets
-            .submit(move || Self::refuse_with(&opener.session, |_| work(&opener)));
+            .submit(move || Self::answer_or_refuse(&opener.session, |_| work(&opener)));
     }
 
     fn show_set(&self, kind: SetKind) {

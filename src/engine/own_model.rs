@@ -16,7 +16,7 @@ use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
 
 /// How often it is looked whether a training has stopped.
-const AGAIN: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
 
 impl Opener {
     /// Opens the study's model, from `place` where one is said. Without it the study can still be
@@ -139,7 +139,7 @@ impl Opener {
                 Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => ctx.check()?,
             }
-            std::thread::sleep(AGAIN);
+            std::thread::sleep(POLL);
         }
     }
 

@@ -37,7 +37,7 @@ pub use toasts::Toast;
 
 /// Where the user stands, for the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct TrailEntry {
     pane: PaneId,
     feature: Option<usize>,
     neuron: Option<usize>,
@@ -49,8 +49,8 @@ pub struct App {
     pub(crate) theme: Theme,
     pub(crate) keymap: Keymap,
     panes: Vec<Box<dyn Pane>>,
-    place: PaneId,
-    trail: Vec<Place>,
+    focus: PaneId,
+    trail: Vec<TrailEntry>,
     size: (u16, u16),
     zoom: bool,
     pub(crate) overlay: Option<Overlay>,
@@ -77,7 +77,7 @@ impl App {
     pub fn new(options: AppOptions, size: (u16, u16)) -> Self {
         let mut world = World::default();
         for note in options.notes.iter().chain(&options.problems) {
-            world.note(Level::Warn, note.clone());
+            world.add_log_line(Level::Warn, note.clone());
         }
         let until = Duration::from_secs(15);
         let toast = |text: String| Toast {
@@ -92,7 +92,7 @@ impl App {
             theme: options.theme,
             keymap: options.keymap,
             panes: panes::all(),
-            place: if options.show_start {
+            focus: if options.show_start {
                 PaneId::Start
             } else {
                 PaneId::Features
@@ -127,7 +127,7 @@ impl App {
             .into_iter()
             .collect();
         let steps = self
-            .with(self.place, |pane, cx| pane.entered(cx))
+            .with(self.focus, |pane, cx| pane.entered(cx))
             .unwrap_or_default();
         effects.extend(self.carry_out(steps));
         effects
@@ -167,7 +167,7 @@ impl App {
                 } else {
                     Level::Info
                 };
-                self.world.note(level, line);
+                self.world.add_log_line(level, line);
                 Vec::new()
             }
             // The engine is saving already.
@@ -242,7 +242,7 @@ impl App {
         self.world.apply(event);
         let mut effects = Vec::new();
         if let Event::Noted(note, problem) = event {
-            self.noted(note, problem.as_deref());
+            self.note_answered(note, problem.as_deref());
         }
         if matches!(event, Event::Closed) {
             // Coming back restores where it stood.
@@ -276,7 +276,7 @@ impl App {
         }
         effects.extend(self.card_event(reply));
         if matches!(event, Event::Features(_)) && std::mem::take(&mut self.returning) {
-            effects.extend(self.arrive());
+            effects.extend(self.request_restored());
         }
         match event {
             // A result that shows itself needs no words.
@@ -293,7 +293,7 @@ impl App {
             }
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
             Event::NoModel(_) if self.overlay.is_none() && self.closing.is_none() => {
-                self.ask_model_place()
+                self.open_model_dialog()
             }
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
             Event::Log(Level::Error, text) => self.toast(Level::Error, text.clone()),
@@ -319,7 +319,7 @@ impl App {
     /// Runs `f` on a pane with what it may look at.
     fn with<R>(&mut self, id: PaneId, f: impl FnOnce(&mut dyn Pane, &Cx) -> R) -> Option<R> {
         let area = self.pane_area(id);
-        let focused = self.place == id;
+        let focused = self.focus == id;
         let contexts_seen = self.contexts_seen();
         let Self {
             world,
@@ -351,7 +351,7 @@ impl App {
             theme: &self.theme,
             keymap: &self.keymap,
             area: self.pane_area(id),
-            focused: self.place == id && self.overlay.is_none(),
+            focused: self.focus == id && self.overlay.is_none(),
             contexts_seen: self.contexts_seen(),
             requests: &self.requests,
         }
@@ -367,8 +367,8 @@ impl App {
     }
 
     /// The focused pane.
-    pub(crate) fn place(&self) -> PaneId {
-        self.place
+    pub(crate) fn focus(&self) -> PaneId {
+        self.focus
     }
 
     /// Whether quitting waits for the engine.
@@ -397,7 +397,7 @@ impl App {
 
     fn want(&self) -> Want {
         Want {
-            pane: self.place,
+            pane: self.focus,
             zoom: self.zoom,
             notice: self.notice().len() as u16,
             progress: !self.world.jobs.is_empty(),
@@ -458,7 +458,7 @@ impl App {
                 Step::Visit(id) => effects.extend(self.visit(id)),
                 Step::VisitNeuron(index) => effects.extend(self.visit_neuron(index)),
                 Step::Focus(pane) => effects.extend(self.go_to(pane)),
-                Step::Rename(id) => self.ask_name(id),
+                Step::Rename(id) => self.open_name_dialog(id),
                 Step::Tell(pane, note) => effects.extend(self.tell(pane, &note)),
                 Step::Say(level, text) => self.say(level, text),
             }

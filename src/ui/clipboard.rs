@@ -10,7 +10,10 @@ use crossterm::execute;
 /// Terminals and tmux cut longer OSC 52 strings, some of them silently.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Copies `text`, called `what`; says how it went.
+/// Copies `text`, called `what`; says how it went, in words for a toast.
+///
+/// # Errors
+/// Where there is no way to the clipboard from here, with what to do, in words for a toast.
 pub fn copy(out: &mut impl Write, text: &str, what: &str) -> Result<String, String> {
     let (text, cut) = match text.len() {
         n if n <= MAX_BYTES => (text, String::new()),

@@ -224,7 +224,7 @@ fn fit_state(app: &App) -> (String, Style) {
 }
 
 fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
-    let here = app.place().tab();
+    let here = app.focus().tab();
     let mut spans = vec![Span::raw(" ")];
     for (tab, ..) in app.tab_spans() {
         let label = app.tab_text(tab);
@@ -262,7 +262,7 @@ fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
     };
     let cx = app.cx(placed.pane);
     let theme = &app.theme;
-    let focused = app.place() == placed.pane;
+    let focused = app.focus() == placed.pane;
     let width = usize::from(placed.title.width);
     let mut title = pane.title(&cx);
     title = title.patch_style(theme.title(focused));
@@ -305,7 +305,7 @@ fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
 
 /// What is typed in a pane that shares the width with others, over all of them.
 fn typed_line(app: &App, layout: &Layout, buf: &mut Buffer) {
-    let (Some(placed), Some(pane)) = (layout.pane(app.place()), app.pane(app.place())) else {
+    let (Some(placed), Some(pane)) = (layout.pane(app.focus()), app.pane(app.focus())) else {
         return;
     };
     let whole = layout
@@ -317,7 +317,7 @@ fn typed_line(app: &App, layout: &Layout, buf: &mut Buffer) {
     if whole.width == placed.inner.width || placed.inner.is_empty() {
         return;
     }
-    if let Some(line) = pane.typed_line(&app.cx(app.place()), usize::from(whole.width)) {
+    if let Some(line) = pane.typed_line(&app.cx(app.focus()), usize::from(whole.width)) {
         let row = Rect {
             y: placed.inner.bottom() - 1,
             height: 1,
@@ -410,7 +410,7 @@ fn hints(app: &App) -> Vec<(String, String)> {
     if app.is_closing() {
         return vec![(String::new(), "saving…".to_owned())];
     }
-    let place = app.place();
+    let place = app.focus();
     if let Some(pane) = app.pane(place).filter(|p| p.typing()) {
         return pane
             .typing_hints()

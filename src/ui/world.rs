@@ -172,7 +172,7 @@ impl World {
                 self.forget();
             }
             Event::Features(list) => {
-                self.turn_to(list);
+                self.change_list(list);
                 self.features = Some(list.clone());
             }
             Event::Sweep(point) => {
@@ -207,14 +207,14 @@ impl World {
                 } else {
                     format!(": {text}")
                 };
-                self.note(Level::Info, format!("{} done{told}", job.label()));
+                self.add_log_line(Level::Info, format!("{} done{told}", job.label()));
             }
             Event::Cancelled(job) => {
                 self.end(*job);
                 self.opening = None;
                 // A text that is typed on replaces its own trace at every key.
                 if *job != Job::Trace {
-                    self.note(
+                    self.add_log_line(
                         Level::Info,
                         format!("{} cancelled; what was saved stays", job.label()),
                     );
@@ -223,11 +223,13 @@ impl World {
             Event::Failed(job, text) => {
                 self.end(*job);
                 self.opening = None;
-                self.note(Level::Error, format!("{} failed: {text}", job.label()));
+                self.add_log_line(Level::Error, format!("{} failed: {text}", job.label()));
             }
-            Event::Refused(text) => self.note(Level::Warn, text.clone()),
-            Event::Exported(path) => self.note(Level::Info, format!("wrote {}", path.display())),
-            Event::Log(level, text) => self.note(*level, text.clone()),
+            Event::Refused(text) => self.add_log_line(Level::Warn, text.clone()),
+            Event::Exported(path) => {
+                self.add_log_line(Level::Info, format!("wrote {}", path.display()))
+            }
+            Event::Log(level, text) => self.add_log_line(*level, text.clone()),
             Event::Estimate(_)
             | Event::Noted(..)
             | Event::Tree(_)
@@ -248,7 +250,7 @@ impl World {
     /// Another list is coming: its ids are other features, and what is known of those on show is
     /// not of them. What was selected and marked in a fit waits while sets of directions are on
     /// show.
-    fn turn_to(&mut self, list: &FeatureList) {
+    fn change_list(&mut self, list: &FeatureList) {
         let before = self.features.clone();
         let was_set = before.as_ref().is_some_and(|before| before.set.is_some());
         let (other_list, other_fit) = (
@@ -426,7 +428,7 @@ impl World {
     }
 
     /// Adds a line to the log.
-    pub fn note(&mut self, level: Level, text: String) {
+    pub fn add_log_line(&mut self, level: Level, text: String) {
         if self.log.len() == LOG_LINES {
             self.log.pop_front();
         }

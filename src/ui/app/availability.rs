@@ -97,7 +97,7 @@ pub fn sets_can_be_read(app: &App) -> Available {
 
 /// From two to [`MOST_MARKED`] features are marked, and not yet side by side.
 pub fn features_are_marked(app: &App) -> Available {
-    only_if(app.place != PaneId::Compare, "they are on show")?;
+    only_if(app.focus != PaneId::Compare, "they are on show")?;
     match app.world.marked.len() {
         0 | 1 => Err(format!(
             "mark two features or more with {} first",

@@ -52,7 +52,7 @@ impl Cards {
 
 impl App {
     /// Asks for the card of feature `id`, now or when the question before it is answered.
-    pub(super) fn ask_card(&mut self, id: usize) -> Vec<Effect> {
+    pub(super) fn request_card(&mut self, id: usize) -> Vec<Effect> {
         let now = self.world.now;
         match &self.cards.asked {
             // The same snapshot gave two reasons to ask.
@@ -83,7 +83,7 @@ impl App {
                 self.cards
                     .wanted
                     .take()
-                    .map(|id| self.ask_card(id))
+                    .map(|id| self.request_card(id))
                     .unwrap_or_default()
             }
             Event::Features(list) => self.card_is_stale(list.finished),
@@ -91,7 +91,7 @@ impl App {
             Event::Model(_) if self.world.features.is_some() => self
                 .world
                 .selected
-                .map(|id| self.ask_card(id))
+                .map(|id| self.request_card(id))
                 .unwrap_or_default(),
             _ => Vec::new(),
         }
@@ -106,7 +106,7 @@ impl App {
             .last
             .map_or(Duration::ZERO, |last| last + REFRESH);
         if finished || self.world.now >= due {
-            return self.ask_card(id);
+            return self.request_card(id);
         }
         self.cards.refresh_at = Some(due);
         Vec::new()
@@ -119,11 +119,11 @@ impl App {
             return self
                 .world
                 .selected
-                .map(|id| self.ask_card(id))
+                .map(|id| self.request_card(id))
                 .unwrap_or_default();
         }
         match (&self.cards.asked, self.cards.wanted) {
-            (Some(asked), Some(id)) if now >= asked.at + LOST => self.ask_card(id),
+            (Some(asked), Some(id)) if now >= asked.at + LOST => self.request_card(id),
             _ => Vec::new(),
         }
     }

@@ -53,18 +53,18 @@ pub fn go_on(app: &mut App) -> Vec<Effect> {
 
 /// Asks where the study's model lies.
 pub fn model_place(app: &mut App) -> Vec<Effect> {
-    app.ask_model_place();
+    app.open_model_dialog();
     Vec::new()
 }
 
 /// Opens the list of all keys.
 pub fn help(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::help(app.place))
+    app.show(Overlay::help(app.focus))
 }
 
 /// Opens the palette.
 pub fn palette(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::palette(app.place))
+    app.show(Overlay::palette(app.focus))
 }
 
 /// Opens the log.
@@ -144,7 +144,7 @@ pub fn mark(app: &mut App) -> Vec<Effect> {
         }
         None => app.world.marked.push(id),
     }
-    if app.place == PaneId::Features {
+    if app.focus == PaneId::Features {
         app.act_of(PaneId::Features, Action::NextFeature)
     } else {
         Vec::new()
@@ -159,7 +159,7 @@ pub fn undo(app: &mut App) -> Vec<Effect> {
 /// Asks for the selected feature's name and notes.
 pub fn rename(app: &mut App) -> Vec<Effect> {
     if let Some(id) = app.world.selected {
-        app.ask_name(id);
+        app.open_name_dialog(id);
     }
     Vec::new()
 }

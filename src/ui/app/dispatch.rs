@@ -16,7 +16,7 @@ const CANCEL_AGAIN: Duration = Duration::from_secs(3);
 
 impl App {
     pub(super) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
-        let action = self.keymap.action(Key::of(key), self.place);
+        let action = self.keymap.action(Key::of(key), self.focus);
         if action == Some(Action::Cancel) {
             return self.cancel();
         }
@@ -35,7 +35,7 @@ impl App {
             let answer = overlay.key(key, &self.world, &self.keymap);
             return self.answer(answer);
         }
-        let place = self.place;
+        let place = self.focus;
         if self.pane(place).is_some_and(super::Pane::typing)
             && let Some(steps) = self.with(place, |pane, cx| pane.key(key, cx)).flatten()
         {
@@ -74,12 +74,12 @@ impl App {
             Answer::Send(command) => {
                 self.overlay = None;
                 let request = self.requests.request(*command);
-                self.with(self.place, |pane, _| pane.asked(&request));
+                self.with(self.focus, |pane, _| pane.asked(&request));
                 vec![Effect::Send(request)]
             }
             Answer::Note(note) => {
                 self.overlay = None;
-                self.note(note)
+                self.save_note(note)
             }
             Answer::Copy(text, what) => {
                 self.overlay = None;
@@ -92,8 +92,8 @@ impl App {
     /// Why an action cannot be done now; `None` when it can.
     pub(crate) fn refusal(&self, action: Action) -> Option<String> {
         let of_pane = || {
-            self.pane(self.place)
-                .and_then(|pane| pane.refusal(action, &self.cx(self.place)))
+            self.pane(self.focus)
+                .and_then(|pane| pane.refusal(action, &self.cx(self.focus)))
         };
         (action.info().available)(self).err().or_else(of_pane)
     }
@@ -104,7 +104,7 @@ impl App {
             self.toast(Level::Warn, reason);
             return Vec::new();
         }
-        let place = self.place;
+        let place = self.focus;
         match self.with(place, |pane, cx| pane.act(action, cx)).flatten() {
             Some(steps) => self.carry_out(steps),
             None => (action.info().run)(self),
@@ -125,7 +125,7 @@ impl App {
     }
 
     /// Asks where the study's model lies.
-    pub(super) fn ask_model_place(&mut self) {
+    pub(super) fn open_model_dialog(&mut self) {
         let Some(study) = &self.world.study else {
             return;
         };

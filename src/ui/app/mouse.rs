@@ -22,7 +22,7 @@ impl App {
             overlay.paste(text);
             return Vec::new();
         }
-        let place = self.place;
+        let place = self.focus;
         if !self.pane(place).is_some_and(crate::ui::pane::Pane::typing) {
             self.toast(Level::Info, "nothing here takes text".to_owned());
             return Vec::new();
@@ -103,8 +103,8 @@ impl App {
             (x, y) == (at.x, at.y) && now.saturating_sub(when) < DOUBLE_CLICK
         });
         self.last_click = (!double).then_some((at.x, at.y, now));
-        if self.place != pane {
-            self.place = pane;
+        if self.focus != pane {
+            self.focus = pane;
         }
         if !inside {
             return Vec::new();

@@ -1,6 +1,6 @@
 //! Moving about: panes, features, neurons, and the way back.
 
-use super::{App, Effect, Place};
+use super::{App, Effect, TrailEntry};
 use crate::engine::{Command, Level, Request, SetKind};
 use crate::ui::pane_id::PaneId;
 
@@ -8,16 +8,16 @@ use crate::ui::pane_id::PaneId;
 const TRAIL: usize = 64;
 
 impl App {
-    fn here(&self) -> Place {
-        Place {
-            pane: self.place,
+    fn current_entry(&self) -> TrailEntry {
+        TrailEntry {
+            pane: self.focus,
             feature: self.world.selected,
             neuron: self.world.open_neuron,
         }
     }
 
-    fn remember(&mut self) {
-        let here = self.here();
+    fn push_trail(&mut self) {
+        let here = self.current_entry();
         if self.trail.last() != Some(&here) {
             if self.trail.len() == TRAIL {
                 self.trail.remove(0);
@@ -27,10 +27,10 @@ impl App {
     }
 
     /// The breadcrumb: the features and neurons on the way here.
-    pub(super) fn retrace(&mut self) {
+    pub(super) fn update_path(&mut self) {
         let mut path: Vec<String> = Vec::new();
-        for place in self.trail.iter().chain([&self.here()]) {
-            let name = match (place.neuron, place.feature) {
+        for entry in self.trail.iter().chain([&self.current_entry()]) {
+            let name = match (entry.neuron, entry.feature) {
                 (Some(neuron), _) => format!("neuron {neuron}"),
                 (None, Some(feature)) => format!("#{feature}"),
                 (None, None) => continue,
@@ -49,8 +49,8 @@ impl App {
         }
         self.world.selected = Some(id);
         self.world.open_neuron = None;
-        self.retrace();
-        let mut effects = self.ask_card(id);
+        self.update_path();
+        let mut effects = self.request_card(id);
         effects.extend(self.after_select());
         effects
     }
@@ -76,36 +76,36 @@ impl App {
             );
             return Vec::new();
         }
-        self.remember();
+        self.push_trail();
         if !matches!(
-            self.place,
+            self.focus,
             PaneId::Features | PaneId::Contexts | PaneId::Feature
         ) {
-            self.place = PaneId::Contexts;
+            self.focus = PaneId::Contexts;
         }
         self.select(id)
     }
 
     /// Goes to a neuron; `back` returns.
     pub(super) fn visit_neuron(&mut self, index: usize) -> Vec<Effect> {
-        self.remember();
-        self.place = PaneId::Feature;
+        self.push_trail();
+        self.focus = PaneId::Feature;
         self.world.open_neuron = Some(index);
-        self.retrace();
+        self.update_path();
         vec![self.send(Command::Neuron(index))]
     }
 
     /// Goes to a pane; `back` returns.
     pub(crate) fn go_to(&mut self, pane: PaneId) -> Vec<Effect> {
-        if self.place == pane || self.pane(pane).is_none() {
+        if self.focus == pane || self.pane(pane).is_none() {
             return Vec::new();
         }
-        self.remember();
+        self.push_trail();
         self.enter(pane)
     }
 
     fn enter(&mut self, pane: PaneId) -> Vec<Effect> {
-        self.place = pane;
+        self.focus = pane;
         let steps = self.with(pane, |p, cx| p.entered(cx)).unwrap_or_default();
         self.carry_out(steps)
     }
@@ -113,8 +113,8 @@ impl App {
     /// To a tab: a fresh way, from which `back` leads to the list.
     pub(crate) fn open_tab(&mut self, tab: PaneId) -> Vec<Effect> {
         self.trail.clear();
-        self.retrace();
-        if self.place == tab {
+        self.update_path();
+        if self.focus == tab {
             Vec::new()
         } else {
             self.enter(tab)
@@ -127,17 +127,17 @@ impl App {
             self.zoom = false;
             return self.after_select();
         }
-        while let Some(place) = self.trail.pop() {
-            if place == self.here() {
+        while let Some(entry) = self.trail.pop() {
+            if entry == self.current_entry() {
                 continue;
             }
-            return self.return_to(place);
+            return self.return_to(entry);
         }
         if self.world.open_neuron.take().is_some() {
-            self.retrace();
+            self.update_path();
             return Vec::new();
         }
-        match self.place {
+        match self.focus {
             PaneId::Features => {
                 if !self.notes.is_empty() {
                     self.notes.clear();
@@ -154,19 +154,19 @@ impl App {
         }
     }
 
-    fn return_to(&mut self, place: Place) -> Vec<Effect> {
-        self.place = place.pane;
+    fn return_to(&mut self, entry: TrailEntry) -> Vec<Effect> {
+        self.focus = entry.pane;
         let mut effects = Vec::new();
-        if let Some(id) = place.feature {
+        if let Some(id) = entry.feature {
             effects.extend(self.select(id));
         }
-        self.world.open_neuron = place.neuron;
-        if let Some(index) = place.neuron
+        self.world.open_neuron = entry.neuron;
+        if let Some(index) = entry.neuron
             && self.world.open_neuron_card().is_none()
         {
             effects.push(self.send(Command::Neuron(index)));
         }
-        self.retrace();
+        self.update_path();
         effects
     }
 
@@ -174,7 +174,7 @@ impl App {
     pub(crate) fn neighbour(&mut self, forward: bool, wrap: bool) -> Vec<Effect> {
         use PaneId::{Contexts, Feature, Features};
         let columns = [Features, Contexts, Feature];
-        if let Some(at) = columns.iter().position(|p| *p == self.place) {
+        if let Some(at) = columns.iter().position(|p| *p == self.focus) {
             let n = columns.len();
             let to = match (forward, wrap) {
                 (true, true) => (at + 1) % n,
@@ -193,11 +193,11 @@ impl App {
         }
         let mut tabs = self.tabs();
         tabs.retain(|tab| {
-            *tab == self.place.tab() || self.refusal(Self::tab_action(*tab)).is_none()
+            *tab == self.focus.tab() || self.refusal(Self::tab_action(*tab)).is_none()
         });
         let at = tabs
             .iter()
-            .position(|t| *t == self.place.tab())
+            .position(|t| *t == self.focus.tab())
             .unwrap_or(0);
         let to = if forward {
             (at + 1) % tabs.len()

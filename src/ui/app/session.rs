@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{App, Effect, Place};
+use super::{App, Effect, TrailEntry};
 use crate::engine::{Command, StudyInfo};
 use crate::study::newest;
 use crate::ui::pane_id::PaneId;
@@ -23,16 +23,15 @@ impl App {
             .collect();
         // The way and the neuron of a set of directions are not the fit's.
         let of_fit = self.world.set().is_none();
-        let place =
-            |p: &Place| json!({ "pane": p.pane.title(), "feature": p.feature, "neuron": p.neuron });
+        let entry = |p: &TrailEntry| json!({ "pane": p.pane.title(), "feature": p.feature, "neuron": p.neuron });
         json!({
             "schema": 1,
             "fit": self.world.ids_of,
-            "pane": self.place.title(),
+            "pane": self.focus.title(),
             "feature": self.world.selected_of_fit(),
             "neuron": self.world.open_neuron.filter(|_| of_fit),
             "marked": self.world.marked_of_fit(),
-            "trail": self.trail.iter().filter(|_| of_fit).map(place).collect::<Vec<_>>(),
+            "trail": self.trail.iter().filter(|_| of_fit).map(entry).collect::<Vec<_>>(),
             "zoom": self.zoom,
             "digits": self.world.digits,
             "panes": panes,
@@ -57,7 +56,7 @@ impl App {
                 .filter(|p| *p != PaneId::Start)
         };
         if let Some(pane) = known(&session["pane"]).filter(|p| self.pane(*p).is_some()) {
-            self.place = pane;
+            self.focus = pane;
         }
         self.world.ids_of = session["fit"].as_str().map(str::to_owned);
         self.world.selected = index(&session["feature"]);
@@ -68,9 +67,9 @@ impl App {
             .flatten()
             .filter_map(index)
             .collect();
-        let place = |value: &Value| {
+        let entry = |value: &Value| {
             let (feature, neuron) = (index(&value["feature"]), index(&value["neuron"]));
-            known(&value["pane"]).map(|pane| Place {
+            known(&value["pane"]).map(|pane| TrailEntry {
                 pane,
                 feature,
                 neuron,
@@ -80,21 +79,21 @@ impl App {
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(place)
+            .filter_map(entry)
             .collect();
         self.returning = true;
-        self.retrace();
+        self.update_path();
     }
 
     /// The first features after a restored session: what it looked at can be asked for now.
-    pub(super) fn arrive(&mut self) -> Vec<Effect> {
+    pub(super) fn request_restored(&mut self) -> Vec<Effect> {
         let neuron = self.world.open_neuron;
         let mut effects: Vec<Effect> = neuron
             .map(|index| self.send(Command::Neuron(index)))
             .into_iter()
             .collect();
         let steps = self
-            .with(self.place, |pane, cx| pane.entered(cx))
+            .with(self.focus, |pane, cx| pane.entered(cx))
             .unwrap_or_default();
         effects.extend(self.carry_out(steps));
         effects

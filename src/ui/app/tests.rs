@@ -137,7 +137,7 @@ fn back_leads_along_the_way_that_was_come() {
     let mut stage = opened();
     stage.keys("j enter enter n enter");
     let neuron = stage.app.world.open_neuron.expect("a neuron is open");
-    assert_eq!(stage.app.place(), PaneId::Feature);
+    assert_eq!(stage.app.focus(), PaneId::Feature);
     assert!(stage.screen().contains(&format!("#1 › Neuron {neuron}")));
     stage.keys("enter");
     assert!(stage.app.world.open_neuron.is_none());
@@ -151,9 +151,9 @@ fn back_leads_along_the_way_that_was_come() {
         (None, Some(1))
     );
     stage.keys("esc");
-    assert_eq!(stage.app.place(), PaneId::Contexts);
+    assert_eq!(stage.app.focus(), PaneId::Contexts);
     stage.keys("esc");
-    assert_eq!(stage.app.place(), PaneId::Features);
+    assert_eq!(stage.app.focus(), PaneId::Features);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn the_session_comes_back() {
     let list = again.demo.list(41, true);
     again.event(Event::Features(Arc::new(list)));
     assert_eq!(again.app.session(), session);
-    assert_eq!(again.app.place(), PaneId::Contexts);
+    assert_eq!(again.app.focus(), PaneId::Contexts);
     assert_eq!(inspected(&again), [2]);
 }
 
@@ -444,7 +444,7 @@ fn a_session_of_nonsense_is_left_aside() {
         let mut study = stage.demo.study();
         study.session = Some(session);
         stage.event(Event::Study(Box::new(study)));
-        assert_eq!(stage.app.place(), PaneId::Features);
+        assert_eq!(stage.app.focus(), PaneId::Features);
     }
 }
 
@@ -477,7 +477,7 @@ fn the_start_pane_runs_what_it_shows_and_asks_what_it_takes() {
         (request.layer, request.fit.features, &request.model),
         (Some(16), 64, &None)
     );
-    assert_eq!(stage.app.place(), PaneId::Features);
+    assert_eq!(stage.app.focus(), PaneId::Features);
 }
 
 #[test]
@@ -532,7 +532,7 @@ fn every_action_can_be_pressed_in_every_pane_without_a_study_and_with_one() {
             {
                 stage.app.overlay = None;
                 stage.app.closing = None;
-                stage.app.place = pane;
+                stage.app.focus = pane;
                 let effects = stage.app.perform(info.action);
                 stage.settle(effects);
                 let _ = stage.screen();

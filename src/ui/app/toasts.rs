@@ -24,7 +24,7 @@ pub struct Toast {
 impl App {
     /// A toast and a log line.
     pub(crate) fn say(&mut self, level: Level, text: String) {
-        self.world.note(level, text.clone());
+        self.world.add_log_line(level, text.clone());
         self.toast(level, text);
     }
 

@@ -11,7 +11,7 @@ use crate::ui::action::Action;
 use crate::ui::dialogs::{Overlay, Question};
 
 /// How often keeping is tried again.
-const AGAIN: Duration = Duration::from_secs(3);
+const RETRY_AFTER: Duration = Duration::from_secs(3);
 
 /// The notes that are not kept yet, one a feature.
 #[derive(Debug, Default)]
@@ -28,12 +28,12 @@ struct Typed {
 }
 
 impl Unsaved {
-    fn put(&mut self, note: TypedNote, problem: Option<String>) {
-        self.drop_like(&note);
+    fn insert(&mut self, note: TypedNote, problem: Option<String>) {
+        self.remove_same(&note);
         self.notes.push(Typed { note, problem });
     }
 
-    fn drop_like(&mut self, note: &TypedNote) {
+    fn remove_same(&mut self, note: &TypedNote) {
         self.notes.retain(|n| {
             (&n.note.study, &n.note.fit, n.note.id) != (&note.study, &note.fit, note.id)
         });
@@ -47,27 +47,27 @@ impl Unsaved {
 
 impl App {
     /// Sends a note to be kept.
-    pub(super) fn note(&mut self, note: TypedNote) -> Vec<Effect> {
-        self.unsaved.put(note.clone(), None);
+    pub(super) fn save_note(&mut self, note: TypedNote) -> Vec<Effect> {
+        self.unsaved.insert(note.clone(), None);
         vec![self.send(Command::Note(note))]
     }
 
     /// How keeping a note went.
-    pub(super) fn noted(&mut self, note: &TypedNote, problem: Option<&str>) {
+    pub(super) fn note_answered(&mut self, note: &TypedNote, problem: Option<&str>) {
         // A newer line for the feature is under way: its own answer counts.
         if !self.unsaved.notes.iter().any(|n| n.note == *note) {
             return;
         }
         match problem {
-            None => self.unsaved.drop_like(note),
+            None => self.unsaved.remove_same(note),
             Some(why) => {
                 let told = self
                     .unsaved
                     .notes
                     .iter()
                     .any(|n| n.note == *note && n.problem.as_deref() == Some(why));
-                self.unsaved.put(note.clone(), Some(why.to_owned()));
-                self.unsaved.again = Some(self.world.now + AGAIN);
+                self.unsaved.insert(note.clone(), Some(why.to_owned()));
+                self.unsaved.again = Some(self.world.now + RETRY_AFTER);
                 if !told {
                     self.say(
                         Level::Warn,
@@ -125,7 +125,7 @@ impl App {
     /// Asks for name and notes, beginning with those that the feature has, or with a line that is
     /// not kept yet. Whose they are is settled here: another study or fit may be on show when the
     /// line is typed.
-    pub(super) fn ask_name(&mut self, id: usize) {
+    pub(super) fn open_name_dialog(&mut self, id: usize) {
         let (Some(study), Some(fit)) = (self.world.study.as_ref(), self.world.fit_name()) else {
             return;
         };

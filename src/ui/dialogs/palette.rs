@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(chosen, "neurons");
         stage.click(x, y);
         assert!(
-            stage.app.overlay.is_none() && stage.app.place() == PaneId::Feature,
+            stage.app.overlay.is_none() && stage.app.focus() == PaneId::Feature,
             "{}",
             stage.screen()
         );

@@ -349,11 +349,11 @@ mod tests {
                 "the first line is a feature"
             );
             stage.keys("esc");
-            assert_eq!(stage.app.place(), PaneId::Compare);
+            assert_eq!(stage.app.focus(), PaneId::Compare);
             for _ in 0..40 {
                 if stage.app.world.open_neuron.is_none() {
                     stage.keys("j enter");
-                    if stage.app.world.open_neuron.is_none() && stage.app.place() != PaneId::Compare
+                    if stage.app.world.open_neuron.is_none() && stage.app.focus() != PaneId::Compare
                     {
                         stage.keys("esc");
                     }
@@ -365,7 +365,7 @@ mod tests {
                 stage.screen()
             );
             stage.keys("esc");
-            assert_eq!(stage.app.place(), PaneId::Compare);
+            assert_eq!(stage.app.focus(), PaneId::Compare);
         }
     }
 
@@ -386,10 +386,10 @@ mod tests {
                 "{}",
                 stage.screen()
             );
-            assert_eq!(stage.app.place(), PaneId::Compare);
+            assert_eq!(stage.app.focus(), PaneId::Compare);
             stage.click(x, y);
             assert_eq!(
-                (stage.app.world.selected, stage.app.place()),
+                (stage.app.world.selected, stage.app.focus()),
                 (Some(1), PaneId::Contexts)
             );
         }

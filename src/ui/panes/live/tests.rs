@@ -122,9 +122,9 @@ fn a_feature_is_opened_steered_with_and_come_back_from() {
     let mut stage = stage(120, 36, Profile::TrueColour);
     stage.keys("g j j enter");
     let id = stage.app.world.selected.unwrap();
-    assert_ne!(stage.app.place(), PaneId::Live);
+    assert_ne!(stage.app.focus(), PaneId::Live);
     stage.keys("esc");
-    assert_eq!(stage.app.place(), PaneId::Live);
+    assert_eq!(stage.app.focus(), PaneId::Live);
     stage.keys("a enter");
     let Some(Command::Steer(ask)) = stage
         .sent

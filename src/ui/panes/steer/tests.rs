@@ -94,7 +94,7 @@ fn nothing_runs_without_a_model_or_a_feature_and_the_reason_is_said() {
 fn features_are_added_weighed_and_removed() {
     let mut stage = stage(80, 24);
     stage.keys("a 1 j A 3");
-    assert_eq!(stage.app.place(), PaneId::Steer);
+    assert_eq!(stage.app.focus(), PaneId::Steer);
     stage.keys("right enter");
     let ask = asks(&stage).pop().unwrap();
     // The second was to be suppressed while the first is promoted; one step up from −1.

@@ -302,10 +302,10 @@ fn enter_on_a_feature_opens_it_and_back_returns() {
     stage.keys("j j");
     let id = stage.app.world.selected.unwrap();
     stage.keys("enter");
-    assert_ne!(stage.app.place(), PaneId::Tree);
+    assert_ne!(stage.app.focus(), PaneId::Tree);
     assert_eq!(stage.app.world.selected, Some(id));
     stage.keys("esc");
-    assert_eq!(stage.app.place(), PaneId::Tree);
+    assert_eq!(stage.app.focus(), PaneId::Tree);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn the_panel_is_walked_and_its_neurons_opened() {
         stage.keys("/").type_text("scarlet").keys("enter").wait(0.2);
         stage.keys("tab");
         assert_eq!(
-            stage.app.place(),
+            stage.app.focus(),
             PaneId::Tree,
             "into the panel: {}",
             stage.screen()
@@ -355,12 +355,12 @@ fn the_panel_is_walked_and_its_neurons_opened() {
         assert!(stage.app.world.open_neuron.is_some(), "{}", stage.screen());
         stage.keys("esc");
         assert_eq!(
-            (stage.app.place(), stage.app.world.open_neuron),
+            (stage.app.focus(), stage.app.world.open_neuron),
             (PaneId::Tree, None)
         );
         stage.keys("esc tab tab");
         assert_ne!(
-            stage.app.place(),
+            stage.app.focus(),
             PaneId::Tree,
             "out of the panel, to the next tab"
         );
@@ -539,7 +539,7 @@ fn clicks_choose_and_open() {
     stage.msg(Msg::Mouse(click));
     assert_ne!(stage.app.world.selected, before);
     stage.msg(Msg::Mouse(click));
-    assert_ne!(stage.app.place(), PaneId::Tree);
+    assert_ne!(stage.app.focus(), PaneId::Tree);
 }
 
 fn any_tree() -> impl Strategy<Value = Tree> {
