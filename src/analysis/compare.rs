@@ -1,4 +1,4 @@
-//! Some features side by side: neurons, cosines, coefficients over the same tokens.
+//! A few features compared: their neurons, cosines, and coefficients over the same tokens.
 //!
 //! Sees factors and the token table, no model. Invariant: every matrix is symmetric, m × m, in the
 //! order asked for.
@@ -11,18 +11,19 @@ use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 
-/// Features compared at a time.
+/// The most features that are compared at a time.
 pub const MOST: usize = 8;
-/// Contexts of each feature.
+/// Contexts that are shown of each feature.
 const CONTEXTS: usize = 2;
-/// Contexts where several fire together.
+/// Contexts that are shown in which several features fire together.
 const TOGETHER: usize = 4;
 
 /// Compares the features `ids`, each once, without the residual stream (see
 /// [`super::lens::residual_cosines`]).
 ///
 /// # Errors
-/// Fewer than two or more than [`MOST`], or an id that the fit does not have.
+/// [`Error::Usage`] for fewer than two or more than [`MOST`] features, and for an id that the fit does
+/// not have.
 pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<Comparison> {
     let mut members: Vec<usize> = Vec::new();
     for &id in ids {
@@ -58,7 +59,8 @@ pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<
     })
 }
 
-/// The neurons that any column uses, by how many do, then by the sum of |weights|.
+/// The neurons that any column uses, sorted by how many columns use them, then by the sum of
+/// |weights|.
 fn neurons(columns: &[Vec<f32>]) -> Vec<(usize, Vec<f32>)> {
     let width = columns.first().map_or(0, Vec::len);
     let mut out: Vec<(usize, Vec<f32>)> = (0..width)
@@ -105,8 +107,8 @@ pub(super) fn cosines(lines: &[&[f32]]) -> Vec<f32> {
     out
 }
 
-/// Windows of the corpus: where two or more fire most together first, then each feature's
-/// strongest.
+/// Windows of the corpus: first those in which two or more features fire most strongly together,
+/// then each feature's strongest.
 fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<ComparedText> {
     let rows = coefficients.first().map_or(0, |y| y.len());
     let relative = |j: usize, row: usize| {

@@ -1,4 +1,5 @@
-//! Max-activating contexts and quantiles: the feature list, one feature whole, one neuron.
+//! Max-activating contexts and quantiles: the feature list, the card of a feature, the card of a
+//! neuron.
 //!
 //! Sees factors, token tables and an activation source, no model. Invariant: a feature's purity,
 //! top tokens and label shares are all read off the same top contexts.
@@ -9,7 +10,7 @@ use super::labels::LabelBase;
 use super::neurons::{self, NeuronIndex, Overlap};
 use super::scan::{self, Peak};
 use super::{Context, FeatureCard, FeatureRow, NeuronCard};
-use super::{Note, Notes};
+use super::{FeatureNote, Notes};
 use crate::activations::ActivationSource;
 use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
@@ -18,10 +19,10 @@ use crate::pieces;
 
 /// Contexts kept of a feature or neuron.
 pub const TOP_CONTEXTS: usize = 25;
-/// Tokens either side of a context's peak.
+/// Tokens of a context on either side of its peak.
 pub const CONTEXT_TOKENS: usize = 15;
-/// Bytes of a character at most, and so the tokens that it may be split over.
-const CHARACTER: usize = 4;
+/// A character of UTF-8 has at most so many bytes, and so is split over at most so many tokens.
+const MAX_TOKENS_PER_CHARACTER: usize = 4;
 /// Bins of a card's histogram.
 pub const HISTOGRAM_BINS: usize = 24;
 /// Quantiles of the non-zero coefficients at which a card shows a context.
@@ -38,22 +39,24 @@ const BLOCK_VALUES: usize = 4 << 20;
 /// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every
 /// snapshot: two passes over each feature's coefficients, features in parallel.
 pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Vec<FeatureRow> {
-    let reader = Reader::new(factors, tokens);
-    let scans: Vec<Scan> = (0..factors.features.columns())
+    let feature_reader = FeatureReader::new(factors, tokens);
+    let scans: Vec<FeatureScan> = (0..factors.features.columns())
         .into_par_iter()
-        .map(|id| reader.scan(id))
+        .map(|id| feature_reader.scan(id))
         .collect();
     let total: f64 = scans.iter().map(|scan| scan.sum).sum();
     scans
         .iter()
         .enumerate()
-        .map(|(id, scan)| reader.row(id, scan, total, notes))
+        .map(|(id, scan)| feature_reader.row(id, scan, total, notes))
         .collect()
 }
 
-/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an
-/// unknown id. Its share of ΣY takes a pass over every feature: with the list at hand,
-/// [`card_of_row`] spares it.
+/// The card of a feature, without the logit lens. Its share of ΣY takes a pass over every feature;
+/// [`card_of_row`] does without that pass where the feature list is at hand.
+///
+/// # Errors
+/// [`Error::Usage`] names the range for an unknown id.
 pub fn feature_card(
     factors: &Factors,
     tokens: &TokenTable,
@@ -61,23 +64,29 @@ pub fn feature_card(
     id: usize,
 ) -> Result<FeatureCard> {
     check_id(factors, id)?;
-    let reader = Reader::new(factors, tokens);
+    let feature_reader = FeatureReader::new(factors, tokens);
     // Summed in feature order, so the share is the list's to the bit.
     let sums: Vec<f64> = (0..factors.features.columns())
         .into_par_iter()
         .map(|j| scan::sum_and_max(factors.coefficients.feature(j)).0)
         .collect();
-    let scan = reader.scan(id);
-    Ok(reader.card(reader.row(id, &scan, sums.iter().sum(), notes), &scan))
+    let scan = feature_reader.scan(id);
+    Ok(feature_reader.card(
+        feature_reader.row(id, &scan, sums.iter().sum(), notes),
+        &scan,
+    ))
 }
 
-/// One feature whole, without the logit lens, from its line in the list of the same fit: reads its
-/// own coefficients alone.
+/// The card of a feature, without the logit lens, from its line in the list of the same fit: reads
+/// the coefficients of that feature alone.
+///
+/// # Errors
+/// [`Error::Usage`] names the range for an unknown id.
 pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> Result<FeatureCard> {
     check_id(factors, row.id)?;
-    let reader = Reader::new(factors, tokens);
-    let scan = reader.scan(row.id);
-    Ok(reader.card(row, &scan))
+    let feature_reader = FeatureReader::new(factors, tokens);
+    let scan = feature_reader.scan(row.id);
+    Ok(feature_reader.card(row, &scan))
 }
 
 /// The largest coefficient of feature `id`.
@@ -85,7 +94,7 @@ pub fn peak(factors: &Factors, id: usize) -> f32 {
     scan::sum_and_max(factors.coefficients.feature(id)).1
 }
 
-/// Of each feature the share of its strongest contexts whose sample holds `text`, whatever the
+/// For each feature, the share of its strongest contexts whose sample contains `text`, ignoring
 /// case.
 pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
     let text = text.to_lowercase();
@@ -113,9 +122,12 @@ pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f3
         .collect()
 }
 
-/// A neuron, without the logit lens; its contexts need one pass over its column of the activations.
+/// The card of a neuron, without the logit lens; its contexts need one pass over its column of the activations.
 /// Gated neurons fire both ways, so its contexts are those of the largest |activation| with their
 /// signed values, the positive peaks first, each side strongest first.
+///
+/// # Errors
+/// [`Error::Usage`] names the range for an unknown neuron; what reading the activations returns.
 pub fn neuron_card(
     factors: &Factors,
     tokens: &TokenTable,
@@ -162,8 +174,8 @@ pub fn neuron_card(
     })
 }
 
-/// Writes what a person noted into a line of the list.
-pub fn take_notes(row: &mut FeatureRow, notes: &Notes) {
+/// Writes the user's name and note of a feature into its line of the list.
+pub fn apply_notes(row: &mut FeatureRow, notes: &Notes) {
     row.name = notes.names.get(&row.id).cloned();
     row.note = notes.details.get(&row.id).cloned().unwrap_or_default();
 }
@@ -182,22 +194,22 @@ pub(crate) fn check_id(factors: &Factors, id: usize) -> Result<()> {
     }
 }
 
-/// What one look at a feature's coefficients gives.
-struct Scan {
+/// The result of one scan of a feature's coefficients.
+struct FeatureScan {
     sum: f64,
     peak: f32,
     density: f32,
     contexts: Vec<Peak>,
 }
 
-/// Reads features of one fit over one corpus.
-struct Reader<'a> {
+/// Makes list lines and cards of the features of one fit over one corpus.
+struct FeatureReader<'a> {
     factors: &'a Factors,
     tokens: &'a TokenTable,
     labels: LabelBase<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FeatureReader<'a> {
     fn new(factors: &'a Factors, tokens: &'a TokenTable) -> Self {
         Self {
             factors,
@@ -206,11 +218,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn scan(&self, id: usize) -> Scan {
+    fn scan(&self, id: usize) -> FeatureScan {
         let coefficients = self.factors.coefficients.feature(id);
         let (sum, peak) = scan::sum_and_max(coefficients);
         let density = scan::share_above(coefficients, peak * DENSITY_THRESHOLD);
-        Scan {
+        FeatureScan {
             sum,
             peak,
             density,
@@ -218,7 +230,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn row(&self, id: usize, scan: &Scan, total: f64, notes: &Notes) -> FeatureRow {
+    fn row(&self, id: usize, scan: &FeatureScan, total: f64, notes: &Notes) -> FeatureRow {
         let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
         let mut row = FeatureRow {
             id,
@@ -233,18 +245,18 @@ impl<'a> Reader<'a> {
             promoted: Vec::new(),
             purity: self.labels.purity(&rows),
             name: None,
-            note: Note::default(),
+            note: FeatureNote::default(),
         };
-        take_notes(&mut row, notes);
+        apply_notes(&mut row, notes);
         row
     }
 
-    fn card(&self, row: FeatureRow, scan: &Scan) -> FeatureCard {
+    fn card(&self, row: FeatureRow, scan: &FeatureScan) -> FeatureCard {
         let (id, features) = (row.id, &self.factors.features);
         let coefficients = self.factors.coefficients.feature(id);
         let index = NeuronIndex::new(features);
         let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
-        let floor = scan::floor_of(scan.peak);
+        let floor = scan::zero_threshold(scan.peak);
         let quantiles = scan::quantile_rows(coefficients, floor, &QUANTILES);
         FeatureCard {
             row,
@@ -273,7 +285,7 @@ impl<'a> Reader<'a> {
 /// samples that do not touch those chosen.
 pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
     let sample = |row: usize| tokens.rows.get(row).map_or(row, |r| r.sample as usize);
-    let floor = scan::floor_of(peak);
+    let floor = scan::zero_threshold(peak);
     let mut peaks = scan::group_peaks(values, floor, TOP_CONTEXTS, sample);
     if peaks.len() < TOP_CONTEXTS {
         scan::spread_peaks(
@@ -291,7 +303,7 @@ pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Ve
 /// The window around `row` within its sample, with the values there.
 pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
     let sample = tokens.rows.get(row).map(|r| r.sample);
-    // Without a table (an imported matrix) a row stands for itself.
+    // An imported matrix has no token table: each row is a sample of its own.
     let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
     let before = (0..row).rev().take(CONTEXT_TOKENS).take_while(same).count();
     let after = (row + 1..values.len())
@@ -299,13 +311,13 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
         .take_while(same)
         .count();
     let (first, end) = (row - before, row + after + 1);
-    // A window begins and ends with whole characters.
+    // The window is extended so that it begins and ends with whole characters.
     let goes_on = |r: usize| same(&r) && pieces::is_continuation(tokens.piece(r));
-    let earlier = (1..CHARACTER)
+    let earlier = (1..MAX_TOKENS_PER_CHARACTER)
         .take_while(|&n| n <= first && same(&(first - n)) && goes_on(first + 1 - n))
         .count();
     let later = (end..values.len())
-        .take(CHARACTER - 1)
+        .take(MAX_TOKENS_PER_CHARACTER - 1)
         .take_while(|&r| goes_on(r))
         .count();
     let span = first - earlier..end + later;
@@ -325,8 +337,8 @@ fn label(tokens: &TokenTable, sample: u32) -> Option<String> {
     tokens.labels.get(label as usize).cloned()
 }
 
-/// What a person reads of a row's token on its own: its piece, and of a part of a character the
-/// character.
+/// A row's token as it is shown by itself: its piece, or the whole character where the token is a
+/// part of one.
 fn character(tokens: &TokenTable, row: usize) -> String {
     let sample = tokens.rows.get(row).map(|r| r.sample);
     let goes_on = |r: usize| {
@@ -335,11 +347,11 @@ fn character(tokens: &TokenTable, row: usize) -> String {
     };
     let first = (0..=row)
         .rev()
-        .take(CHARACTER)
+        .take(MAX_TOKENS_PER_CHARACTER)
         .find(|&r| !goes_on(r))
         .unwrap_or(row);
     let end = (row + 1..)
-        .take(CHARACTER)
+        .take(MAX_TOKENS_PER_CHARACTER)
         .find(|&r| !goes_on(r))
         .unwrap_or(row + 1);
     let whole =
@@ -351,7 +363,7 @@ fn character(tokens: &TokenTable, row: usize) -> String {
     }
 }
 
-/// The display piece of a row; of a row without a token its number.
+/// The display piece of a row's token, or the row's number where it has no token.
 fn piece(tokens: &TokenTable, row: usize) -> String {
     if row < tokens.rows.len() {
         tokens.piece(row).to_owned()
@@ -364,7 +376,7 @@ fn piece(tokens: &TokenTable, row: usize) -> String {
 /// once.
 pub(super) fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
-    // A piece of blanks alone (a line break) is told apart by its blanks.
+    // A piece that is nothing but white space (a line break) is compared as it is.
     let key = |piece: &str| {
         if piece.trim().is_empty() {
             piece.to_owned()

@@ -15,12 +15,12 @@ use crate::factor::SparseColumns;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Linkage {
-    /// The mean over all pairs.
+    /// The mean dissimilarity over all pairs of members.
     #[default]
     Average,
-    /// The largest.
+    /// The largest dissimilarity of a pair of members.
     Complete,
-    /// The smallest.
+    /// The smallest dissimilarity of a pair of members.
     Single,
 }
 
@@ -123,10 +123,9 @@ pub fn cut(tree: &Tree, height: f32) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// What a set of features shares and what each has for itself. Core: the neurons in more than half
-/// of the members' supports, those of most members first, then by |mean weight| (over the members
-/// that have it). Exclusive: by
-/// |weight|. A repeated id counts once; an id beyond the fit is left out of `features` as well.
+/// The neurons that features share and those that each has alone. Core: the neurons in more than
+/// half of the members' supports, those of most members first, then by |mean weight| (over the
+/// members that have it). Exclusive: the neurons of one member alone, by |weight|. A repeated id counts once; an id beyond the fit is left out of `features` as well.
 pub fn shared(features: &SparseColumns, ids: &[usize]) -> SharedNeurons {
     let mut members: Vec<usize> = Vec::with_capacity(ids.len());
     for &id in ids {

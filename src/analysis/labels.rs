@@ -1,4 +1,5 @@
-//! Purity: how much of a feature falls on each label of the corpus.
+//! Label purity: how a feature's coefficients and contexts are distributed over the labels of the
+//! corpus.
 //!
 //! Knows token tables and rows, not where the rows' values come from. Shares are of *all* rows or
 //! contexts, labelled or not, so in a partly labelled corpus they sum to less than 1.
@@ -106,8 +107,7 @@ impl<'a> LabelBase<'a> {
     }
 }
 
-/// Of each feature the share of its ΣY on labels in whose name `text` is written, whatever the
-/// case.
+/// For each feature, the share of its ΣY on the labels whose name contains `text`, ignoring case.
 pub fn shares_on(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
     let found = matrix(factors, tokens);
     let text = text.to_lowercase();

@@ -1,8 +1,7 @@
-//! Logit lens of features and neurons, and features on new text: the only room here that sees a
-//! model.
+//! The logit lens of features and neurons, and features on new text: the only module of `analysis`
+//! that sees a model.
 //!
-//! Invariant: what is read on new text is read under the rules of collecting (BOS by the same rule,
-//! its row dropped).
+//! Invariant: new text is run as collecting runs it (BOS by the same rule, its row dropped).
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -15,13 +14,16 @@ use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, T
 use crate::pieces;
 use crate::task::{Progress, TaskCtx};
 
-/// Logits in flight at a time (32 MiB as f32).
+/// Most logits that are held at a time (32 MiB as f32).
 const LENS_VALUES: usize = 8 << 20;
 /// A feature fires on a text where it exceeds this share of the largest coefficient in it.
 const FIRES: f32 = 1e-3;
 
 /// Top and bottom `count` tokens of each direction (each of the hook's width), by the logit lens of
-/// the direction at unit norm (method, section 3). A direction of zeros has neither.
+/// the direction at unit norm (`src/guide/method.md`, section 3). A direction of zeros has neither.
+///
+/// # Errors
+/// [`Error::Usage`] for a direction of another width; what the model returns.
 pub fn promoted(
     model: &Model,
     hook: HookPoint,
@@ -104,6 +106,10 @@ pub type Encode<'a> = dyn Fn(&Block<'_>, &TaskCtx) -> Result<Vec<f32>> + 'a;
 
 /// Which features fire on `text`. A text longer than the model's context is read in windows, as
 /// collecting does; a text without tokens gives an empty trace.
+///
+/// # Errors
+/// [`Error::Usage`] for a fit of another width; what the model and `encode` return;
+/// [`Error::Cancelled`].
 pub fn trace(
     model: &Model,
     hook: HookPoint,
@@ -119,7 +125,7 @@ pub fn trace(
             "the fit has {fitted} neurons, but {hook} of this model is {width} wide: open the study's own model"
         )));
     }
-    let (ids, activations) = read(model, hook, text, bos, ctx)?;
+    let (ids, activations) = hook_activations(model, hook, text, bos, ctx)?;
     let block = Block {
         rows: ids.len(),
         cols: width,
@@ -131,7 +137,7 @@ pub fn trace(
         encode(&block, ctx)?
     };
     let tokens: Vec<String> = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
-    Ok(assemble(
+    Ok(build_trace(
         pieces::join_characters(&tokens),
         &factors.features,
         &factors.coding,
@@ -162,7 +168,7 @@ pub fn best_cosines(
     }
     let mut out = Vec::with_capacity(texts.len());
     for text in texts {
-        let (_, activations) = read(model, hook, text, bos, ctx)?;
+        let (_, activations) = hook_activations(model, hook, text, bos, ctx)?;
         let cosines = activations
             .chunks_exact(width.max(1))
             .map(|row| cosine(row, direction));
@@ -171,7 +177,7 @@ pub fn best_cosines(
     Ok(out)
 }
 
-/// 0 where either is nothing but zeros.
+/// The cosine of two vectors in f64; 0 where either is all zeros.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter()
@@ -183,8 +189,8 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }
 
-/// The tokens of a text, BOS left out, and what the hook sees of each.
-fn read(
+/// The token ids of a text, BOS left out, and the hook's activations at them, `[tokens][width]`.
+fn hook_activations(
     model: &Model,
     hook: HookPoint,
     text: &str,
@@ -214,7 +220,7 @@ fn read(
             "windows",
         ))?;
         let row = [lead, window].concat();
-        let mut tap = Collect {
+        let mut tap = CaptureTap {
             hook: [hook],
             rows: Vec::new(),
         };
@@ -229,7 +235,10 @@ fn read(
 }
 
 /// Cosines of every two directions (each of the hook's width) in the residual stream, row-major
-/// (method, section 3).
+/// (`src/guide/method.md`, section 3).
+///
+/// # Errors
+/// What the model returns.
 pub fn residual_cosines(
     model: &Model,
     hook: HookPoint,
@@ -252,13 +261,13 @@ fn windows(ids: &[u32], length: usize) -> Vec<&[u32]> {
     ids.chunks(length.max(1)).collect()
 }
 
-/// Keeps what one hook sees of a single row.
-struct Collect {
+/// Captures the activations at one hook, of a batch of one row.
+struct CaptureTap {
     hook: [HookPoint; 1],
     rows: Vec<f32>,
 }
 
-impl Tap for Collect {
+impl Tap for CaptureTap {
     fn hooks(&self) -> &[HookPoint] {
         &self.hook
     }
@@ -269,8 +278,8 @@ impl Tap for Collect {
     }
 }
 
-/// A trace from activations and their coefficients (row-major `[rows, k]`).
-fn assemble(
+/// Builds a trace from activations and their coefficients (row-major `[rows][k]`).
+fn build_trace(
     tokens: Vec<String>,
     features: &SparseColumns,
     coding: &Coding,
@@ -310,8 +319,7 @@ fn assemble(
     }
 }
 
-/// ‖a − Zy‖ / ‖a‖ in f64 (less the fit's centre, where it has one); 0 for a row of zeros, of which
-/// nothing is left to explain.
+/// ‖a − Zy‖ / ‖a‖ in f64 (a − c − Zy for a fit with centre c); 0 for a row of zeros.
 fn unexplained(
     features: &SparseColumns,
     coding: &Coding,
@@ -385,7 +393,7 @@ mod tests {
         };
         // Row 0: 3·z₀ leaves the 4 unexplained; row 1: 2·z₁ leaves nothing.
         let coefficients = [3.0, 0.0, 0.0, 1e-6, 2.0, 0.0, 0.0, 0.0, 0.0];
-        let trace = assemble(
+        let trace = build_trace(
             vec!["a".into(), "b".into(), "c".into()],
             &features,
             &Coding::default(),
@@ -409,7 +417,7 @@ mod tests {
             cols: 3,
             data: Vec::new().into(),
         };
-        let trace = assemble(
+        let trace = build_trace(
             Vec::new(),
             &columns(3, &[vec![1.0, 0.0, 0.0]]),
             &Coding::default(),

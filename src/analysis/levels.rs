@@ -1,8 +1,7 @@
-//! Levels of recursive semi-NMF read as trees: what a coarse feature is made of, and on which
-//! tokens it fires.
+//! Levels of recursive semi-NMF as trees: of which finer features a coarse feature is made, and on
+//! which tokens it fires.
 //!
-//! Invariant of [`Levels`]: children lie one level below their
-//! parent and come before it.
+//! Invariant of [`Levels`]: children lie one level below their parent and come before it.
 
 use rayon::prelude::*;
 
@@ -18,9 +17,9 @@ use crate::factor::recursive::{Growth, KEPT_SHARE, Level, weights};
 use crate::factor::{Factors, SparseColumns};
 use crate::model::{HookPoint, Model};
 
-/// Promoted tokens of a node.
+/// Promoted tokens that a node lists.
 const PROMOTED: usize = 6;
-/// Contexts kept of a node.
+/// Contexts that a node holds.
 const CONTEXTS: usize = 4;
 
 /// The levels over a fit as plain data; `sparsity` is the p of the fit, `tuned` each level's error
@@ -34,7 +33,7 @@ pub fn describe(
     tokens: &TokenTable,
 ) -> Levels {
     let k = factors.features.columns();
-    let reader = Reader {
+    let reader = NodeReader {
         factors,
         tokens,
         labels: LabelBase::new(tokens, factors.coefficients.rows),
@@ -103,7 +102,11 @@ pub fn describe(
     }
 }
 
-/// Adds the tokens that the features above the fit promote; `found` is what `levels` was made of.
+/// Adds the tokens that the features above the fit promote; `found` are the levels from which
+/// `levels` was made.
+///
+/// # Errors
+/// What [`lens::promoted`] returns.
 pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPoint) -> Result<()> {
     let mut at = levels.levels[0].features;
     for level in found {
@@ -118,13 +121,13 @@ pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPo
     Ok(())
 }
 
-struct Reader<'a> {
+struct NodeReader<'a> {
     factors: &'a Factors,
     tokens: &'a TokenTable,
     labels: LabelBase<'a>,
 }
 
-impl Reader<'_> {
+impl NodeReader<'_> {
     /// A node that is made of the fit's features by `weights`, without its children.
     fn node(
         &self,

@@ -1,5 +1,5 @@
-//! Which features of one fit are those of another: a one-to-one matching by the cosine of their
-//! columns.
+//! Which features of one fit correspond to those of another: a one-to-one matching by the cosine of
+//! their columns.
 //!
 //! Sees sparse columns alone. The cosine is signed: coefficients are ≥ 0, so −z is another feature
 //! than z. Invariant: a feature is in one pair at most.
@@ -10,47 +10,47 @@ use super::neurons::{NeuronIndex, Overlap};
 use crate::directions::matching::{FOUND_AGAIN, assign};
 use crate::factor::SparseColumns;
 
-/// Below this cosine a matched pair is no likeness at all.
+/// A matched pair below this cosine counts as different features.
 pub const DOUBTFUL: f32 = 0.3;
 
-/// A feature of one fit and the one of another that it is matched with.
+/// A pair of matched features of two fits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Match {
-    /// In the first fit.
+    /// The id in the first fit.
     pub a: usize,
-    /// In the second.
+    /// The id in the second fit.
     pub b: usize,
-    /// Cosine of the columns.
+    /// The signed cosine of their columns.
     pub cosine: f32,
 }
 
 /// A feature without a counterpart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Alone {
-    /// Its id.
+pub struct Unmatched {
+    /// The feature's id.
     pub id: usize,
     /// The largest cosine with any feature of the other fit, matched or not.
     pub nearest: f32,
 }
 
-/// Two fits compared.
+/// The comparison of two fits.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct FitComparison {
     /// The first fit's name.
     pub a: String,
     /// The second fit's name.
     pub b: String,
-    /// Pairs from 0.7 on, the likest first.
+    /// The matched pairs with a cosine of 0.7 or more, the largest first.
     pub matched: Vec<Match>,
     /// Features of the first without a counterpart.
-    pub lost: Vec<Alone>,
+    pub lost: Vec<Unmatched>,
     /// Features of the second without a counterpart.
-    pub appeared: Vec<Alone>,
+    pub appeared: Vec<Unmatched>,
     /// Mean cosine over all pairs of the assignment (as many as the smaller fit has features).
     pub stability: f64,
     /// Share of those pairs that are matched.
     pub found_again: f64,
-    /// What each feature of the second fit is, in a few words; empty where nobody looked.
+    /// A short description of each feature of the second fit; empty where it was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub b_words: Vec<String>,
 }
@@ -111,7 +111,7 @@ fn pairs(cosines: &[f64], rows: usize, cols: usize) -> Vec<Match> {
     out
 }
 
-/// Two fits compared, by their names.
+/// Compares two fits, each given as (name, features).
 pub fn compare(a: (&str, &SparseColumns), b: (&str, &SparseColumns)) -> FitComparison {
     let (rows, cols) = (a.1.columns(), b.1.columns());
     let cosines = if a.1.rows == b.1.rows {
@@ -129,13 +129,13 @@ pub fn compare(a: (&str, &SparseColumns), b: (&str, &SparseColumns)) -> FitCompa
     let nearest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max) as f32;
     let lost = (0..rows)
         .filter(|i| !matched.iter().any(|m| m.a == *i))
-        .map(|i| Alone {
+        .map(|i| Unmatched {
             id: i,
             nearest: nearest(&mut (0..cols).map(|j| cosines[i * cols + j])),
         });
     let appeared = (0..cols)
         .filter(|j| !matched.iter().any(|m| m.b == *j))
-        .map(|j| Alone {
+        .map(|j| Unmatched {
             id: j,
             nearest: nearest(&mut (0..rows).map(|i| cosines[i * cols + j])),
         });
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(same.lost.iter().map(|l| l.id).collect::<Vec<_>>(), [2]);
         assert_eq!(
             same.appeared,
-            [Alone {
+            [Unmatched {
                 id: 0,
                 nearest: 0.0
             }]

@@ -1,5 +1,5 @@
-//! Reading features: contexts, logit lens, neurons, labels, shared neurons. Plain data out, for any
-//! shell.
+//! The analysis of features: contexts, logit lens, neurons, labels, shared neurons. Its results are
+//! plain data, for any shell.
 //!
 //! Sees factors and token tables; sees a model only in [`lens`].
 
@@ -16,7 +16,7 @@ mod scan;
 
 use serde::{Deserialize, Serialize};
 
-pub use notes::{Note, Notes};
+pub use notes::{FeatureNote, Notes};
 
 /// A token with a number: a logit, a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct FeatureRow {
     pub share: f32,
     /// Share of rows where it exceeds 5 % of its own maximum.
     pub density: f32,
-    /// Non-zero neurons.
+    /// How many neurons its column uses.
     pub neurons: usize,
     /// Distinct tokens of its top contexts' peaks, strongest first, at most 8.
     pub top_tokens: Vec<String>,
@@ -58,11 +58,11 @@ pub struct FeatureRow {
     pub promoted: Vec<ScoredToken>,
     /// Label purity, where the corpus has labels.
     pub purity: Option<Purity>,
-    /// A person's name for it.
+    /// The user's name for it.
     pub name: Option<String>,
-    /// What else a person noted of it.
+    /// The user's note on it.
     #[serde(default)]
-    pub note: Note,
+    pub note: FeatureNote,
 }
 
 /// A window of tokens around a peak.
@@ -72,7 +72,7 @@ pub struct Context {
     pub row: usize,
     /// The sample it comes from.
     pub sample: usize,
-    /// Display pieces.
+    /// The tokens as they are displayed.
     pub tokens: Vec<String>,
     /// The feature's coefficient at each token.
     pub values: Vec<f32>,
@@ -96,7 +96,7 @@ pub struct NeuronWeight {
 /// Another feature with shared neurons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Related {
-    /// Its id.
+    /// The feature's id.
     pub id: usize,
     /// Weighted Jaccard of same-sign weights, 0 to 1.
     pub overlap: f32,
@@ -105,7 +105,7 @@ pub struct Related {
 /// A share of a feature's mass on one label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelShare {
-    /// The label.
+    /// The label's name.
     pub label: String,
     /// Its share of the feature's ΣY.
     pub mass: f32,
@@ -126,7 +126,7 @@ pub struct LabelMatrix {
     pub shares: Vec<Vec<f32>>,
 }
 
-/// One feature whole.
+/// The card of a feature: all that is known of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureCard {
     /// Its line in the list.
@@ -146,7 +146,7 @@ pub struct FeatureCard {
     pub lens_note: Option<String>,
     /// Features with shared neurons, largest overlap first.
     pub related: Vec<Related>,
-    /// Labels by mass.
+    /// The labels with their shares, largest mass first.
     pub labels: Vec<LabelShare>,
     /// Counts of coefficients in `histogram.len()` equal bins from 0 to `peak`; zeros are not
     /// counted.
@@ -155,10 +155,10 @@ pub struct FeatureCard {
     pub peak: f32,
 }
 
-/// A neuron seen from the fit.
+/// The card of a neuron: the features that use it, its contexts, its logit lens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NeuronCard {
-    /// Its index.
+    /// Its index in the hook's width.
     pub index: usize,
     /// Every feature that uses it, by |weight|: (feature, weight, the feature's strongest token).
     pub features: Vec<(usize, f32, String)>,
@@ -196,7 +196,7 @@ pub struct Tree {
 /// A window of the corpus with the coefficients of several features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ComparedText {
-    /// Display pieces.
+    /// The tokens as they are displayed.
     pub tokens: Vec<String>,
     /// The sample's label.
     pub label: Option<String>,
@@ -209,7 +209,7 @@ pub struct ComparedText {
 /// Some features side by side. Matrices are m × m, row-major, in the order of `features`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
-    /// What is compared.
+    /// The ids of the features that are compared.
     pub features: Vec<usize>,
     /// Core and exclusive neurons.
     pub shared: SharedNeurons,
@@ -228,7 +228,7 @@ pub struct Comparison {
     pub texts: Vec<ComparedText>,
 }
 
-/// A level of features of features.
+/// One level of a recursive semi-NMF: features of the features below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LevelInfo {
     /// How many features it has.
@@ -258,7 +258,7 @@ pub struct LevelNode {
     pub shares: Vec<f32>,
     /// Every feature of the fit below it, ascending.
     pub features: Vec<usize>,
-    /// Non-zero neurons.
+    /// How many neurons its column uses.
     pub neurons: usize,
     /// Distinct tokens where the product of the coefficients is largest, at least 0.3 of its
     /// maximum.
@@ -285,7 +285,7 @@ pub struct Levels {
 /// What the members of a cluster share.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SharedNeurons {
-    /// The members.
+    /// The ids of the members.
     pub features: Vec<usize>,
     /// Neurons in more than half of the members' supports: (neuron, mean weight over the members
     /// that have it, how many members).
@@ -297,7 +297,7 @@ pub struct SharedNeurons {
 /// Features on new text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
-    /// Display pieces (BOS left out).
+    /// The tokens as they are displayed, BOS left out.
     pub tokens: Vec<String>,
     /// Features that fire anywhere, strongest first, with a coefficient a token.
     pub features: Vec<TraceFeature>,
@@ -308,7 +308,7 @@ pub struct Trace {
 /// A feature on new text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceFeature {
-    /// Its id.
+    /// The feature's id.
     pub id: usize,
     /// Its coefficient at each token.
     pub values: Vec<f32>,

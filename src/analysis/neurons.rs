@@ -32,7 +32,7 @@ impl Overlap {
         }
     }
 
-    /// What one shared neuron adds.
+    /// The term of one shared neuron in the shared sum.
     fn term(self, a: f32, b: f32) -> f64 {
         match self {
             Self::WeightedJaccard if (a > 0.0) == (b > 0.0) => f64::from(a.abs().min(b.abs())),
@@ -51,8 +51,8 @@ impl Overlap {
         }
     }
 
-    /// The overlap from the shared sum and the sizes; Σmax = |a| + |b| − Σmin. Empty features
-    /// overlap with nothing.
+    /// The overlap from the shared sum and the sizes of both columns, by Σmax = |a| + |b| − Σmin. An
+    /// empty feature has overlap 0 with every other.
     pub(super) fn finish(self, shared: f64, a: f64, b: f64) -> f64 {
         let whole = if self == Self::Cosine {
             (a * b).sqrt()
@@ -72,7 +72,7 @@ pub struct NeuronIndex {
 }
 
 impl NeuronIndex {
-    /// Turns columns into rows: two passes over the non-zeros.
+    /// Transposes the columns: two passes over the non-zeros.
     pub fn new(features: &SparseColumns) -> Self {
         let mut offsets = vec![0; features.rows + 1];
         for j in 0..features.columns() {

@@ -1,4 +1,4 @@
-//! What a person notes of features: names, tags, ratings, texts.
+//! The user's notes on features: names, tags, ratings, texts.
 //!
 //! Knows no file. Invariant: notes that a refit leaves without a feature are kept as lines, never
 //! dropped.
@@ -11,20 +11,20 @@ use super::matching::{self, DOUBTFUL};
 use crate::directions::matching::FOUND_AGAIN;
 use crate::factor::SparseColumns;
 
-/// What a person noted of a feature besides its name.
+/// The user's note on a feature, besides its name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Note {
-    /// Tags, without their `#`.
+pub struct FeatureNote {
+    /// Tags, without the leading `#`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// 1 to 5.
+    /// The rating, from 1 to 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rating: Option<u8>,
-    /// Free text.
+    /// Free text of the note.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// Set where a refit carried it over to a feature that is only somewhat like the one it was
-    /// written for: the cosine of the two. Noting anything anew takes it away.
+    /// The cosine between the feature that the note was written for and the one that a refit carried
+    /// it over to, where that is between 0.3 and 0.7. Writing the note again removes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f32>,
 }
@@ -32,25 +32,25 @@ pub struct Note {
 /// Names and notes of the features of a fit, by id.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Notes {
-    /// Feature id → name.
+    /// The name of each named feature, by id.
     #[serde(default)]
     pub names: BTreeMap<usize, String>,
-    /// Feature id → what else was noted.
+    /// The note on each feature that has one, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub details: BTreeMap<usize, Note>,
-    /// What was noted of features that a refit under the same name no longer has, as lines: kept,
-    /// so that nothing is lost.
+    pub details: BTreeMap<usize, FeatureNote>,
+    /// The notes on features that a refit under the same name no longer has, one line each (see
+    /// [`Notes::line`]), so that nothing is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unplaced: Vec<String>,
 }
 
 impl Notes {
-    /// Nothing noted.
+    /// Whether there is no name and no note at all.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.details.is_empty() && self.unplaced.is_empty()
     }
 
-    /// The features that something was noted of, ascending.
+    /// The ids of the features with a name or a note, ascending.
     pub fn ids(&self) -> impl Iterator<Item = usize> + '_ {
         self.names
             .keys()
@@ -60,8 +60,9 @@ impl Notes {
             .into_iter()
     }
 
-    /// Takes over what `other` says; features that it says nothing of stay as they are.
-    pub fn take(&mut self, other: Self) {
+    /// Replaces the name and note of every feature that `other` has one for; the other features keep
+    /// theirs.
+    pub fn merge(&mut self, other: Self) {
         for id in other.ids() {
             self.names.remove(&id);
             self.details.remove(&id);
@@ -70,7 +71,7 @@ impl Notes {
         self.details.extend(other.details);
     }
 
-    /// What is noted of these features alone.
+    /// The names and notes of these features alone.
     pub fn of(&self, ids: &[usize]) -> Self {
         let mut out = Self::default();
         for id in ids {
@@ -82,17 +83,17 @@ impl Notes {
         out
     }
 
-    /// Of these features what `other` says, and nothing where it says nothing.
-    pub fn put(&mut self, ids: &[usize], other: Self) {
+    /// Removes the names and notes of these features, then [merges](Self::merge) `other`.
+    pub fn replace(&mut self, ids: &[usize], other: Self) {
         for id in ids {
             self.names.remove(id);
             self.details.remove(id);
         }
-        self.take(other);
+        self.merge(other);
     }
 
     /// Feature `id` as one line that [`Notes::set`] reads: `a name #tag #tag *4 -- a text`.
-    pub fn line(name: Option<&str>, note: &Note) -> String {
+    pub fn line(name: Option<&str>, note: &FeatureNote) -> String {
         let mut parts: Vec<String> = name.map(str::to_owned).into_iter().collect();
         parts.extend(note.tags.iter().map(|tag| format!("#{tag}")));
         parts.extend(note.rating.map(|r| format!("*{r}")));
@@ -102,10 +103,10 @@ impl Notes {
         parts.join(" ")
     }
 
-    /// Notes feature `id` by a line: words that begin with `#` are tags, `*1` to `*5` is a rating,
-    /// what follows ` -- ` is free text, the rest is the name. An empty line takes everything away.
+    /// Sets the name and note of feature `id` from a line: words that begin with `#` are tags, `*1` to `*5` is a rating,
+    /// what follows ` -- ` is free text, the rest is the name. An empty line removes both.
     pub fn set(&mut self, id: usize, line: &str) {
-        // The dashes are a word of their own at the line's end too.
+        // A space is added, so that dashes at the end of the line are a word of their own too.
         let padded = format!("{line} ");
         let (head, text) = match padded
             .split_once("-- ")
@@ -114,9 +115,9 @@ impl Notes {
             Some((head, text)) => (head, text.trim()),
             None => (line, ""),
         };
-        let mut note = Note {
+        let mut note = FeatureNote {
             text: text.to_owned(),
-            ..Note::default()
+            ..FeatureNote::default()
         };
         let mut name: Vec<&str> = Vec::new();
         for word in head.split_whitespace() {
@@ -138,20 +139,20 @@ impl Notes {
             self.names.insert(id, name.join(" "));
         }
         self.details.remove(&id);
-        if note != Note::default() {
+        if note != FeatureNote::default() {
             self.details.insert(id, note);
         }
     }
 
-    /// These notes on the features of another fit: each goes with the feature that its own is
-    /// matched with. From a cosine of 0.7 on it is the same feature; below, the note is flagged as
+    /// These notes carried over to the features of another fit: each goes to the feature that its own
+    /// is matched with ([`matching::assignment`]). From a cosine of 0.7 on it is the same feature; below, the note is flagged as
     /// doubtful; below 0.3 it becomes `unplaced`.
     pub fn carried(&self, from: &SparseColumns, to: &SparseColumns) -> Self {
         let mut out = Self {
             unplaced: self.unplaced.clone(),
             ..Self::default()
         };
-        let mut behind: BTreeSet<usize> = self
+        let mut unmatched: BTreeSet<usize> = self
             .names
             .keys()
             .chain(self.details.keys())
@@ -165,7 +166,7 @@ impl Notes {
             if name.is_none() && note.is_none() {
                 continue;
             }
-            behind.remove(&pair.a);
+            unmatched.remove(&pair.a);
             out.names.extend(name.map(|name| (pair.b, name.clone())));
             let mut note = note.cloned().unwrap_or_default();
             if f64::from(pair.cosine) < FOUND_AGAIN {
@@ -174,18 +175,18 @@ impl Notes {
                         .map_or(pair.cosine, |before| before.min(pair.cosine)),
                 );
             }
-            if note != Note::default() {
+            if note != FeatureNote::default() {
                 out.details.insert(pair.b, note);
             }
         }
-        let nothing = Note::default();
+        let nothing = FeatureNote::default();
         let line = |id: &usize| {
             Self::line(
                 self.names.get(id).map(String::as_str),
                 self.details.get(id).unwrap_or(&nothing),
             )
         };
-        out.unplaced.extend(behind.iter().map(line));
+        out.unplaced.extend(unmatched.iter().map(line));
         out
     }
 }

@@ -1,4 +1,4 @@
-//! One pass over a feature's coefficients: peaks, sums, quantiles, histograms. Numbers alone, no
+//! One pass over a feature's coefficients: peaks, sums, quantiles, histograms. Knows numbers, no
 //! tokens.
 //!
 //! Invariant: every answer is the same as that of a full sort by (value descending, row ascending),
@@ -8,7 +8,7 @@
 /// never reach 0.
 const NUMERICAL_ZERO: f32 = 1e-6;
 
-/// A row with the value found there.
+/// A row and its coefficient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Peak {
     pub(super) value: f32,
@@ -33,7 +33,7 @@ pub(super) fn sum_and_max(values: &[f32]) -> (f64, f32) {
 }
 
 /// The value above which a coefficient of a feature with maximum `peak` is not zero.
-pub(super) fn floor_of(peak: f32) -> f32 {
+pub(super) fn zero_threshold(peak: f32) -> f32 {
     peak * NUMERICAL_ZERO
 }
 
@@ -101,7 +101,7 @@ pub(super) fn spread_peaks(
     let mut keys = active_keys(values, floor);
     if keys.len() > enough {
         let cut = keys.len() - enough;
-        keys.select_nth_unstable_by_key(cut, rising);
+        keys.select_nth_unstable_by_key(cut, ascending);
         keys.drain(..cut);
     }
     let mut candidates: Vec<Peak> = keys.into_iter().map(|key| peak_of(key, values)).collect();
@@ -136,7 +136,7 @@ pub(super) fn quantile_rows(values: &[f32], floor: f32, quantiles: &[f32]) -> Ve
         if index >= end {
             continue;
         }
-        let (_, key, _) = keys[..end].select_nth_unstable_by_key(index, rising);
+        let (_, key, _) = keys[..end].select_nth_unstable_by_key(index, ascending);
         out.push((quantile, peak_of(*key, values).row));
         end = index;
     }
@@ -164,7 +164,7 @@ fn active_keys(values: &[f32], floor: f32) -> Vec<(u32, u32)> {
 }
 
 /// Weakest first; of equal values the later row first.
-fn rising(&(bits, row): &(u32, u32)) -> (u32, u32) {
+fn ascending(&(bits, row): &(u32, u32)) -> (u32, u32) {
     (bits, u32::MAX - row)
 }
 

@@ -139,7 +139,7 @@ fn fits(study: &Study) -> Result<Vec<(String, String)>> {
             "{} features of {}, {}",
             fit.config.features,
             fit.hook,
-            fit.standing()
+            fit.status()
         );
         (fit.name, about)
     };

@@ -8,7 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use super::{Device, PlaceArgs, StudyModelArgs};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
-use crate::eval::judge::{Endpoint, Key};
+use crate::eval::judge::{ApiKey, Endpoint};
 
 /// The environment variable that is read for a key where `--key-env` names none.
 const DEFAULT_KEY_VARIABLE: &str = "OPENAI_API_KEY";
@@ -69,8 +69,8 @@ impl EndpointArgs {
             return Ok(None);
         };
         let key = match &self.key_env {
-            None => Key::from_env(DEFAULT_KEY_VARIABLE),
-            Some(variable) => Some(Key::from_env(variable).ok_or_else(|| no_key(variable))?),
+            None => ApiKey::from_env(DEFAULT_KEY_VARIABLE),
+            Some(variable) => Some(ApiKey::from_env(variable).ok_or_else(|| no_key(variable))?),
         };
         let asked = Endpoint::new(url, model, key)?;
         Ok(Some(Endpoint {

@@ -1,5 +1,5 @@
-//! Do two fits have the same features: cosines of columns, and the best assignment of one fit's to
-//! the other's.
+//! Whether two fits have the same features: cosines of their columns, and the best one-to-one
+//! assignment of one fit's features to the other's.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Stability {
     pub mean: f64,
     /// Share of matched columns with |cos| of [`FOUND_AGAIN`] or more.
     pub found_again: f64,
-    /// Pairs of fits.
+    /// Number of pairs of fits that were matched.
     pub pairs: usize,
 }
 
@@ -94,7 +94,7 @@ pub fn stability(fits: &[&Directions]) -> Option<Stability> {
 /// with `rows <= cols`.
 pub fn assign(costs: &[f64], rows: usize, cols: usize) -> Vec<usize> {
     debug_assert!(rows <= cols && costs.len() == rows * cols);
-    // Column 0 stands for the row that is being placed; columns and rows are counted from 1.
+    // Column 0 stands for the row that is being assigned; columns and rows are counted from 1.
     let (mut row_potential, mut col_potential) = (vec![0.0; rows + 1], vec![0.0; cols + 1]);
     let mut row_of = vec![0usize; cols + 1];
     let mut before = vec![0usize; cols + 1];

@@ -1,4 +1,5 @@
-//! Other ways to a direction in the space of neurons, and one type for all of them.
+//! Directions in the space of a hook's neurons, whatever they come from: features, centroids,
+//! concept vectors, decoder rows, single neurons.
 //!
 //! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in
 //! common), the makers of the baselines, and [`DirectionSet`], by which any of them is read, steered
@@ -25,11 +26,11 @@ pub use set::{DirectionSet, FitSet, PlainSet, SaeSet};
 pub enum Directions {
     /// Sparse columns: SNMF features, random sparse directions.
     Sparse(SparseColumns),
-    /// Dense columns.
+    /// Dense columns: centroids, differences in means, decoder rows.
     Dense {
-        /// The height of a column.
+        /// d, the length of a column.
         d: usize,
-        /// `[k][d]`, a column after the other.
+        /// The columns one after the other, `[k][d]`.
         columns: Vec<f32>,
     },
     /// Each of d neurons by itself: the identity.
@@ -138,11 +139,14 @@ impl Directions {
             order.sort_by(|&a, &b| values[b].abs().total_cmp(&values[a].abs()).then(a.cmp(&b)));
             order.truncate(keep);
             order.sort_unstable();
-            let kept: Vec<f32> = order.iter().map(|&i| values[i]).collect();
+            let support_size: Vec<f32> = order.iter().map(|&i| values[i]).collect();
             push_unit(
                 &mut out,
-                order.iter().map(|&i| indices[i]).zip(kept.iter().copied()),
-                unit_scale(&kept),
+                order
+                    .iter()
+                    .map(|&i| indices[i])
+                    .zip(support_size.iter().copied()),
+                unit_scale(&support_size),
             );
         }
         Self::Sparse(out)
@@ -167,9 +171,9 @@ fn push_unit(out: &mut SparseColumns, entries: impl Iterator<Item = (u32, f32)>,
     out.offsets.push(out.indices.len());
 }
 
-/// ⌈p·d⌉, at least 1 and at most d: the non-zeros of a column at sparsity p, as the factoriser
-/// counts them.
-pub fn kept(sparsity: f64, d: usize) -> usize {
+/// ⌈p·d⌉, at least 1 and at most d: how many neurons a column of sparsity p may use, as the
+/// factoriser counts them.
+pub fn support_size(sparsity: f64, d: usize) -> usize {
     ((sparsity * d as f64).ceil() as usize).clamp(1, d.max(1))
 }
 
@@ -230,6 +234,13 @@ mod tests {
 
     #[test]
     fn the_count_of_entries_is_the_factorisers() {
-        assert_eq!((kept(0.01, 1536), kept(0.0, 10), kept(1.0, 7)), (16, 1, 7));
+        assert_eq!(
+            (
+                support_size(0.01, 1536),
+                support_size(0.0, 10),
+                support_size(1.0, 7)
+            ),
+            (16, 1, 7)
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! What is left of rows when something gives them back: an SNMF fit or a sparse autoencoder.
+//! How well an SNMF fit or a sparse autoencoder reconstructs rows of activations.
 //!
-//! Formulas: FVU = Σ‖x − x̂‖² / Σ‖x − μ‖² with μ the mean of all rows, L0 = mean number of active
-//! units a row. (Several published "explained variances" are means of ratios a row, or take μ
+//! Formulas (`src/guide/evaluation.md`): FVU = Σ‖x − x̂‖² / Σ‖x − μ‖² with μ the mean of all rows,
+//! L0 = mean number of active units a row. (Several published "explained variances" are means of ratios a row, or take μ
 //! within a batch: these are not.)
 
 use rayon::prelude::*;
@@ -16,21 +16,25 @@ use crate::task::{Progress, TaskCtx};
 
 const BLOCK_ROWS: usize = 1024;
 
-/// Rows given back.
+/// The active units of some rows, and the rows as reconstructed from them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reconstruction {
     /// Units × rows: column i holds the active units of row i, each above 0.
     pub codes: SparseColumns,
-    /// x̂, row-major.
+    /// x̂, row-major `[rows][d]`.
     pub values: Vec<f32>,
 }
 
-/// Something that reads rows into a few active units and gives them back.
+/// Something that encodes rows as a few active units and reconstructs them.
 pub trait Reconstruct: Sync {
-    /// (units, width of a row).
+    /// (number of units, width d of a row).
     fn shape(&self) -> (usize, usize);
 
-    /// The rows as their units give them back.
+    /// Encodes and reconstructs the rows of a block.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) for rows of another width;
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
     fn reconstruct(&self, block: &Block<'_>, ctx: &TaskCtx) -> Result<Reconstruction>;
 }
 
@@ -49,7 +53,7 @@ impl Reconstruct for Sae {
     }
 }
 
-/// An SNMF basis, with the best y ≥ 0 for each row.
+/// The features Z of an SNMF fit, with the best y ≥ 0 for each row.
 impl Reconstruct for Encoder {
     fn shape(&self) -> (usize, usize) {
         (self.features().columns(), self.features().rows)
@@ -93,10 +97,10 @@ impl Reconstruct for Encoder {
     }
 }
 
-/// How well rows come back, and from how many units.
+/// How well rows are reconstructed, and from how many units.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    /// Units in all.
+pub struct ReconstructionMetrics {
+    /// Number of units: features or latents.
     pub units: usize,
     /// Rows that were read.
     pub rows: usize,
@@ -110,12 +114,15 @@ pub struct Figures {
     pub dead: f64,
 }
 
-/// Reads every row of a source once.
-pub fn figures(
+/// Reconstructs every row of a source, in one pass, and measures the result.
+///
+/// # Errors
+/// What `source` and `model` return; [`Error::Cancelled`](crate::Error::Cancelled).
+pub fn reconstruction_metrics(
     source: &dyn ActivationSource,
     model: &dyn Reconstruct,
     ctx: &TaskCtx,
-) -> Result<Figures> {
+) -> Result<ReconstructionMetrics> {
     let (n, d) = source.shape();
     let units = model.shape().0;
     let (mut residual, mut whole, mut sums) = (0.0f64, 0.0f64, vec![0.0f64; d]);
@@ -158,9 +165,9 @@ pub fn figures(
         }
     }
     let variance = whole - sums.iter().map(|s| s * s).sum::<f64>() / n.max(1) as f64;
-    // What rounding leaves of rows that are all alike is no variance.
+    // Rounding leaves a little of the variance of rows that are all equal, which is none.
     let varies = variance > 1e-12 * whole;
-    Ok(Figures {
+    Ok(ReconstructionMetrics {
         units,
         rows: n,
         fvu: varies.then(|| residual / variance),
@@ -172,13 +179,17 @@ pub fn figures(
 
 /// Σ‖a − Zy‖² / Σ‖a‖² with the best y ≥ 0 for each row as `coding` writes it, in f64 over blocks of
 /// rows. `None` when every row is zero.
+///
+/// # Errors
+/// What `source` returns; [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn relative_error(
     source: &dyn ActivationSource,
     features: &SparseColumns,
     coding: &Coding,
     ctx: &TaskCtx,
 ) -> Result<Option<f64>> {
-    figures(source, &Encoder::with_coding(features.clone(), coding), ctx).map(|f| f.relative_error)
+    reconstruction_metrics(source, &Encoder::with_coding(features.clone(), coding), ctx)
+        .map(|f| f.relative_error)
 }
 
 #[cfg(test)]
@@ -229,9 +240,10 @@ mod tests {
             ..features
         };
         let source = InMemory::new(2, 2, vec![3.0, 4.0, -1.0, 2.0]);
-        let found = figures(&source, &Encoder::new(features), &TaskCtx::silent()).unwrap();
+        let found =
+            reconstruction_metrics(&source, &Encoder::new(features), &TaskCtx::silent()).unwrap();
         // Left: 16 of the first row, 5 of the second; around the mean (1, 3): 5 + 5.
-        let expected = Figures {
+        let expected = ReconstructionMetrics {
             units: 2,
             rows: 2,
             fvu: Some(2.1),
@@ -244,7 +256,7 @@ mod tests {
                 && (found.relative_error.unwrap() - 0.7).abs() < 1e-9
         );
         assert_eq!(
-            Figures {
+            ReconstructionMetrics {
                 fvu: expected.fvu,
                 relative_error: expected.relative_error,
                 ..found
@@ -266,10 +278,12 @@ mod tests {
             gate: Gate::Relu,
             normalise: Normalise::None,
         };
-        let found = figures(&source, &sae, &TaskCtx::silent()).unwrap();
+        let found = reconstruction_metrics(&source, &sae, &TaskCtx::silent()).unwrap();
         assert!((found.fvu.unwrap() - 1.0).abs() < 1e-9);
         assert_eq!((found.l0, found.dead), (0.0, 1.0));
-        let alike = figures(&InMemory::new(2, 2, vec![2.0; 4]), &sae, &TaskCtx::silent()).unwrap();
+        let alike =
+            reconstruction_metrics(&InMemory::new(2, 2, vec![2.0; 4]), &sae, &TaskCtx::silent())
+                .unwrap();
         assert_eq!((alike.fvu, alike.relative_error), (None, Some(0.0)));
     }
 }

@@ -25,27 +25,34 @@ const BLOCK_ROWS: usize = 1024;
 /// k directions in the space of one hook, with a way to say how strongly a row of activations
 /// expresses each.
 pub trait DirectionSet: Send + Sync {
-    /// For a person and for file names: `k100` (a fit), `diffmean`.
+    /// The name that is shown and stands in file names: `k100` (a fit), `diffmean`.
     fn name(&self) -> &str;
 
-    /// The space they live in.
+    /// The hook in whose activation space the directions are.
     fn hook(&self) -> HookPoint;
 
     /// The d × k matrix, columns of any length.
     fn directions(&self) -> &Directions;
 
-    /// What direction `id` is called, where it has a name (DiffMean: its label).
+    /// The name of direction `id`, where it has one (a supervised baseline: its label).
     fn title(&self, _id: usize) -> Option<&str> {
         None
     }
 
     /// How strongly each row expresses each direction: `[rows][k]`, row-major, never negative.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for rows of another width; [`Error::Cancelled`].
     fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>>;
 
-    /// The set in the form that every reading takes: unit columns, and their
-    /// [`scores`](Self::scores) on every row of `source` as coefficients (4·n·k bytes). Errors of a
-    /// fit are NaN where the set is none.
-    fn read(&self, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Arc<Factors>> {
+    /// The set as factors, which all analysis reads: unit columns as features, and their
+    /// [`scores`](Self::scores) on every row of `source` as coefficients (4·n·k bytes). The errors
+    /// of a fit are NaN where the set is no fit.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for rows of another width; [`Error::Refused`] where memory does not hold the
+    /// scores; what `source` returns; [`Error::Cancelled`].
+    fn factors_on(&self, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Arc<Factors>> {
         let (n, d) = source.shape();
         let k = self.directions().count();
         if d != self.directions().height() {
@@ -54,7 +61,7 @@ pub trait DirectionSet: Send + Sync {
                 "{name} has directions of {height} values, the rows have {d}"
             )));
         }
-        check_room(self, (n, d, k), memory::available()?)?;
+        check_memory(self, (n, d, k), memory::available()?)?;
         let mut by_feature = vec![0.0f32; n * k];
         for start in (0..n).step_by(BLOCK_ROWS) {
             ctx.checkpoint(Progress::new(
@@ -83,7 +90,10 @@ pub trait DirectionSet: Send + Sync {
         }))
     }
 
-    /// The number of the direction that a person calls `id`: its number, or its name.
+    /// The index of the direction that the user calls `id`, by its name or else by its number.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names the range where there is no such direction.
     fn find(&self, id: &str) -> Result<usize> {
         let k = self.directions().count();
         if let Some(named) = (0..k).find(|&j| self.title(j) == Some(id)) {
@@ -107,8 +117,8 @@ pub trait DirectionSet: Send + Sync {
     }
 }
 
-/// Refuses to read what memory does not hold: the scores of every row, and unit columns.
-fn check_room<S: DirectionSet + ?Sized>(
+/// Refuses a set of which memory does not hold the scores of every row and the unit columns.
+fn check_memory<S: DirectionSet + ?Sized>(
     set: &S,
     (n, d, k): (usize, usize, usize),
     free: Option<u64>,
@@ -139,8 +149,7 @@ fn check_room<S: DirectionSet + ?Sized>(
     )))
 }
 
-/// Directions that are nothing but columns: a row expresses one by its projection on it, or not at
-/// all where that is negative: max(0, a·v/‖v‖).
+/// A set that is nothing but columns: a row a expresses column v by its projection max(0, a·v/‖v‖).
 #[derive(Debug, Clone)]
 pub struct PlainSet {
     name: String,
@@ -212,7 +221,7 @@ pub struct FitSet {
 }
 
 impl FitSet {
-    /// Of a fit's factors.
+    /// The set of a fit's factors, whose encoder is prepared here.
     pub fn new(name: impl Into<String>, hook: HookPoint, factors: Arc<Factors>) -> Self {
         let (directions, encoder) = (
             Directions::Sparse(factors.features.clone()),
@@ -245,8 +254,8 @@ impl DirectionSet for FitSet {
         self.encoder.encode(rows, ctx)
     }
 
-    /// The fit as it was saved, where `source` has its rows.
-    fn read(&self, source: &dyn ActivationSource, _: &TaskCtx) -> Result<Arc<Factors>> {
+    /// The fit as it was saved, provided that `source` has at least its rows.
+    fn factors_on(&self, source: &dyn ActivationSource, _: &TaskCtx) -> Result<Arc<Factors>> {
         let (n, fitted) = (source.shape().0, self.factors.coefficients.rows);
         if fitted > n {
             return Err(Error::refused(format!(
@@ -267,7 +276,7 @@ pub struct SaeSet {
 }
 
 impl SaeSet {
-    /// Of an autoencoder of that name.
+    /// The set of an autoencoder, which is called `sae:NAME`.
     pub fn new(name: &str, hook: HookPoint, sae: Sae) -> Self {
         Self {
             name: format!("sae:{name}"),
@@ -340,7 +349,7 @@ mod tests {
         let rows = 2 * BLOCK_ROWS + 3;
         let data: Vec<f32> = (0..rows).flat_map(|i| [i as f32, -1.0]).collect();
         let read = set
-            .read(&InMemory::new(rows, 2, data), &TaskCtx::silent())
+            .factors_on(&InMemory::new(rows, 2, data), &TaskCtx::silent())
             .unwrap();
         for i in [0, 7, BLOCK_ROWS + 1, rows - 1] {
             let expected = (0.6 * i as f32 - 0.8).max(0.0);
@@ -357,7 +366,7 @@ mod tests {
         assert_eq!(read.features.dense_column(0), [0.6, 0.8]);
         assert!(read.relative_error.is_nan(), "no fit, no error of one");
         assert!(
-            set.read(&InMemory::new(1, 3, vec![0.0; 3]), &TaskCtx::silent())
+            set.factors_on(&InMemory::new(1, 3, vec![0.0; 3]), &TaskCtx::silent())
                 .is_err()
         );
     }
@@ -373,10 +382,10 @@ mod tests {
         );
         let shape = (1000, 2, 4);
         assert!(
-            check_room(&set, shape, Some(4 * 4 * 1000 + 64)).is_ok()
-                && check_room(&set, shape, None).is_ok()
+            check_memory(&set, shape, Some(4 * 4 * 1000 + 64)).is_ok()
+                && check_memory(&set, shape, None).is_ok()
         );
-        let message = check_room(&set, shape, Some(4 * 4 * 900 + 64))
+        let message = check_memory(&set, shape, Some(4 * 4 * 900 + 64))
             .unwrap_err()
             .to_string();
         assert!(
@@ -385,7 +394,7 @@ mod tests {
             "{message}"
         );
         assert!(
-            check_room(&set, shape, Some(10))
+            check_memory(&set, shape, Some(10))
                 .unwrap_err()
                 .to_string()
                 .contains("fewer directions")
@@ -432,7 +441,7 @@ mod tests {
         let set = FitSet::new("k2", HOOK, fit.clone());
         let source = InMemory::new(1, 2, vec![2.0, -1.0]);
         assert!(Arc::ptr_eq(
-            &set.read(&source, &TaskCtx::silent()).unwrap(),
+            &set.factors_on(&source, &TaskCtx::silent()).unwrap(),
             &fit
         ));
         let scores = set
@@ -440,7 +449,7 @@ mod tests {
             .unwrap();
         assert!((scores[0] - 2.0).abs() < 1e-6 && scores[1] == 0.0);
         assert!(
-            set.read(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent())
+            set.factors_on(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent())
                 .is_err()
         );
         // A centred fit of one feature a token reads new rows so, too.

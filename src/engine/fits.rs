@@ -98,7 +98,7 @@ impl Opener {
                 true => format!("'{name}' was fitted before"),
                 false => format!(
                     "'{name}' was {}: it goes on when you say so",
-                    saved.standing()
+                    saved.status()
                 ),
             });
         }
@@ -126,7 +126,7 @@ impl Opener {
             ..place
         };
         let source = self.with_study(|study| study.activations(hook))?;
-        self.take_notes(name);
+        self.apply_notes(name);
         let mut observer = Watcher {
             opener: self,
             place,
@@ -137,7 +137,7 @@ impl Opener {
         };
         let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
         self.with_study(|study| {
-            study.keep_energy(hook, &end.energy);
+            study.save_energy(hook, &end.energy);
             Ok(())
         })?;
         let f = &end.factors;
@@ -218,7 +218,7 @@ impl FitObserver for Watcher<'_> {
         let session = &self.opener.session;
         if finished {
             // Saving carried them over to the features as they are now.
-            self.opener.take_notes(&self.place.name);
+            self.opener.apply_notes(&self.place.name);
         }
         if let Err(e) = session.show(self.place.hook, &self.place.name, factors.clone(), finished) {
             session.log(Level::Error, e.to_string());

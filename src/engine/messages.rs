@@ -22,7 +22,7 @@ use crate::analysis::{
 pub use crate::directions::SetKind;
 pub use crate::directions::baselines::{Baseline, Count};
 pub use crate::directions::sae::train::TrainConfig;
-use crate::eval::steering::report::MethodReport;
+use crate::eval::steering::report::SteeringReport;
 pub use crate::eval::sweep::SweepRow;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
@@ -490,7 +490,7 @@ pub enum Event {
         text: String,
     },
     /// What the texts of an evaluation that were judged so far amount to, a report a method.
-    Judged(Vec<MethodReport>),
+    Judged(Vec<SteeringReport>),
     /// An evaluation is complete.
     Evaluation(Box<Causal>),
     /// A job ended well, with a word on it ("17,204 tokens in 14.2 s").

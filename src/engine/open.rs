@@ -183,7 +183,7 @@ impl Opener {
             let words = format!(
                 "fit '{}' was {} and has no features yet: it goes on when you say so",
                 fit.name,
-                fit.standing()
+                fit.status()
             );
             self.session.log(Level::Warn, words);
         }
@@ -303,7 +303,7 @@ impl Opener {
         self.drop_study();
         self.put_model(model);
         let words = if study.manifest().complete {
-            let words = study.take_model(model.info(), request.model.is_some())?;
+            let words = study.adopt_model(model.info(), request.model.is_some())?;
             words
                 .into_iter()
                 .for_each(|words| self.session.log(Level::Info, words));
@@ -375,7 +375,7 @@ impl Opener {
             let curve = fitting::saved_curve(study, &entry.name)?;
             Ok((entry, factors, curve))
         })?;
-        self.take_notes(&entry.name);
+        self.apply_notes(&entry.name);
         curve
             .into_iter()
             .for_each(|sweep| self.session.emit(Event::Sweep(sweep.into())));
@@ -391,7 +391,7 @@ impl Opener {
     }
 
     /// The notes on a fit; those that cannot be read are told of, and never written over.
-    pub(super) fn take_notes(&self, fit: &str) {
+    pub(super) fn apply_notes(&self, fit: &str) {
         let notes = self
             .with_study(|study| study.notes(fit))
             .unwrap_or_else(|e| {

@@ -58,7 +58,7 @@ impl Opener {
         let words = {
             let mut guard = lock(&self.session.study);
             let study = guard.as_mut().ok_or_else(|| self.session.no_study())?;
-            study.take_model(model.info(), place.is_some())?
+            study.adopt_model(model.info(), place.is_some())?
         };
         words
             .into_iter()
@@ -147,7 +147,7 @@ impl Opener {
     fn refresh_notes(&self) -> Result<()> {
         match self.session.shown() {
             Ok(shown) if shown.set.is_none() => {
-                self.take_notes(&shown.fit);
+                self.apply_notes(&shown.fit);
                 self.session.emit_features()
             }
             _ => Ok(()),

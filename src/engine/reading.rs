@@ -93,7 +93,7 @@ fn noted_rows(session: &Session) -> Result<(Shown, Vec<FeatureRow>)> {
     let notes = session.notes();
     let mut rows = (*shown.rows).clone();
     rows.iter_mut()
-        .for_each(|row| contexts::take_notes(row, &notes));
+        .for_each(|row| contexts::apply_notes(row, &notes));
     Ok((shown, rows))
 }
 
@@ -170,7 +170,7 @@ pub(super) fn levels(
 pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
     let guard = lock(&session.study);
     let study = guard.as_ref().ok_or_else(|| session.no_study())?;
-    let (first, second) = (study.side(Some(a))?, study.side(Some(b))?);
+    let (first, second) = (study.compared_fit(Some(a))?, study.compared_fit(Some(b))?);
     drop(guard);
     let found = comparing::compare(&first, &second)?;
     session.emit(Event::FitsCompared(Box::new(found)));
@@ -182,7 +182,7 @@ pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
 pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<()> {
     let guard = lock(&session.study);
     let study = guard.as_ref().ok_or_else(|| session.no_study())?;
-    let first = study.side(Some(fit))?;
+    let first = study.compared_fit(Some(fit))?;
     drop(guard);
     let (second, state) = comparing::side_elsewhere(dir, first.hook)?;
     if !state.is_complete() {
@@ -304,7 +304,7 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
             "nothing was noted on this fit since it was opened",
         ));
     };
-    save(session, &fit, |notes| notes.put(&ids, before))?;
+    save(session, &fit, |notes| notes.replace(&ids, before))?;
     session.emit_features()
 }
 
@@ -328,7 +328,7 @@ pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
     let taken = study::read_notes(path)?;
     let ids: Vec<usize> = taken.ids().collect();
     check_ids(&ids, session.shown()?.factors.features.columns())?;
-    renote(session, &ids, |notes| notes.take(taken))?;
+    renote(session, &ids, |notes| notes.merge(taken))?;
     session.log(
         Level::Info,
         format!(

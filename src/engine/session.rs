@@ -205,7 +205,7 @@ impl Session {
         let notes = self.notes();
         let mut rows = (*shown.rows).clone();
         rows.iter_mut()
-            .for_each(|row| contexts::take_notes(row, &notes));
+            .for_each(|row| contexts::apply_notes(row, &notes));
         for (row, promoted) in rows.iter_mut().zip(shown.promoted.iter()) {
             row.promoted.clone_from(promoted);
         }
@@ -281,7 +281,7 @@ impl Session {
             .get(id)
             .cloned()
             .ok_or_else(|| Error::refused("the list is not there yet"))?;
-        contexts::take_notes(&mut row, &self.notes());
+        contexts::apply_notes(&mut row, &self.notes());
         let mut card = contexts::card_of_row(row, &shown.factors, &tokens)?;
         let model = self.model();
         let model = model.as_deref().map_err(ToString::to_string);
@@ -363,7 +363,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         unfinished: Some(state).filter(|state| !state.is_complete()),
         width,
         labels: tokens.map_or(0, |t| t.labels.len()),
-        concentrated: match study.known_energy(hook)? {
+        concentrated: match study.saved_energy(hook)? {
             Some(energy) => study.concentrations(&energy)?,
             None => Vec::new(),
         },

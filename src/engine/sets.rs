@@ -71,7 +71,7 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
     ctx.checkpoint(Progress::new(format!("making {kind}"), 0, None, ""))?;
     let set: Arc<dyn DirectionSet> = directions::open(&study, kind, &place, ctx)?.into();
     let source = study.activations(set.hook())?;
-    let factors = set.read(source.as_ref(), ctx)?;
+    let factors = set.factors_on(source.as_ref(), ctx)?;
     let notes = directions::names(&study, set.as_ref())?;
     let rows = Arc::new(contexts::feature_rows(
         &factors,

@@ -11,9 +11,9 @@ use crate::directions::sae::train::TrainConfig;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::eval::split::Holdout;
-use crate::eval::steering::judge::OFFLINE;
+use crate::eval::steering::offline::OFFLINE;
 use crate::eval::steering::report::report;
-use crate::eval::steering::{Happened, JudgedRecord};
+use crate::eval::steering::{JudgedRecord, RunEvent};
 use crate::eval::sweep::{SweepConfig, SweepRow, grid};
 use crate::jobs::causal::{self, CausalRequest};
 use crate::jobs::directions::HookSelection;
@@ -35,8 +35,8 @@ pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) ->
     let tell =
         |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
     tell(&judged);
-    let mut seen = |happened: Happened<'_>| {
-        if let Happened::Texts(_, new) = happened {
+    let mut seen = |happened: RunEvent<'_>| {
+        if let RunEvent::Texts(_, new) = happened {
             judged.extend_from_slice(new);
             tell(&judged);
         }

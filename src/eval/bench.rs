@@ -1,12 +1,11 @@
-//! One corpus divided once, and any set of directions judged on it: every method goes through the
-//! same code.
+//! A corpus that is divided once, on which any set of directions is measured by the same code.
 
 use std::sync::Arc;
 
 use super::contexts::{ContextPurity, PurityMeter, Shares, activity};
 use super::detection::{Choice, Detector, LabelDetection};
 use super::score::each_strip;
-use super::split::{Holdout, RowView, Rows, Split};
+use super::split::{Holdout, ResidentRows, RowView, Split};
 use crate::activations::ActivationSource;
 use crate::corpus::TokenTable;
 use crate::directions::Directions;
@@ -17,16 +16,16 @@ use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FitConfig};
 use crate::task::{Progress, TaskCtx};
 
-/// Training rows are copied into memory up to here, so that the passes of a fit copy nothing.
+/// Training rows are copied into memory up to this size, so that the passes of a fit copy nothing.
 const RESIDENT_BYTES: usize = 1 << 30;
-/// More directions than this are not encoded on (the cost of a row grows with their square and
-/// more).
+/// Held-out rows are not encoded on more directions than this, since the cost of a row grows with
+/// more than their square.
 const MOST_ENCODED: usize = 2048;
 
-/// Directions to be judged, with how they came about.
+/// Directions to be measured, and how they were made.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// The directions.
+    /// The directions, k columns of d values.
     pub directions: Directions,
     /// How a label's direction is chosen.
     pub choice: Choice,
@@ -36,9 +35,9 @@ pub struct Candidate {
     pub seconds: f64,
 }
 
-/// What was measured of a candidate.
+/// The measures of a candidate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct CandidateMeasures {
     /// One entry a scored label.
     pub detection: Vec<LabelDetection>,
     /// Of the sentences with the largest cosines.
@@ -62,12 +61,12 @@ pub struct Judged {
     pub duplicates: usize,
 }
 
-/// A corpus with its held-out side.
+/// A corpus that is divided into training and held-out sentences.
 pub struct Bench<'a> {
     source: &'a dyn ActivationSource,
     tokens: &'a TokenTable,
     split: Split,
-    train: Rows<'a>,
+    train: ResidentRows<'a>,
     held: RowView<'a>,
 }
 
@@ -101,23 +100,27 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The division.
+    /// The division into training and held-out sentences.
     pub fn split(&self) -> &Split {
         &self.split
     }
 
-    /// The training rows.
-    pub fn train(&self) -> &Rows<'a> {
+    /// The rows of the training sentences.
+    pub fn train(&self) -> &ResidentRows<'a> {
         &self.train
     }
 
-    /// The held-out rows.
+    /// The rows of the held-out sentences.
     pub fn held_out(&self) -> &RowView<'a> {
         &self.held
     }
 
-    /// Fits the training rows alone; where `earlier` holds a fit of fewer features, it goes on from
+    /// Fits the training rows alone; where `earlier` holds a fit of fewer features, it starts from
     /// that.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a configuration that cannot be; what the fit returns;
+    /// [`Error::Cancelled`].
     pub fn fit(
         &self,
         config: &FitConfig,
@@ -158,12 +161,18 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Centroids of the training rows.
+    /// The k-means centroids of the training rows.
+    ///
+    /// # Errors
+    /// What [`kmeans::directions`] returns.
     pub fn centroids(&self, k: usize, seed: u64, ctx: &TaskCtx) -> Result<Directions> {
         kmeans::directions(&self.train, k, seed, ctx)
     }
 
     /// Differences in means of the training rows, one a scored label, in their order.
+    ///
+    /// # Errors
+    /// What [`diffmean::directions`] returns.
     pub fn differences_in_means(&self, ctx: &TaskCtx) -> Result<Directions> {
         let of_sentence = |label: Option<u32>| {
             let place = self.split.labels.binary_search(&label?).ok()?;
@@ -176,8 +185,11 @@ impl<'a> Bench<'a> {
         diffmean::directions(&self.train, &labels, self.split.labels.len(), ctx)
     }
 
-    /// Measures everything that is not a comparison with other candidates.
-    pub fn judge(&self, candidate: &Candidate, ctx: &TaskCtx) -> Result<Judged> {
+    /// Measures all that is not a comparison with other candidates.
+    ///
+    /// # Errors
+    /// What reading the rows returns; [`Error::Cancelled`].
+    pub fn judge(&self, candidate: &Candidate, ctx: &TaskCtx) -> Result<CandidateMeasures> {
         let Candidate {
             directions,
             factors,
@@ -191,8 +203,8 @@ impl<'a> Bench<'a> {
             directions,
             ctx,
             |scores| {
-                detector.take(scores);
-                purity.take(scores);
+                detector.add_strip(scores);
+                purity.add_strip(scores);
                 Ok(())
             },
         )?;
@@ -213,12 +225,12 @@ impl<'a> Bench<'a> {
         let (coefficient_contexts, coefficient_shares) =
             factors.as_ref().map_or((None, Vec::new()), |factors| {
                 let mut meter = PurityMeter::new(self.tokens, &self.split);
-                meter.take_coefficients(factors, &self.train);
+                meter.add_coefficients(factors, &self.train);
                 meter.finish()
             });
         let (contexts, shares) = purity.finish();
         let activity = factors.as_ref().map(|f| activity(f));
-        Ok(Judged {
+        Ok(CandidateMeasures {
             detection: detector.finish(),
             contexts,
             coefficient_contexts,
@@ -232,8 +244,11 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Detection with the labels dealt out to the sentences of each side anew: what choosing the
-    /// best of many directions gains by chance. The held-out AUROC must come out near ½.
+    /// Detection with the labels shuffled among the sentences of each side: what choosing the best of
+    /// many directions gains by chance. The held-out AUROC must be near ½.
+    ///
+    /// # Errors
+    /// What [`each_strip`] returns.
     pub fn judge_shuffled(
         &self,
         directions: &Directions,
@@ -243,7 +258,7 @@ impl<'a> Bench<'a> {
         let split = self.split.shuffled(seed);
         let mut detector = Detector::new(&split, Choice::Best);
         each_strip(self.source, &split.sentences, directions, ctx, |scores| {
-            detector.take(scores);
+            detector.add_strip(scores);
             Ok(())
         })?;
         Ok(detector.finish())

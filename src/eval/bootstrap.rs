@@ -1,11 +1,11 @@
-//! Is a difference more than chance: the bootstrap over what two methods share, pair by pair, or
-//! over what each has.
+//! Whether a difference is more than chance: the percentile bootstrap, paired over what two methods
+//! share, or unpaired over what each has.
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 
-/// What a difference amounts to.
+/// How a difference compares with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -26,7 +26,7 @@ pub struct Difference {
     pub low: f64,
     /// 97.5th percentile of the resampled means.
     pub high: f64,
-    /// What that says.
+    /// Whether 0 lies in the interval, below or above it.
     pub verdict: Verdict,
 }
 
@@ -46,12 +46,12 @@ pub fn paired(pairs: &[(f64, f64)], resamples: usize, seed: u64) -> Option<Diffe
     Some(Difference::new(pool.mean(), means))
 }
 
-/// Values of which so many are drawn at a time, with replacement.
+/// Values, and how many of them a resample draws with replacement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
-    /// The values.
+    /// The values to draw from.
     pub values: Vec<f64>,
-    /// Values of a draw.
+    /// How many values a resample draws.
     pub draws: usize,
 }
 
@@ -73,8 +73,8 @@ impl Pool {
     }
 }
 
-/// The mean of `a` minus that of `b`, values of which none belongs to one of the other, and its
-/// percentile interval: both are drawn on their own. `None` where there is nothing to draw.
+/// The mean of `a` minus that of `b`, whose values are not paired, and its percentile interval: both
+/// are resampled independently. `None` where there is nothing to draw.
 pub fn unpaired(a: &Pool, b: &Pool, resamples: usize, seed: u64) -> Option<Difference> {
     if resamples == 0
         || [a, b]
@@ -109,7 +109,7 @@ impl Difference {
     }
 }
 
-/// Between the two nearest of the sorted values, in proportion.
+/// The quantile at `share`, interpolated linearly between the two nearest of the sorted values.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (below, part) = (at.floor() as usize, at.fract());

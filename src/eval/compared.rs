@@ -1,25 +1,25 @@
-//! Is what a method scores more than chance: its 95 % intervals, and those of the first fit minus
-//! every other method.
+//! The uncertainty of a method's measures: their 95 % intervals, and those of the first fit's
+//! measures minus every other method's.
 //!
 //! AUROC and S_CD are means over labels, which two methods share: their differences are paired.
-//! Purity is a mean over features, which they do not: each method's features are drawn on their
-//! own. Features of several seeds are much the same ones, so as many are drawn as one seed has, and
-//! more seeds feign no certainty.
+//! Purity is a mean over features, which they do not: each method's features are resampled
+//! independently. Features of several seeds are much the same ones, so a resample draws as many as
+//! one seed has, and more seeds do not narrow the interval.
 
 use serde::Serialize;
 
 use super::bootstrap::{Difference, Pool, paired, unpaired};
-use super::report::{Kind, MethodReport};
-use super::steering::report::{Mean, interval};
+use super::report::{MethodKind, MethodReport};
+use super::steering::report::{MeanInterval, interval};
 
-/// Draws of features: a basis of single neurons has thousands.
+/// Resamples of features, fewer than of labels, since a basis of single neurons has thousands.
 const FEATURE_RESAMPLES: usize = 2_000;
 
-/// What is compared.
+/// A measure that methods are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// Held-out AUROC.
+    /// AUROC of concept detection on held-out sentences.
     Auroc,
     /// S_CD of held-out sentences, of labels where it is defined.
     SCd,
@@ -29,7 +29,7 @@ pub enum Measure {
     TokenPurity,
 }
 
-/// All of them, in the order in which they are told.
+/// All measures, in the order in which they are reported.
 pub const MEASURES: [Measure; 4] = [
     Measure::Auroc,
     Measure::SCd,
@@ -37,28 +37,28 @@ pub const MEASURES: [Measure; 4] = [
     Measure::TokenPurity,
 ];
 
-/// By what a feature's contexts are its strongest: two methods are compared by the same.
+/// The values by which the contexts of a feature are ordered; two methods are compared by the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum ContextOrder {
     /// Cosines with the activations, which every direction has.
     Cosines,
-    /// A fit's coefficients.
+    /// The coefficients of a fit.
     Coefficients,
 }
 
-/// A fit's measure minus another method's.
+/// A measure of a fit minus that of another method.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Compared {
-    /// The fit.
+pub struct MethodDifference {
+    /// Name of the fit.
     pub method: String,
-    /// The other.
+    /// Name of the method that is subtracted.
     pub against: String,
-    /// What is compared.
+    /// The measure.
     pub measure: Measure,
-    /// Of purity.
+    /// By what contexts are ordered, where the measure is a purity.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<By>,
+    pub by: Option<ContextOrder>,
     /// Over labels, or over features.
     #[serde(flatten)]
     pub difference: Difference,
@@ -66,21 +66,21 @@ pub struct Compared {
 
 /// A method's measure with its interval.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Measured {
-    /// The method.
+pub struct MeasureInterval {
+    /// Name of the method.
     pub method: String,
-    /// What was measured.
+    /// The measure.
     pub measure: Measure,
-    /// Of purity.
+    /// By what contexts are ordered, where the measure is a purity.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<By>,
+    pub by: Option<ContextOrder>,
     /// Over labels, or over features.
     #[serde(flatten)]
-    pub mean: Mean,
+    pub mean: MeanInterval,
 }
 
 impl Measure {
-    /// A label's value.
+    /// The value of each label; `None` for a measure of features.
     fn of_labels(self, method: &MethodReport) -> Option<Vec<(&str, f64)>> {
         let labels = method.detection.as_ref()?.labels.iter();
         match self {
@@ -94,11 +94,11 @@ impl Measure {
         }
     }
 
-    /// Features' values.
-    fn of_features(self, method: &MethodReport, by: By) -> Option<Pool> {
+    /// The values of the features; `None` for a measure of labels.
+    fn of_features(self, method: &MethodReport, by: ContextOrder) -> Option<Pool> {
         let shares = match by {
-            By::Cosines => &method.shares,
-            By::Coefficients => &method.coefficient_shares,
+            ContextOrder::Cosines => &method.shares,
+            ContextOrder::Coefficients => &method.coefficient_shares,
         };
         let values: Vec<f64> = match self {
             // Without labels it would be 0 of every feature.
@@ -113,8 +113,8 @@ impl Measure {
         (!values.is_empty()).then_some(Pool { values, draws })
     }
 
-    fn of(self, method: &MethodReport, resamples: usize, seed: u64) -> Option<Measured> {
-        let measured = |by, mean| Measured {
+    fn of(self, method: &MethodReport, resamples: usize, seed: u64) -> Option<MeasureInterval> {
+        let measured = |by, mean| MeasureInterval {
             method: method.name.clone(),
             measure: self,
             by,
@@ -125,9 +125,9 @@ impl Measure {
             return interval(&values, seed).map(|mean| measured(None, mean));
         }
         let by = if method.coefficient_shares.is_empty() {
-            By::Cosines
+            ContextOrder::Cosines
         } else {
-            By::Coefficients
+            ContextOrder::Coefficients
         };
         let pool = self.of_features(method, by)?;
         let zero = Pool {
@@ -137,7 +137,7 @@ impl Measure {
         let d = unpaired(&pool, &zero, resamples.min(FEATURE_RESAMPLES), seed)?;
         Some(measured(
             Some(by),
-            Mean {
+            MeanInterval {
                 mean: d.mean,
                 low: d.low,
                 high: d.high,
@@ -151,8 +151,8 @@ impl Measure {
         other: &MethodReport,
         resamples: usize,
         seed: u64,
-    ) -> Option<Compared> {
-        let compared = |by, difference| Compared {
+    ) -> Option<MethodDifference> {
+        let compared = |by, difference| MethodDifference {
             method: first.name.clone(),
             against: other.name.clone(),
             measure: self,
@@ -167,7 +167,11 @@ impl Measure {
             return paired(&pairs, resamples, seed).map(|d| compared(None, d));
         }
         let bare = first.coefficient_shares.is_empty() || other.coefficient_shares.is_empty();
-        let by = if bare { By::Cosines } else { By::Coefficients };
+        let by = if bare {
+            ContextOrder::Cosines
+        } else {
+            ContextOrder::Coefficients
+        };
         let (own, theirs) = (self.of_features(first, by)?, self.of_features(other, by)?);
         unpaired(&own, &theirs, resamples.min(FEATURE_RESAMPLES), seed)
             .map(|d| compared(Some(by), d))
@@ -175,7 +179,7 @@ impl Measure {
 }
 
 /// Every measure of every method with its interval.
-pub fn intervals(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Measured> {
+pub fn intervals(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<MeasureInterval> {
     methods
         .iter()
         .flat_map(|m| {
@@ -193,17 +197,18 @@ pub fn differences(
     any_number: &str,
     resamples: usize,
     seed: u64,
-) -> Vec<Compared> {
+) -> Vec<MethodDifference> {
     let mut led: Vec<(usize, Option<f64>)> = Vec::new();
     let mut out = Vec::new();
-    for first in methods.iter().filter(|m| m.kind == Kind::Fit) {
+    for first in methods.iter().filter(|m| m.kind == MethodKind::Fit) {
         if led.contains(&(first.features, first.sparsity)) {
             continue;
         }
         led.push((first.features, first.sparsity));
         // Single neurons and supervised directions are as many as there are; dense ones have no
         // sparsity.
-        let any_number = |m: &MethodReport| m.kind == Kind::Supervised || m.name == any_number;
+        let any_number =
+            |m: &MethodReport| m.kind == MethodKind::Supervised || m.name == any_number;
         let alike = |m: &&MethodReport| {
             m.name != first.name
                 && (m.features == first.features || any_number(m))

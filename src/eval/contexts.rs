@@ -1,4 +1,4 @@
-//! What a feature's strongest sentences have in common, and how many features speak at a token.
+//! What a feature's strongest sentences have in common, and how many features are active at a token.
 //!
 //! A feature's contexts here are its 25 strongest training sentences, each by its strongest token:
 //! a sentence counts once, however many of its tokens are strong.
@@ -9,11 +9,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::score::Scores;
-use super::split::{Rows, Split};
+use super::split::{ResidentRows, Split};
 use crate::corpus::TokenTable;
 use crate::factor::Factors;
 
-/// Contexts of a feature that are looked at.
+/// The number of contexts of a feature that its purity is of.
 pub const CONTEXTS: usize = 25;
 /// A feature with fewer contexts above zero than this has no purity.
 const FEWEST: usize = 5;
@@ -35,7 +35,7 @@ pub struct ContextPurity {
 /// A feature's label share and token share.
 pub type Shares = (f64, f64);
 
-/// Takes the purity of features, a strip at a time.
+/// Measures the purity of features, a strip of them at a time.
 pub struct PurityMeter<'a> {
     tokens: &'a TokenTable,
     train: Vec<usize>,
@@ -60,7 +60,7 @@ impl<'a> PurityMeter<'a> {
     }
 
     /// Adds the directions of a strip.
-    pub fn take(&mut self, scores: &Scores) {
+    pub fn add_strip(&mut self, scores: &Scores) {
         let purities: Vec<_> = (0..scores.columns.len())
             .into_par_iter()
             .map(|c| {
@@ -75,7 +75,7 @@ impl<'a> PurityMeter<'a> {
     }
 
     /// Adds the features of a fit on the training rows, by their coefficients.
-    pub fn take_coefficients(&mut self, factors: &Factors, rows: &Rows<'_>) {
+    pub fn add_coefficients(&mut self, factors: &Factors, rows: &ResidentRows<'_>) {
         let mut sentence_of = vec![0u32; factors.coefficients.rows];
         let mut starts = Vec::with_capacity(self.train.len());
         let mut at = 0;
@@ -268,7 +268,7 @@ mod tests {
             &Directions::Neurons(2),
             &TaskCtx::silent(),
             |scores| {
-                meter.take(scores);
+                meter.add_strip(scores);
                 Ok(())
             },
         )
@@ -296,7 +296,7 @@ mod tests {
         }
         y[n] = 1.0;
         let mut meter = PurityMeter::new(&tokens, &split);
-        meter.take_coefficients(&factors(&[vec![1.0, 0.0], vec![0.0, 1.0]], y, n), &rows);
+        meter.add_coefficients(&factors(&[vec![1.0, 0.0], vec![0.0, 1.0]], y, n), &rows);
         assert_eq!(
             meter.finish(),
             (

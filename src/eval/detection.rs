@@ -1,4 +1,4 @@
-//! Concept detection: which direction tells a label's sentences from the others, and how well on
+//! Concept detection: which direction separates a label's sentences from the others, and how well on
 //! sentences that were not used to choose it.
 //!
 //! Sees scores of sentences ([`Scores`]), never activations.
@@ -10,7 +10,7 @@ use super::rank::auroc_by_group;
 use super::score::Scores;
 use super::split::Split;
 
-/// How a label is told from the others.
+/// The direction that detects a label, and how well it does.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LabelDetection {
     /// The label's number in the token table.
@@ -47,7 +47,7 @@ pub fn s_cd(activating: f64, neutral: f64) -> Option<f64> {
     (activating > 0.0 && neutral > 0.0).then(|| (activating / neutral).ln())
 }
 
-/// Which direction a label is told by.
+/// How the direction that detects a label is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// The one with the best AUROC on the training sentences; the first of equals.
@@ -56,22 +56,22 @@ pub enum Choice {
     Own,
 }
 
-/// Chooses over strips of directions.
+/// Chooses a direction for each label, a strip of directions at a time.
 pub struct Detector<'a> {
     split: &'a Split,
     choice: Choice,
-    train: Side,
-    held: Side,
+    train: SideSentences,
+    held: SideSentences,
     found: Vec<Option<LabelDetection>>,
 }
 
 /// The sentences of one side with their labels' places among the scored ones.
-struct Side {
+struct SideSentences {
     sentences: Vec<usize>,
     groups: Vec<Option<u32>>,
 }
 
-impl Side {
+impl SideSentences {
     fn new(split: &Split, held_out: bool) -> Self {
         let sentences: Vec<usize> = (0..split.sentences.len())
             .filter(|&i| split.sentences[i].held_out == held_out)
@@ -100,14 +100,14 @@ impl<'a> Detector<'a> {
         Self {
             split,
             choice,
-            train: Side::new(split, false),
-            held: Side::new(split, true),
+            train: SideSentences::new(split, false),
+            held: SideSentences::new(split, true),
             found,
         }
     }
 
-    /// Looks at a strip of directions.
-    pub fn take(&mut self, scores: &Scores) {
+    /// Adds the scores of a strip of directions.
+    pub fn add_strip(&mut self, scores: &Scores) {
         let labels = self.split.labels.len();
         let train: Vec<Vec<Option<f64>>> = (0..scores.columns.len())
             .into_par_iter()
@@ -206,7 +206,7 @@ mod tests {
             directions,
             &TaskCtx::silent(),
             |scores| {
-                detector.take(scores);
+                detector.add_strip(scores);
                 Ok(())
             },
         )

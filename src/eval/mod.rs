@@ -1,5 +1,5 @@
-//! How good features are: held-out concept detection, reconstruction, purity, stability, beside
-//! controls.
+//! How good features are: held-out concept detection, reconstruction, purity and stability, compared
+//! with controls.
 //!
 //! Owns the measures and their statistics; sees activations as rows
 //! ([`crate::activations::ActivationSource`]), features as [`crate::directions::Directions`] and
@@ -13,7 +13,7 @@ pub mod bootstrap;
 pub mod compared;
 pub mod contexts;
 pub mod detection;
-pub mod hard;
+pub mod hard_negatives;
 pub mod judge;
 pub mod quality;
 pub mod rank;

@@ -1,6 +1,6 @@
-//! The quality of fits beside controls, every method on the same division of the same corpus.
+//! The quality of fits compared with controls, every method on the same division of the same corpus.
 //!
-//! A fit is made anew on the training sentences alone: one that has seen the held-out sentences
+//! Every fit is made on the training sentences alone: one that has seen the held-out sentences
 //! proves nothing about them.
 
 use std::time::Instant;
@@ -8,15 +8,15 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::bench::{Bench, Candidate};
-use super::compared::{Compared, Measured, differences, intervals};
+use super::compared::{MeasureInterval, MethodDifference, differences, intervals};
 use super::detection::Choice;
-use super::report::{DetectionReport, Kind, MethodReport};
+use super::report::{DetectionReport, MethodKind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
 use crate::amounts::chosen_percent as percent;
 use crate::corpus::TokenTable;
 use crate::directions::baselines::random;
-use crate::directions::{Directions, kept};
+use crate::directions::{Directions, support_size};
 use crate::error::{Error, Result};
 use crate::factor::{FitConfig, Init, Solver};
 use crate::task::TaskCtx;
@@ -27,7 +27,7 @@ const ROW_CAP: usize = 8;
 
 const SINGLE_NEURONS: &str = "single neurons";
 
-/// What to judge.
+/// The configuration of a quality evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityConfig {
     /// The fits; the first of each number of features and sparsity is what others of the same are
@@ -71,24 +71,24 @@ pub struct Division {
     pub labels: usize,
 }
 
-/// Everything that was found.
+/// The results of a quality evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Quality {
-    /// The division.
+    /// How the corpus was divided.
     pub division: Division,
     /// The fits, then the controls.
     pub methods: Vec<MethodReport>,
-    /// Detection of the first fit with the labels dealt out anew: what chance gives.
+    /// Detection of the first fit with the labels shuffled: what chance gives.
     pub shuffled: Option<DetectionReport>,
     /// Every measure of every method with its interval.
-    pub intervals: Vec<Measured>,
+    pub intervals: Vec<MeasureInterval>,
     /// The first fit of each number of features and sparsity against every method of the same.
-    pub differences: Vec<Compared>,
-    /// Remarks for a person.
+    pub differences: Vec<MethodDifference>,
+    /// Remarks for the user, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Judges fits and controls; hands each method to `seen` as soon as it is measured.
+/// Judges fits and controls; hands each method to `on_method` as soon as it is measured.
 ///
 /// # Errors
 /// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return,
@@ -98,7 +98,7 @@ pub fn quality(
     tokens: &TokenTable,
     config: &QualityConfig,
     ctx: &TaskCtx,
-    seen: &mut dyn FnMut(&MethodReport) -> Result<()>,
+    on_method: &mut dyn FnMut(&MethodReport) -> Result<()>,
 ) -> Result<Quality> {
     if config.fits.is_empty() || config.seeds == 0 {
         return Err(Error::usage(
@@ -111,11 +111,11 @@ pub fn quality(
         ..config.clone()
     };
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
-    let mut judge = Judge {
+    let mut judge = MethodJudge {
         bench: &bench,
         tokens,
         ctx,
-        seen,
+        on_method,
         methods: Vec::new(),
     };
     let mut first = None;
@@ -132,7 +132,7 @@ pub fn quality(
                 )
             })
             .collect::<Result<Vec<_>>>()?;
-        judge.add(fit_name(fit), Kind::Fit, None, Some(fit), &candidates)?;
+        judge.add(fit_name(fit), MethodKind::Fit, None, Some(fit), &candidates)?;
         first.get_or_insert_with(|| candidates[0].directions.clone());
     }
     if config.controls {
@@ -160,20 +160,20 @@ pub fn quality(
     })
 }
 
-/// Measures candidates and keeps the reports.
-struct Judge<'a> {
+/// Measures candidates and collects the reports.
+struct MethodJudge<'a> {
     bench: &'a Bench<'a>,
     tokens: &'a TokenTable,
     ctx: &'a TaskCtx,
-    seen: &'a mut dyn FnMut(&MethodReport) -> Result<()>,
+    on_method: &'a mut dyn FnMut(&MethodReport) -> Result<()>,
     methods: Vec<MethodReport>,
 }
 
-impl Judge<'_> {
+impl MethodJudge<'_> {
     fn add(
         &mut self,
         name: String,
-        kind: Kind,
+        kind: MethodKind,
         sparsity: Option<f64>,
         fit: Option<&FitConfig>,
         candidates: &[Candidate],
@@ -188,7 +188,7 @@ impl Judge<'_> {
             candidates,
             self.ctx,
         )?;
-        (self.seen)(&report)?;
+        (self.on_method)(&report)?;
         self.methods.push(report);
         Ok(())
     }
@@ -203,16 +203,16 @@ impl Judge<'_> {
             .into_iter()
             .map(|(d, seconds)| candidate(d, Choice::Best, seconds))
             .collect();
-        self.add(name, Kind::Control, sparsity, None, &candidates)
+        self.add(name, MethodKind::Control, sparsity, None, &candidates)
     }
 }
 
-/// Measures each candidate and sums up.
+/// Measures the candidates of a method, one a seed, and reports their means.
 pub(super) fn judged(
     bench: &Bench<'_>,
     tokens: &TokenTable,
     name: String,
-    kind: Kind,
+    kind: MethodKind,
     sparsity: Option<f64>,
     fit: Option<&FitConfig>,
     candidates: &[Candidate],
@@ -255,7 +255,7 @@ pub(super) fn seeds(first: u64, count: usize) -> impl Iterator<Item = u64> {
 
 /// k-means centroids, random directions, single neurons and differences in means, dense and at the
 /// fits' sparsities.
-fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
+fn controls(judge: &mut MethodJudge<'_>, config: &QualityConfig) -> Result<()> {
     let d = judge.bench.train().shape().1;
     let first = config.fits[0].seed;
     let distinct = |values: Vec<(usize, f64)>| {
@@ -283,8 +283,14 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
                 started.elapsed().as_secs_f64(),
             ));
         }
-        for &(_, p) in shapes.iter().filter(|s| s.0 == k && kept(s.1, d) < d) {
-            let cut = made.iter().map(|(m, s)| (m.cut(kept(p, d)), *s)).collect();
+        for &(_, p) in shapes
+            .iter()
+            .filter(|s| s.0 == k && support_size(s.1, d) < d)
+        {
+            let cut = made
+                .iter()
+                .map(|(m, s)| (m.cut(support_size(p, d)), *s))
+                .collect();
             judge.add_control(
                 format!("k-means k {k}, cut to {}", percent(p)),
                 Some(p),
@@ -295,7 +301,7 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     }
     for &(k, p) in &shapes {
         let made = seeds(first, config.seeds)
-            .map(|seed| (random::directions(d, k, kept(p, d), seed), 0.0))
+            .map(|seed| (random::directions(d, k, support_size(p, d), seed), 0.0))
             .collect();
         judge.add_control(
             format!("random directions k {k}, {}", percent(p)),
@@ -317,14 +323,14 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     for (_, p) in distinct(
         shapes
             .iter()
-            .filter(|s| kept(s.1, d) < d)
+            .filter(|s| support_size(s.1, d) < d)
             .map(|s| (0, s.1))
             .collect(),
     ) {
-        let cut = candidate(means.cut(kept(p, d)), Choice::Own, seconds);
+        let cut = candidate(means.cut(support_size(p, d)), Choice::Own, seconds);
         judge.add(
             format!("DiffMean, cut to {}", percent(p)),
-            Kind::Supervised,
+            MethodKind::Supervised,
             Some(p),
             None,
             &[cut],
@@ -333,14 +339,14 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     let dense = candidate(means, Choice::Own, seconds);
     judge.add(
         "DiffMean, dense".to_owned(),
-        Kind::Supervised,
+        MethodKind::Supervised,
         None,
         None,
         &[dense],
     )
 }
 
-/// The objectives beside each other at the k and p of `base`, which comes first: without penalty,
+/// The objectives to compare at the k and p of `base`, which comes first: without penalty,
 /// with the default one, with a cap, with scaled rows, with scaled neurons, with a centre, and the
 /// paper's updates.
 pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {

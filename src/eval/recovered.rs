@@ -1,4 +1,4 @@
-//! How much of a model's predictions survives when a reconstruction takes an activation's place.
+//! How much of a model's predictions is recovered when a reconstruction replaces an activation.
 //!
 //! CE recovered = (CE_zero − CE_rec) / (CE_zero − CE_orig), with the activation set to zero as the
 //! floor; KL recovered = (KL_zero − KL_rec) / KL_zero, both KLs from the model's own predictions
@@ -26,9 +26,9 @@ pub struct Recovered {
     pub predictions: usize,
     /// Mean cross-entropy of the model, nats a token.
     pub ce_original: f64,
-    /// With the reconstruction in the activation's place.
+    /// Mean cross-entropy with the reconstruction in place of the activation.
     pub ce_reconstructed: f64,
-    /// With zero in its place.
+    /// Mean cross-entropy with zero in its place.
     pub ce_zero: f64,
     /// (CE_zero − CE_rec) / (CE_zero − CE_orig); `None` when zero costs nothing.
     pub ce_recovered: Option<f64>,
@@ -89,7 +89,11 @@ impl Windows {
     }
 }
 
-/// Scores each of `methods` on the same windows.
+/// Measures the cross-entropy and KL of each of `methods` on the same windows.
+///
+/// # Errors
+/// [`Error::Refused`] without a window that predicts anything; what the model and the methods
+/// return; [`Error::Cancelled`].
 pub fn recovered(
     model: &Model,
     hook: HookPoint,
@@ -104,8 +108,8 @@ pub fn recovered(
     }
     let mut order: Vec<&Vec<u32>> = windows.rows.iter().collect();
     order.sort_by_key(|w| std::cmp::Reverse(w.len()));
-    let (mut original, mut zero) = (Sums::default(), Sums::default());
-    let mut sums = vec![Sums::default(); methods.len()];
+    let (mut original, mut zero) = (PredictionSums::default(), PredictionSums::default());
+    let mut sums = vec![PredictionSums::default(); methods.len()];
     let mut rest = order.as_slice();
     let total = order.iter().map(|w| w.len() as u64).sum::<u64>();
     let mut done = 0;
@@ -118,8 +122,8 @@ pub fn recovered(
         };
         let base = log_probabilities(model, &batch, &mut NoTap, ctx)?;
         original.add(&batch, windows.skip, &base, &base);
-        let with = |method: Option<&dyn Reconstruct>, sums: &mut Sums| -> Result<()> {
-            let mut tap = Replace {
+        let with = |method: Option<&dyn Reconstruct>, sums: &mut PredictionSums| -> Result<()> {
+            let mut tap = ReplaceTap {
                 hooks: [hook],
                 method,
                 skip: windows.skip,
@@ -148,15 +152,15 @@ pub fn recovered(
     Ok(sums.iter().map(|s| s.against(&original, &zero)).collect())
 }
 
-/// Sums over predictions.
+/// Sums of cross-entropy and KL over predictions, in nats.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+struct PredictionSums {
     predictions: usize,
     cross_entropy: f64,
     divergence: f64,
 }
 
-impl Sums {
+impl PredictionSums {
     fn add(&mut self, batch: &Batch, skip: usize, base: &LogProbabilities, now: &LogProbabilities) {
         let of = |row: usize, t: usize| {
             let (p, q) = (base.at(row, t), now.at(row, t));
@@ -243,15 +247,15 @@ fn log_probabilities(
     })
 }
 
-/// Puts reconstructions, or zero, in the place of the rows.
-struct Replace<'a> {
+/// The tap that replaces the activations at a hook by reconstructions, or by zero.
+struct ReplaceTap<'a> {
     hooks: [HookPoint; 1],
     method: Option<&'a dyn Reconstruct>,
     skip: usize,
     ctx: &'a TaskCtx,
 }
 
-impl Tap for Replace<'_> {
+impl Tap for ReplaceTap<'_> {
     fn hooks(&self) -> &[HookPoint] {
         &self.hooks
     }
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn shares_by_hand() {
-        let sums = |ce, kl| Sums {
+        let sums = |ce, kl| PredictionSums {
             predictions: 2,
             cross_entropy: ce,
             divergence: kl,

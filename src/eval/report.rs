@@ -1,8 +1,8 @@
-//! What is said of a method: its candidates' measures as means over seeds.
+//! The report on a method: its candidates' measures as means over seeds.
 
 use serde::Serialize;
 
-use super::bench::{Candidate, Judged};
+use super::bench::{Candidate, CandidateMeasures};
 use super::bootstrap::mean_and_error;
 use super::contexts::{ContextPurity, Shares};
 use super::detection::LabelDetection;
@@ -11,22 +11,22 @@ use crate::directions::Directions;
 use crate::directions::matching::{Stability, stability};
 use crate::factor::FitConfig;
 
-/// What a method is.
+/// The kind of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Semi-NMF features.
+pub enum MethodKind {
+    /// Features of a semi-NMF fit.
     Fit,
-    /// Something to hold them against.
+    /// Directions to compare features with.
     Control,
-    /// The same with knowledge of the labels.
+    /// Directions that were made from the labels.
     Supervised,
 }
 
-/// A label as one method tells it.
+/// How well one method detects a label.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LabelScore {
-    /// The label.
+    /// The label's name.
     pub label: String,
     /// Held-out AUROC, mean over seeds.
     pub auroc: f64,
@@ -58,18 +58,18 @@ pub struct DetectionReport {
     pub labels: Vec<LabelScore>,
 }
 
-/// A method's line.
+/// The measures of a method, as means over its seeds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MethodReport {
-    /// For a person.
+    /// The name that is shown.
     pub name: String,
-    /// What it is.
-    pub kind: Kind,
-    /// Directions.
+    /// Whether it is a fit, a control or supervised.
+    pub kind: MethodKind,
+    /// Number of directions.
     pub features: usize,
     /// The share of neurons that a direction may use; `None` for dense ones and single neurons.
     pub sparsity: Option<f64>,
-    /// Of a fit.
+    /// The configuration, where the method is a fit.
     pub config: Option<FitConfig>,
     /// Seeds that the means are over.
     pub seeds: usize,
@@ -79,7 +79,7 @@ pub struct MethodReport {
     pub held_out_error: Option<f64>,
     /// Features above 5 % of their own maximum at a training token.
     pub active: Option<f64>,
-    /// Features without coefficients.
+    /// Number of features that no training token uses.
     pub dead: Option<f64>,
     /// Features with |cos| above 0.9 to an earlier one.
     pub duplicates: f64,
@@ -107,11 +107,11 @@ impl MethodReport {
     /// From one candidate a seed and what was measured of each.
     pub fn new(
         name: String,
-        kind: Kind,
+        kind: MethodKind,
         sparsity: Option<f64>,
         config: Option<FitConfig>,
         candidates: &[Candidate],
-        judged: &[Judged],
+        judged: &[CandidateMeasures],
         tokens: &TokenTable,
     ) -> Self {
         let directions: Vec<&Directions> = candidates.iter().map(|c| &c.directions).collect();
@@ -119,8 +119,9 @@ impl MethodReport {
         let sweeps = candidates
             .iter()
             .filter_map(|c| c.factors.as_ref().map(|f| f.sweep as f64));
-        let mean_of =
-            |value: &dyn Fn(&Judged) -> Option<f64>| mean(judged.iter().filter_map(value));
+        let mean_of = |value: &dyn Fn(&CandidateMeasures) -> Option<f64>| {
+            mean(judged.iter().filter_map(value))
+        };
         Self {
             name,
             kind,

@@ -14,9 +14,11 @@ use crate::analysis::hierarchy;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
-use crate::steering::calibrate::{Aim, calibrate, last_logits, mean_shifts};
+use crate::steering::calibrate::{
+    SignedIntervention, calibrate, last_logits, mean_log_prob_shifts,
+};
 use crate::steering::{
-    Mode, Positions, Push, SteerPart, SteerTerm, core_term, part_direction, part_term,
+    Intervention, Mode, Positions, SteerPart, SteerTerm, core_term, part_direction, part_term,
 };
 use crate::task::{Progress, TaskCtx};
 
@@ -25,25 +27,25 @@ use crate::task::{Progress, TaskCtx};
 pub struct Member {
     /// The word, as it stands inside a sentence.
     pub word: String,
-    /// The feature.
+    /// The id of the feature.
     pub feature: usize,
 }
 
-/// Where to look.
+/// The configuration of the experiment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReuseConfig {
     /// KL(base ‖ steered), the mean over the prompts.
     pub kl: f64,
     /// Whose next token is looked at.
     pub prompts: Vec<String>,
-    /// The study's rule.
+    /// The BOS rule of the study.
     pub bos: BosRule,
 }
 
-/// What became of one word.
+/// The change of one word's log-probability.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WordShift {
-    /// The word.
+    /// The word of the member.
     pub word: String,
     /// The change of its (first) token's log-probability in nats, the mean over the prompts.
     pub delta: f64,
@@ -58,11 +60,11 @@ pub struct ReuseRow {
     pub member: Option<String>,
     /// "core", "exclusive" or "whole".
     pub part: &'static str,
-    /// How many neurons.
+    /// The number of neurons that the direction uses.
     pub neurons: usize,
-    /// α.
+    /// The strength α that was used.
     pub alpha: f64,
-    /// The KL reached.
+    /// The KL(base ‖ steered) at that α, in nats.
     pub kl: f64,
     /// Whether that is the KL asked for: what another KL does cannot be held against it, and is in
     /// no mean.
@@ -73,10 +75,10 @@ pub struct ReuseRow {
     pub words: Vec<WordShift>,
 }
 
-/// The table.
+/// The results of the experiment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reuse {
-    /// The family.
+    /// The members of the family.
     pub members: Vec<Member>,
     /// Words of which only the first token is looked at.
     pub cut_words: Vec<String>,
@@ -107,7 +109,7 @@ pub fn reuse(
         .iter()
         .map(encode)
         .collect::<Result<Vec<_>>>()?;
-    let bench = Bench {
+    let run = ReuseRun {
         model,
         prompts,
         kl: config.kl,
@@ -116,7 +118,7 @@ pub fn reuse(
         ctx,
     };
     let shared = hierarchy::shared(&factors.features, &ids);
-    let mut rows = vec![bench.row(
+    let mut rows = vec![run.row(
         None,
         "core",
         shared.core.len(),
@@ -142,7 +144,7 @@ pub fn reuse(
                 direction.iter().filter(|&&v| v != 0.0).count()
             });
             let term = part_term(model, hook, factors, member.feature, &part, 1.0);
-            rows.push(bench.row(Some(&member.word), name, neurons, term)?);
+            rows.push(run.row(Some(&member.word), name, neurons, term)?);
         }
     }
     Ok(Reuse {
@@ -196,8 +198,8 @@ fn tokens_of(model: &Model, members: &[Member]) -> Result<(Vec<u32>, Vec<String>
     Ok((tokens, cut))
 }
 
-/// What every steering shares.
-struct Bench<'a> {
+/// What all steerings of the experiment share.
+struct ReuseRun<'a> {
     model: &'a Model,
     prompts: Vec<Vec<u32>>,
     kl: f64,
@@ -206,7 +208,7 @@ struct Bench<'a> {
     ctx: &'a TaskCtx,
 }
 
-impl Bench<'_> {
+impl ReuseRun<'_> {
     fn row(
         &self,
         member: Option<&str>,
@@ -225,19 +227,19 @@ impl Bench<'_> {
             note,
             words: Vec::new(),
         };
-        let push = match term {
-            Ok(term) => Arc::new(Push::new(&[term], Mode::Add)?),
-            // A part without neurons is a finding, no failure.
+        let intervention = match term {
+            Ok(term) => Arc::new(Intervention::new(&[term], Mode::Add)?),
+            // A part without neurons is a result, not a failure.
             Err(Error::Usage(why)) => return Ok(empty(Some(why))),
             Err(e) => return Err(e),
         };
-        let aims = [Aim {
-            push: push.clone(),
+        let signed = [SignedIntervention {
+            intervention: intervention.clone(),
             negative: false,
         }];
         let found = calibrate(
             self.model,
-            &aims,
+            &signed,
             &self.prompts,
             &[self.kl],
             Positions::All,
@@ -248,13 +250,13 @@ impl Bench<'_> {
         };
         let logits = last_logits(
             self.model,
-            &push,
+            &intervention,
             &self.prompts,
             &[found.alpha],
             Positions::All,
             self.ctx,
         )?;
-        let shifts = mean_shifts(&logits);
+        let shifts = mean_log_prob_shifts(&logits);
         let word = |(member, &token): (&Member, &u32)| {
             let delta = shifts[token as usize];
             WordShift {
@@ -278,7 +280,7 @@ impl Bench<'_> {
     }
 }
 
-/// A part over the members that have it, at the KL asked for.
+/// The means of a part over the members that have it, at the KL asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Summary {
     /// The mean change of the member's own word; of every member's for the core, which is nobody's

@@ -1,7 +1,7 @@
 //! How strongly each sentence expresses each direction: s = max over its tokens of cos(a_t, z).
 //!
-//! Reads the activations once for a strip of directions, sentence by sentence in parallel; holds a
-//! strip's scores and never the matrix. Knows no labels.
+//! Reads the activations once for each strip of directions, sentence by sentence in parallel; holds
+//! the scores of a strip and never the whole matrix. Knows no labels.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,8 +41,8 @@ impl Scores {
     }
 }
 
-/// Hands the scores of `sentences` on all `directions` to `take`, a strip of directions at a time.
-/// The same numbers on any number of threads.
+/// Gives the scores of `sentences` on all `directions` to `take`, a strip of directions at a time.
+/// The scores are the same on any number of threads.
 ///
 /// # Errors
 /// [`Error::Usage`] when directions and rows differ in width, [`Error::Cancelled`], and what
@@ -90,7 +90,7 @@ pub fn each_strip(
     Ok(())
 }
 
-/// Whole sentences with the place of their scores.
+/// Some whole sentences, with the slices that their scores are written to.
 struct Task<'a> {
     sentences: &'a [Sentence],
     best: &'a mut [f32],
@@ -135,8 +135,8 @@ impl Task<'_> {
             .best
             .chunks_exact_mut(width)
             .zip(self.row.chunks_exact_mut(width));
-        // Sentences lie next to each other: one product for all rows that they share a block with
-        // would need them to be without gaps, which a table of whole samples has.
+        // A block is multiplied once for all sentences in it; sentences may have gaps between them,
+        // so a block begins at the first row that the last one does not hold.
         let mut block_start = 0;
         let mut block_rows = 0;
         let last = self.sentences.last().map_or(0, |s| s.rows.end);
@@ -158,7 +158,7 @@ impl Task<'_> {
                     } else {
                         row_major_product(&mut cosines, &block.data, block.cols, by_neuron, width);
                     }
-                    normalise(&mut cosines, width, &block.data, block.cols);
+                    divide_by_norms(&mut cosines, width, &block.data, block.cols);
                 }
                 let line = &cosines[(row - block_start) * width..][..width];
                 for ((b, r), &cosine) in best.iter_mut().zip(at.iter_mut()).zip(line) {
@@ -173,7 +173,7 @@ impl Task<'_> {
 }
 
 /// Divides each row's products by the row's norm; a row of zeros has cosine 0 with everything.
-fn normalise(products: &mut [f32], width: usize, rows: &[f32], d: usize) {
+fn divide_by_norms(products: &mut [f32], width: usize, rows: &[f32], d: usize) {
     for (line, a) in products.chunks_exact_mut(width).zip(rows.chunks_exact(d)) {
         let square: f64 = a.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
         let scale = if square > 0.0 {

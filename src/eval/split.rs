@@ -16,7 +16,7 @@ use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::task::TaskCtx;
 
-/// How much is held out.
+/// Which sentences are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Holdout {
     /// The share of every label's sentences.
@@ -105,7 +105,7 @@ impl Split {
                 sentences[i].held_out = true;
             }
         }
-        // With one label the held-out sentences hold nothing to tell it from.
+        // With a single label there are no other sentences to separate it from.
         if labels.len() < 2 {
             labels.clear();
         }
@@ -119,7 +119,7 @@ impl Split {
         Ok(Self { sentences, labels })
     }
 
-    /// The same sides with the labels of each dealt out anew among its sentences.
+    /// The same sides, with the labels of each side shuffled among its sentences.
     pub fn shuffled(&self, seed: u64) -> Self {
         let mut out = self.clone();
         let mut rng = Pcg64::seed_from_u64(seed);
@@ -171,7 +171,7 @@ fn sentences(tokens: &TokenTable) -> Vec<Sentence> {
         .collect()
 }
 
-/// Some rows of a source as a source of their own, in order.
+/// Some rows of a source, in order, as a source of their own.
 pub struct RowView<'a> {
     source: &'a dyn ActivationSource,
     spans: Vec<Range<usize>>,
@@ -208,10 +208,13 @@ impl<'a> RowView<'a> {
 
     /// The same rows gathered into memory when they take at most `bytes`: a pass then copies
     /// nothing.
-    pub fn resident(self, bytes: usize, ctx: &TaskCtx) -> Result<Rows<'a>> {
+    ///
+    /// # Errors
+    /// What reading the rows returns; [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn resident(self, bytes: usize, ctx: &TaskCtx) -> Result<ResidentRows<'a>> {
         let (n, d) = self.shape();
         if n.saturating_mul(d).saturating_mul(4) > bytes {
-            return Ok(Rows {
+            return Ok(ResidentRows {
                 view: self,
                 copy: None,
             });
@@ -221,7 +224,7 @@ impl<'a> RowView<'a> {
             ctx.check()?;
             data.extend_from_slice(&self.source.rows(span.clone())?.data);
         }
-        Ok(Rows {
+        Ok(ResidentRows {
             view: self,
             copy: Some(InMemory::new(n, d, data)),
         })
@@ -267,20 +270,20 @@ impl ActivationSource for RowView<'_> {
     }
 }
 
-/// Some rows of a source, in memory where they fit.
-pub struct Rows<'a> {
+/// Some rows of a source, copied into memory where they fit.
+pub struct ResidentRows<'a> {
     view: RowView<'a>,
     copy: Option<InMemory>,
 }
 
-impl Rows<'_> {
+impl ResidentRows<'_> {
     /// The source's number of row `row`.
     pub fn source_row(&self, row: usize) -> usize {
         self.view.source_row(row)
     }
 }
 
-impl ActivationSource for Rows<'_> {
+impl ActivationSource for ResidentRows<'_> {
     fn shape(&self) -> (usize, usize) {
         self.view.shape()
     }

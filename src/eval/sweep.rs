@@ -1,11 +1,11 @@
 //! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen. As
-//! k grows each fit goes on from the one before it with the same seed.
+//! k grows, each fit starts from the one before it with the same seed.
 
 use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, Candidate};
 use super::quality::{Division, division, fit_name, for_width, judged, seeds};
-use super::report::{Kind, MethodReport};
+use super::report::{MethodKind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
 use crate::corpus::TokenTable;
@@ -20,7 +20,7 @@ pub const SEEDS: usize = 3;
 /// Sweeps that a fit is expected to take until one has ended.
 const EXPECTED: u64 = 100;
 
-/// What to try.
+/// The configuration of a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepConfig {
     /// The fits: see [`grid`].
@@ -29,22 +29,22 @@ pub struct SweepConfig {
     pub seeds: usize,
     /// What is held out.
     pub holdout: Holdout,
-    /// Whether every fit makes its own start, instead of going on from the one with fewer features.
+    /// Whether every fit makes its own start, instead of starting from the one with fewer features.
     pub cold: bool,
 }
 
 /// One point of the curve: means over seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepRow {
-    /// k.
+    /// k, the number of features.
     pub features: usize,
-    /// p.
+    /// p, the share of neurons that a feature may use.
     pub sparsity: f64,
-    /// λ.
+    /// λ, the ℓ₁ penalty on coefficients.
     pub l1: f64,
     /// The most features at a token.
     pub row_cap: Option<usize>,
-    /// Whether it went on from the fits with fewer features before it.
+    /// Whether it started from the fits with fewer features before it.
     pub warm: bool,
     /// ‖A − YZᵀ‖²/‖A‖² of the fit on its training rows.
     pub relative_error: Option<f64>,
@@ -52,7 +52,7 @@ pub struct SweepRow {
     pub held_out_error: Option<f64>,
     /// Features above 5 % of their own maximum at a token.
     pub active: Option<f64>,
-    /// Features without coefficients.
+    /// Number of features that no training token uses.
     pub dead: Option<f64>,
     /// Features with |cos| above 0.9 to an earlier one.
     pub duplicates: f64,
@@ -130,7 +130,7 @@ pub fn grid(
     out
 }
 
-/// Fits and measures every configuration; hands each row to `seen` as soon as it is there.
+/// Fits and measures every configuration; hands each row to `on_row` as soon as it is there.
 ///
 /// # Errors
 /// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return,
@@ -140,7 +140,7 @@ pub fn sweep(
     tokens: &TokenTable,
     config: &SweepConfig,
     ctx: &TaskCtx,
-    seen: &mut dyn FnMut(&SweepRow) -> Result<()>,
+    on_row: &mut dyn FnMut(&SweepRow) -> Result<()>,
 ) -> Result<(Division, Vec<SweepRow>)> {
     if config.fits.is_empty() || config.seeds == 0 {
         return Err(Error::usage(
@@ -152,7 +152,7 @@ pub fn sweep(
     let mut rows = Vec::new();
     let mut before: Option<(&FitConfig, Vec<Candidate>)> = None;
     let fits = for_width(&config.fits, width);
-    let mut course = Course::new(&fits, config.seeds, ctx);
+    let mut progress = SweepProgress::new(&fits, config.seeds, ctx);
     for fit in &fits {
         let earlier = before
             .take()
@@ -168,9 +168,9 @@ pub fn sweep(
                         ..fit.clone()
                     },
                     earlier,
-                    &course.inside(fit),
+                    &progress.inside(fit),
                 )?;
-                course.ended(fit, &made)?;
+                progress.ended(fit, &made)?;
                 Ok(made)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -178,23 +178,23 @@ pub fn sweep(
             &bench,
             tokens,
             fit_name(fit),
-            Kind::Fit,
+            MethodKind::Fit,
             None,
             Some(fit),
             &candidates,
             &ctx.without_progress(),
         )?;
         let row = SweepRow::new(fit, width, earlier.is_some(), &report);
-        seen(&row)?;
+        on_row(&row)?;
         rows.push(row);
         before = Some((fit, candidates));
     }
     Ok((division(&bench), rows))
 }
 
-/// Where the whole stands, in features that were fitted: a fit of twice as many takes about twice
-/// as long. One stage, so that the time to go is that of the whole.
-struct Course<'a> {
+/// The progress of a sweep, in features that were fitted: a fit of twice as many takes about twice
+/// as long. It is one stage, so that the time left is that of the whole sweep.
+struct SweepProgress<'a> {
     ctx: &'a TaskCtx,
     done: u64,
     total: u64,
@@ -202,7 +202,7 @@ struct Course<'a> {
     expected: u64,
 }
 
-impl<'a> Course<'a> {
+impl<'a> SweepProgress<'a> {
     fn new(fits: &[FitConfig], seeds: usize, ctx: &'a TaskCtx) -> Self {
         let total = fits.iter().map(|fit| fit.features as u64).sum::<u64>() * seeds as u64;
         Self {
@@ -217,8 +217,8 @@ impl<'a> Course<'a> {
         Progress::new("sweeping over k", done, total, "features")
     }
 
-    /// For a fit: its sweeps move the whole on. The last tenth waits for its end, which is not
-    /// known before.
+    /// The context of one fit, whose sweeps advance the progress of the whole. The last tenth is left
+    /// for the fit's end, which is not known in advance.
     fn inside(&self, fit: &FitConfig) -> TaskCtx {
         let (whole, done, total) = (self.ctx.clone(), self.done, self.total);
         let (k, expected) = (
@@ -230,7 +230,7 @@ impl<'a> Course<'a> {
         TaskCtx::new(self.ctx.cancel_token().clone(), move |progress| {
             if progress.unit == "sweeps" {
                 let part = (k * progress.done / expected).min(k * 9 / 10);
-                // The fit itself looks whether it was cancelled.
+                // The fit itself checks whether it was cancelled.
                 let _ = whole.checkpoint(Self::at(done + part, total));
             }
         })
@@ -246,7 +246,7 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Whether `larger` is `smaller` with more features, by a rule that can go on from other factors.
+/// Whether `larger` is `smaller` with more features, with a solver that can start from other factors.
 fn grows(smaller: &FitConfig, larger: &FitConfig) -> bool {
     let rest = FitConfig {
         features: smaller.features,

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::bootstrap::Verdict;
-use super::compared::{By, Compared, Measure};
+use super::compared::{ContextOrder, Measure, MethodDifference};
 use super::quality::{Quality, QualityConfig, quality};
 use super::split::{Split, tests::table};
 use super::sweep::{SweepConfig, grid, sweep};
@@ -82,7 +82,7 @@ fn verdict(found: &Quality, against: &str) -> Verdict {
     of(found, Measure::Auroc, against).difference.verdict
 }
 
-fn of<'a>(found: &'a Quality, measure: Measure, against: &str) -> &'a Compared {
+fn of<'a>(found: &'a Quality, measure: Measure, against: &str) -> &'a MethodDifference {
     found
         .differences
         .iter()
@@ -119,7 +119,7 @@ fn planted_concepts_are_found_on_sentences_that_the_fit_never_saw() {
     let purity = of(&found, Measure::LabelPurity, "random");
     assert_eq!(
         (purity.difference.verdict, purity.by),
-        (Verdict::Higher, Some(By::Cosines))
+        (Verdict::Higher, Some(ContextOrder::Cosines))
     );
     assert_eq!(of(&found, Measure::SCd, "random").by, None);
     for (measure, mean) in [

@@ -13,12 +13,12 @@ use crate::corpus::Corpus;
 use crate::error::Result;
 use crate::jobs::collect::{self, Collected};
 use crate::model::{BosRule, HookPoint, LoadOptions, Model, describe, source};
-use crate::study::{Asked, Study};
+use crate::study::{Study, StudyRequest};
 use crate::task::TaskCtx;
 
 pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    Study::check_place(&args.out)?;
+    Study::check_can_create(&args.out)?;
     if args.withdraw {
         let mut study = Study::open(&args.out)?;
         let name = study.withdraw()?;
@@ -106,7 +106,7 @@ fn into_new_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(St
 /// the study is locked.
 fn into_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(Study, Collected)> {
     let study = Study::open_read_only(&args.out)?;
-    study.check_asked(&Asked {
+    study.check_request(&StudyRequest {
         layers: args.layer.clone(),
         site: args.hook,
         dtype: args.dtype.map(Into::into),

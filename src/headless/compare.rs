@@ -7,7 +7,7 @@ use serde_json::json;
 use super::features::words;
 use super::{Output, open_study};
 use crate::analysis::FeatureRow;
-use crate::analysis::matching::{Alone, Match};
+use crate::analysis::matching::{Match, Unmatched};
 use crate::cli::CompareArgs;
 use crate::error::Result;
 use crate::jobs::comparing;
@@ -17,13 +17,13 @@ use crate::text;
 const LINES: usize = 40;
 
 pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
-    let side = |dir: &Path, fit: &str| open_study(dir, out)?.side(Some(fit));
+    let side = |dir: &Path, fit: &str| open_study(dir, out)?.compared_fit(Some(fit));
     let a = side(&args.study, &args.a)?;
     let b = side(args.other.as_ref().unwrap_or(&args.study), &args.b)?;
     let found = comparing::compare(&a, &b)?;
     if out.is_json() {
         let matched = |m: &Match| json!({"feature_a": m.a, "feature_b": m.b, "cosine": m.cosine});
-        let alone = |a: &Alone| json!({"feature": a.id, "nearest_cosine": a.nearest});
+        let alone = |a: &Unmatched| json!({"feature": a.id, "nearest_cosine": a.nearest});
         return out.object(&json!({
             "event": "compared", "fit_a": found.a, "fit_b": found.b,
             "feature_count_a": a.factors.features.columns(), "feature_count_b": b.factors.features.columns(),

@@ -13,10 +13,10 @@ use crate::analysis::{Notes, contexts, lens};
 use crate::cli::DescribeArgs;
 use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
-use crate::eval::judge::describe::{Description, Material, describe, estimate};
+use crate::eval::judge::describe::{Description, FeatureMaterial, describe, estimate};
 use crate::eval::judge::score::Score;
 use crate::eval::judge::sentences::Sentences;
-use crate::eval::judge::{Answers, Judge, Tally};
+use crate::eval::judge::{AnswerCache, JudgeClient, TokenUsage};
 use crate::factor::Factors;
 use crate::interop::json;
 use crate::jobs::directions::{self, Reference};
@@ -50,7 +50,7 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let (subjects, materials, model) = materials(&mut study, args, out, &ctx)?;
     let bos = study.manifest().bos;
     let scored = !args.no_score;
-    let mut judge = Judge::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")));
+    let mut judge = JudgeClient::new(endpoint, AnswerCache::in_dir(&data_dir()?.join("answers")));
     let cost = estimate(&judge, &materials, scored, args.sentences);
     if out.is_json() {
         let about = json!({"event": "estimate", "feature_count": materials.len()});
@@ -101,7 +101,7 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     for ((subject, material), description) in all() {
         show(subject, material.id, description, out)?;
     }
-    print_usage(judge.tally(), out)?;
+    print_usage(judge.usage(), out)?;
     if described.iter().all(nothing) {
         let why = described.iter().flat_map(|d| &d.errors).next();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
@@ -121,7 +121,7 @@ struct Opened {
 impl Opened {
     fn new(study: &Study, kind: &SetKind, args: &DescribeArgs, ctx: &TaskCtx) -> Result<Self> {
         let set = directions::open(study, kind, &args.place.place(), ctx)?;
-        let factors = set.read(study.activations(set.hook())?.as_ref(), ctx)?;
+        let factors = set.factors_on(study.activations(set.hook())?.as_ref(), ctx)?;
         let notes = directions::names(study, set.as_ref())?;
         Ok(Self {
             kind: kind.clone(),
@@ -137,7 +137,7 @@ fn materials(
     args: &DescribeArgs,
     out: &Output,
     ctx: &TaskCtx,
-) -> Result<(Vec<Subject>, Vec<Material>, LensModel)> {
+) -> Result<(Vec<Subject>, Vec<FeatureMaterial>, LensModel)> {
     let wanted = args
         .features
         .iter()
@@ -190,7 +190,7 @@ fn materials(
             ));
             continue;
         }
-        materials.push(Material::of(&card, factors, &tokens));
+        materials.push(FeatureMaterial::of(&card, factors, &tokens));
         subjects.push(Subject {
             set: set.name().to_owned(),
             title: set.title(id).map(str::to_owned),
@@ -249,16 +249,16 @@ fn sentences_line(of: &str, found: &Sentences) -> String {
 }
 
 /// What asking did cost.
-pub(super) fn print_usage(tally: Tally, out: &mut Output) -> Result<()> {
+pub(super) fn print_usage(usage: TokenUsage, out: &mut Output) -> Result<()> {
     if out.is_json() {
-        return super::json::usage(tally, out);
+        return super::json::usage(usage, out);
     }
     out.line(&format!(
         "{} calls ({} answered before, {} without an answer), {} tokens of questions, {} of answers",
-        thousands(tally.calls),
-        thousands(tally.answered),
-        thousands(tally.failed),
-        thousands(tally.prompt_tokens),
-        thousands(tally.completion_tokens)
+        thousands(usage.calls),
+        thousands(usage.answered),
+        thousands(usage.failed),
+        thousands(usage.prompt_tokens),
+        thousands(usage.completion_tokens)
     ))
 }

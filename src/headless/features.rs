@@ -34,7 +34,7 @@ pub(super) fn lens_model(
     ) {
         Ok(model) => {
             study
-                .take_model(model.info(), place.is_some())?
+                .adopt_model(model.info(), place.is_some())?
                 .iter()
                 .for_each(|words| out.note(words));
             Ok(Ok(model))
@@ -71,7 +71,7 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     }
     for set in &sets {
         let (set, hook) = (set.as_ref(), set.hook());
-        let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
+        let factors = set.factors_on(study.activations(hook)?.as_ref(), &ctx)?;
         let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set)?);
         if let Ok(model) = &model {
             let all = 0..factors.features.columns();
@@ -154,7 +154,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     }
     let set = directions::open(&study, &wanted.kind, &args.place.place(), &ctx)?;
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
-    let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
+    let factors = set.factors_on(study.activations(hook)?.as_ref(), &ctx)?;
     let mut card = contexts::feature_card(
         &factors,
         &tokens,

@@ -69,7 +69,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let save =
         |factors: &Factors, ended| study.save_run(&name, hook, &config, factors, Some(ended));
     let end = fitting::run_fit(source.as_ref(), &config, &place, &mut observer, &save, &ctx)?;
-    study.keep_energy(hook, &end.energy);
+    study.save_energy(hook, &end.energy);
     let (seconds, factors) = (observer.last.map_or(0.0, |s| s.seconds), &end.factors);
     let init_seconds = observer.init_seconds;
     let dead = activity(factors).1;

@@ -50,7 +50,7 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
     let go_on = if state.is_complete() {
         String::new()
     } else {
-        format!("; {} goes on", study.filling())
+        format!("; {} goes on", study.collect_command())
     };
     out.line(&format!("rows     {}, {state}{go_on}", count(state.rows)))?;
     for fit in &fits {
@@ -67,7 +67,7 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
             "fit      {}: {features} features of {}, {error}, {}{mark}",
             fit.name,
             fit.hook,
-            fit.standing()
+            fit.status()
         ))?;
     }
     Ok(())

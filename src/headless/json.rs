@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::output::Output;
 use crate::activations::energy::Concentration;
-use crate::directions::reconstruction::Figures;
+use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::directions::sae::train::TrainConfig;
 use crate::error::Result;
 use crate::eval::bootstrap::Difference;
-use crate::eval::judge::{Estimate, Tally};
+use crate::eval::judge::{CostEstimate, TokenUsage};
 use crate::eval::quality::Division;
 use crate::eval::report::DetectionReport;
-use crate::eval::steering::report::Mean;
+use crate::eval::steering::report::MeanInterval;
 use crate::factor::FitConfig;
 use crate::model::ModelInfo;
 use crate::study::{FitEntry, Manifest};
@@ -31,7 +31,7 @@ pub(super) fn merged<const N: usize>(parts: [Value; N]) -> Value {
 }
 
 /// A mean with its 95 % interval.
-pub(super) fn interval(mean: Mean) -> Value {
+pub(super) fn interval(mean: MeanInterval) -> Value {
     json!({"mean": mean.mean, "low": mean.low, "high": mean.high})
 }
 
@@ -123,7 +123,7 @@ pub(super) fn corpora(manifest: &Manifest) -> Value {
 }
 
 /// How well a fit or an autoencoder reconstructs rows; `null` everywhere before it was measured.
-pub(super) fn figures(figures: Option<&Figures>) -> Value {
+pub(super) fn figures(figures: Option<&ReconstructionMetrics>) -> Value {
     json!({
         "unit_count": figures.map(|f| f.units), "row_count": figures.map(|f| f.rows),
         "fvu": figures.and_then(|f| f.fvu), "relative_error": figures.and_then(|f| f.relative_error),
@@ -140,7 +140,7 @@ pub(super) fn training(config: &TrainConfig) -> Value {
 }
 
 /// What a judge would be asked at most.
-pub(super) fn cost(cost: &Estimate) -> Value {
+pub(super) fn cost(cost: &CostEstimate) -> Value {
     json!({
         "call_count": cost.calls, "answered_count": cost.answered, "prompt_token_count": cost.prompt_tokens,
         "completion_token_count": cost.completion_tokens,
@@ -151,9 +151,9 @@ pub(super) fn cost(cost: &Estimate) -> Value {
 ///
 /// # Errors
 /// Standard output that cannot be written to.
-pub(super) fn usage(tally: Tally, out: &mut Output) -> Result<()> {
+pub(super) fn usage(usage: TokenUsage, out: &mut Output) -> Result<()> {
     out.object(&json!({
-        "event": "usage", "call_count": tally.calls, "answered_count": tally.answered, "failed_count": tally.failed,
-        "prompt_token_count": tally.prompt_tokens, "completion_token_count": tally.completion_tokens,
+        "event": "usage", "call_count": usage.calls, "answered_count": usage.answered, "failed_count": usage.failed,
+        "prompt_token_count": usage.prompt_tokens, "completion_token_count": usage.completion_tokens,
     }))
 }

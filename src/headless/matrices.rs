@@ -20,7 +20,7 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
             "--tensor {tensor} has no effect on {file}: a .npy file holds one matrix"
         )));
     }
-    Study::check_place(&args.out)?;
+    Study::check_can_create(&args.out)?;
     let mut matrix = match args.file.extension().and_then(|e| e.to_str()) {
         Some("npy") => npy::open(&args.file)?,
         Some("safetensors") => tensors::open_matrix(&args.file, args.tensor.as_deref())?,

@@ -71,7 +71,7 @@ fn note_unfinished(study: &Study, out: &Output) -> Result<()> {
         let dir = study.dir().display();
         out.note(&format!(
             "{dir} is {state}, and these rows alone are read: {} goes on",
-            study.filling()
+            study.collect_command()
         ));
     }
     Ok(())
@@ -177,7 +177,7 @@ fn model_of(
 ) -> Result<Model> {
     let model = unchecked_model_of(study, place, &default_options(device, layers), out, ctx)?;
     study
-        .take_model(model.info(), place.is_some())?
+        .adopt_model(model.info(), place.is_some())?
         .iter()
         .for_each(|words| out.note(words));
     Ok(model)

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Output, check_target, open_fit};
 use crate::analysis::contexts;
-use crate::analysis::{Note, Notes};
+use crate::analysis::{FeatureNote, Notes};
 use crate::cli::NotesArgs;
 use crate::error::Result;
 use crate::interop::json;
@@ -40,12 +40,12 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
     let ids: Vec<usize> = args.id.into_iter().chain(taken.ids()).collect();
     ids.iter()
         .try_for_each(|&id| contexts::check_id(&factors, id))?;
-    let (_, now) = study.change_notes(&entry.name, |notes| notes.put(&ids, taken))?;
+    let (_, now) = study.change_notes(&entry.name, |notes| notes.replace(&ids, taken))?;
     list(&entry.name, &now, out)
 }
 
 fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {
-    let nothing = Note::default();
+    let nothing = FeatureNote::default();
     for id in notes.ids() {
         let (name, note) = (
             notes.names.get(&id),

@@ -8,11 +8,11 @@ use super::{Output, json};
 use crate::cli::QualityArgs;
 use crate::error::Result;
 use crate::eval::bootstrap::Verdict;
-use crate::eval::compared::{Compared, MEASURES, Measure};
+use crate::eval::compared::{MEASURES, Measure, MethodDifference};
 use crate::eval::contexts::ContextPurity;
 use crate::eval::quality::{Quality, QualityConfig, objectives, quality};
 use crate::eval::report::MethodReport;
-use crate::eval::steering::report::Mean;
+use crate::eval::steering::report::MeanInterval;
 use crate::model::HookPoint;
 
 const NAMES: usize = 34;
@@ -187,11 +187,11 @@ fn intervals(found: &Quality, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-fn with_interval(mean: Mean) -> String {
+fn with_interval(mean: MeanInterval) -> String {
     format!("{:.3} [{:.3}, {:.3}]", mean.mean, mean.low, mean.high)
 }
 
-fn verdict(compared: &Compared) -> String {
+fn verdict(compared: &MethodDifference) -> String {
     let d = &compared.difference;
     let says = match d.verdict {
         Verdict::NoDifference => "no difference",

@@ -9,7 +9,9 @@ use super::json::{self, merged};
 use super::judge::{cell, line};
 use super::{Output, model_of, note_unfinished, open_study};
 use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
-use crate::directions::reconstruction::{Figures, Reconstruct, figures};
+use crate::directions::reconstruction::{
+    Reconstruct, ReconstructionMetrics, reconstruction_metrics,
+};
 use crate::directions::sae::Sae;
 use crate::engine::TrainConfig;
 use crate::error::{Error, Result};
@@ -243,7 +245,11 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     }
     let mut measured = Vec::with_capacity(subjects.len());
     for subject in &subjects {
-        measured.push(figures(source.as_ref(), subject.model.as_ref(), &ctx)?);
+        measured.push(reconstruction_metrics(
+            source.as_ref(),
+            subject.model.as_ref(),
+            &ctx,
+        )?);
     }
     let predicted = if args.predict > 0 {
         predict(&mut rows, hook, &subjects, args, out, &ctx)?
@@ -380,7 +386,7 @@ fn predict(
 fn show(
     subject: &Subject,
     hook: HookPoint,
-    figures: &Figures,
+    figures: &ReconstructionMetrics,
     kept: Option<&Recovered>,
     out: &mut Output,
 ) -> Result<()> {

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::dendrogram::leaf_label;
 use crate::analysis::hierarchy;
-use crate::analysis::{Context, FeatureCard, FeatureRow, Levels, NeuronCard, Note, Trace, Tree};
+use crate::analysis::{
+    Context, FeatureCard, FeatureNote, FeatureRow, Levels, NeuronCard, Trace, Tree,
+};
 use crate::eval::judge::describe::Description;
 use crate::eval::judge::score::Score;
 use crate::eval::judge::sentences::{Sentence, Sentences};
@@ -38,7 +40,7 @@ fn shortest(value: f32) -> Option<f64> {
 }
 
 /// Adds what a person noted of a feature.
-fn add_note(object: &mut Value, name: Option<&str>, note: &Note) {
+fn add_note(object: &mut Value, name: Option<&str>, note: &FeatureNote) {
     object["name"] = json!(name);
     object["tags"] = json!(note.tags);
     object["rating"] = json!(note.rating);
@@ -47,7 +49,7 @@ fn add_note(object: &mut Value, name: Option<&str>, note: &Note) {
 }
 
 /// What is noted of a feature of a fit.
-pub fn note(fit: &str, feature: usize, name: Option<&str>, note: &Note) -> Value {
+pub fn note(fit: &str, feature: usize, name: Option<&str>, note: &FeatureNote) -> Value {
     let mut object = json!({"fit": fit, "feature": feature, "unplaced": null});
     add_note(&mut object, name, note);
     object
@@ -56,7 +58,7 @@ pub fn note(fit: &str, feature: usize, name: Option<&str>, note: &Note) -> Value
 /// A note whose feature is gone since a refit, as the line that a person typed.
 pub fn unplaced_note(fit: &str, line: &str) -> Value {
     let mut object = json!({"fit": fit, "feature": null, "unplaced": line});
-    add_note(&mut object, None, &Note::default());
+    add_note(&mut object, None, &FeatureNote::default());
     object
 }
 

@@ -16,15 +16,17 @@ use super::directions::HookSelection;
 use super::evaluation::{self, Method};
 use crate::amounts::duration;
 use crate::error::{Error, Result};
-use crate::eval::judge::Estimate;
+use crate::eval::judge::CostEstimate;
 use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::endpoint::EndpointJudge;
-use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge, vocabulary, written};
+use crate::eval::steering::judge::{Judgement, RatingCase, TextJudge};
 use crate::eval::steering::log::Log;
-use crate::eval::steering::report::{Reported, compare, report};
+use crate::eval::steering::offline::OfflineJudge;
+use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
+use crate::eval::steering::vocabulary::{vocabulary, written};
 use crate::eval::steering::{
-    Happened, JudgedRecord, Run, SteeringConfig, TextRecord, UNSTEERED, texts_of, unreached,
+    JudgedRecord, Run, RunEvent, SteeringConfig, TextRecord, UNSTEERED, texts_of, unreached,
     unsteered_of,
 };
 use crate::model::{HookPoint, Model};
@@ -81,7 +83,7 @@ pub struct Prepared {
     log: Log,
     config: SteeringConfig,
     seed: u64,
-    reported: Vec<Reported>,
+    reported: Vec<ReportLine>,
     /// Where each of them lives.
     hooks: Vec<HookPoint>,
     /// A direction a method and label, as it is in its set.
@@ -209,7 +211,7 @@ impl Prepared {
     }
 
     /// What is reported on.
-    pub fn reported(&self) -> &[Reported] {
+    pub fn reported(&self) -> &[ReportLine] {
         &self.reported
     }
 
@@ -225,7 +227,7 @@ impl Prepared {
     ///
     /// # Errors
     /// A log that cannot be read.
-    pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, Estimate)> {
+    pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, CostEstimate)> {
         let judged = self.log.judged(judge.name())?;
         let rated: HashSet<String> = judged
             .iter()
@@ -240,7 +242,7 @@ impl Prepared {
             .iter()
             .partition(|t| t.key.method == UNSTEERED);
         let open = steered.iter().filter(|t| !rated.contains(&t.key.id()));
-        let mut cases: Vec<Case> = open
+        let mut cases: Vec<RatingCase> = open
             .map(|t| case_of(t, &t.key.label, &self.config.prompts))
             .collect();
         let of_label = |label: &String| {
@@ -279,9 +281,9 @@ impl Prepared {
     pub fn run(
         mut self,
         model: &Model,
-        judge: Option<&mut dyn Judge>,
+        judge: Option<&mut dyn TextJudge>,
         note: &mut dyn FnMut(&str),
-        seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
+        seen: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
         ctx: &TaskCtx,
     ) -> Result<Causal> {
         self.notes.iter().for_each(|n| note(n));
@@ -296,7 +298,7 @@ impl Prepared {
         let seconds_a_text = (fresh > 0).then(|| begun.elapsed().as_secs_f64() / fresh as f64);
         let mut not_judged = Vec::new();
         let mut offline;
-        let judge: &mut dyn Judge = match judge {
+        let judge: &mut dyn TextJudge = match judge {
             Some(judge) => judge,
             None => {
                 let (judge, left_out) =
@@ -347,7 +349,7 @@ impl Prepared {
         ));
         let unsteered =
             unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
-        let stopped = match run.go(&subjects, judge, seen, ctx) {
+        let stopped = match run.generate_and_judge(&subjects, judge, seen, ctx) {
             Err(Error::Cancelled) => true,
             done => done.map(|()| false)?,
         };
@@ -410,8 +412,8 @@ fn own_tokens<'a>(
         .collect()
 }
 
-fn case_of(text: &TextRecord, label: &str, prompts: &[String]) -> Case {
-    Case {
+fn case_of(text: &TextRecord, label: &str, prompts: &[String]) -> RatingCase {
+    RatingCase {
         label: label.to_owned(),
         prompt: prompts[text.key.prompt].clone(),
         text: text.text.clone(),
@@ -424,7 +426,7 @@ fn unsteered_scores(
     texts: &[TextRecord],
     labels: &[String],
     prompts: &[String],
-    judge: &mut dyn Judge,
+    judge: &mut dyn TextJudge,
     ctx: &TaskCtx,
 ) -> Result<Option<Scores>> {
     let (mut sums, mut count) = (Scores::default(), 0.0f64);

@@ -6,15 +6,15 @@ use crate::analysis::FeatureRow;
 use crate::analysis::matching::FitComparison;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
-use crate::study::sides::{self, Side};
+use crate::study::compared_fits::{self, ComparedFit};
 use crate::study::{self, CollectState, Study};
 
 /// Matches the features of two fits, and says what the second one's are about.
 ///
 /// # Errors
 /// [`Error::Usage`] for fits of different hooks, widths or models.
-pub fn compare(first: &Side, second: &Side) -> Result<FitComparison> {
-    let mut found = sides::compare(first, second)?;
+pub fn compare(first: &ComparedFit, second: &ComparedFit) -> Result<FitComparison> {
+    let mut found = compared_fits::compare(first, second)?;
     let words = |row: FeatureRow| {
         let tokens = || row.top_tokens.concat();
         row.name.clone().unwrap_or_else(tokens)
@@ -28,7 +28,7 @@ pub fn compare(first: &Side, second: &Side) -> Result<FitComparison> {
 ///
 /// # Errors
 /// A directory that is no study; [`Error::Usage`] where it has no fit of the hook.
-pub fn side_elsewhere(dir: &Path, hook: HookPoint) -> Result<(Side, CollectState)> {
+pub fn side_elsewhere(dir: &Path, hook: HookPoint) -> Result<(ComparedFit, CollectState)> {
     let parent = dir
         .parent()
         .filter(|fits| fits.file_name().is_some_and(|name| name == "fits"));
@@ -44,7 +44,7 @@ pub fn side_elsewhere(dir: &Path, hook: HookPoint) -> Result<(Side, CollectState
             .ok_or_else(|| Error::usage(format!("{} has no fit of {hook}", dir.display())))
     };
     let name = name.map_or_else(newest, |name| Ok(name.to_owned()))?;
-    let mut side = other.side(Some(&name))?;
+    let mut side = other.compared_fit(Some(&name))?;
     let study = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
     side.name = format!("{study}/{}", side.name);
     Ok((side, other.collected()?))

@@ -11,9 +11,9 @@ use crate::directions::{Baseline, DirectionSet};
 use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
-use crate::eval::hard::{HardNegatives, against_rivals, rivals};
+use crate::eval::hard_negatives::{HardNegatives, against_rivals, rivals};
 use crate::eval::split::Split;
-use crate::eval::steering::report::{Mean, interval};
+use crate::eval::steering::report::{MeanInterval, interval};
 use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::TaskCtx;
@@ -92,7 +92,7 @@ pub struct DetectedMethod {
     /// The hook of its directions.
     pub hook: String,
     /// AUROC with its interval over labels.
-    pub auroc: Option<Mean>,
+    pub auroc: Option<MeanInterval>,
     /// Mean S_CD over the labels where it is defined.
     pub s_cd: Option<f64>,
     /// Share of labels where it is not.
@@ -100,7 +100,7 @@ pub struct DetectedMethod {
     /// Share of labels whose sentences score higher on average.
     pub above_0: f64,
     /// AUROC against the sentences of the labels most like each, with its interval.
-    pub hard_auroc: Option<Mean>,
+    pub hard_auroc: Option<MeanInterval>,
     /// Accuracy against these.
     pub hard_accuracy: Option<f64>,
     /// Each label.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
 use crate::eval::split::{RowView, Split};
-use crate::eval::steering::report::Reported;
+use crate::eval::steering::report::ReportLine;
 use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::TaskCtx;
@@ -163,7 +163,7 @@ impl MethodDirections {
             set.directions(),
             ctx,
             |scores| {
-                detector.take(scores);
+                detector.add_strip(scores);
                 Ok(())
             },
         )?;
@@ -185,13 +185,13 @@ pub struct Choices {
     /// Every method that a line has, each once.
     pub offered: Vec<MethodDirections>,
     /// What tables have a line for: a method, or several as one. Their members by name.
-    pub reported: Vec<Reported>,
+    pub reported: Vec<ReportLine>,
 }
 
 impl Choices {
     /// Where each line's directions live.
     pub fn hooks(&self) -> Vec<(String, HookPoint)> {
-        let hook = |line: &Reported| {
+        let hook = |line: &ReportLine| {
             self.members(line)
                 .next()
                 .map(|o| (line.name.clone(), o.set.hook()))
@@ -200,7 +200,10 @@ impl Choices {
     }
 
     /// The methods of a line.
-    pub fn members<'a>(&'a self, line: &'a Reported) -> impl Iterator<Item = &'a MethodDirections> {
+    pub fn members<'a>(
+        &'a self,
+        line: &'a ReportLine,
+    ) -> impl Iterator<Item = &'a MethodDirections> {
         self.offered
             .iter()
             .filter(|o| line.members.contains(&o.name))
@@ -258,7 +261,7 @@ pub fn choose_all(
             };
             members.push(name);
         }
-        choices.reported.push(Reported {
+        choices.reported.push(ReportLine {
             name: members.join("+"),
             members,
         });

@@ -12,7 +12,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FitConfig, MiniBatchFit, Stop, Sweep};
 use crate::model::HookPoint;
-use crate::study::{Ended, Study};
+use crate::study::{RunEnd, Study};
 use crate::task::{Progress, TaskCtx};
 
 mod error_curve;
@@ -170,7 +170,7 @@ pub fn run_fit(
     config: &FitConfig,
     place: &FitRun,
     observer: &mut dyn FitObserver,
-    save: &dyn Fn(&Factors, Ended) -> Result<()>,
+    save: &dyn Fn(&Factors, RunEnd) -> Result<()>,
     ctx: &TaskCtx,
 ) -> Result<FitEnd> {
     config.check(source.shape())?;
@@ -296,7 +296,7 @@ pub fn run_fit(
     let factors = factoriser.finish(&TaskCtx::silent())?;
     save(
         &factors,
-        Ended {
+        RunEnd {
             state: stop.into(),
             sweep: reached,
         },

@@ -1,6 +1,6 @@
 //! Sparse autoencoders in a study: where a published one belongs, and what one is called.
 
-use crate::directions::reconstruction::{Figures, figures};
+use crate::directions::reconstruction::{ReconstructionMetrics, reconstruction_metrics};
 use crate::directions::sae::train::TrainConfig;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -273,7 +273,7 @@ pub fn check_free(study: &Study, name: &str) -> Result<()> {
 }
 
 /// What to know of an autoencoder that gives rows back worse than their mean does.
-pub fn misfit(name: &str, figures: &Figures) -> Option<String> {
+pub fn misfit(name: &str, figures: &ReconstructionMetrics) -> Option<String> {
     let fvu = figures.fvu.filter(|&fvu| fvu > 1.0)?;
     Some(format!(
         "SAE '{name}' gives the study's rows back worse than their mean would (FVU {fvu:.2}): it was probably trained on another \
@@ -328,7 +328,7 @@ pub fn register(
     from: &str,
     ctx: &TaskCtx,
 ) -> Result<SaeEntry> {
-    let figures = figures(study.activations(hook)?.as_ref(), &found.sae, ctx)?;
+    let figures = reconstruction_metrics(study.activations(hook)?.as_ref(), &found.sae, ctx)?;
     let entry = SaeEntry {
         name: name.to_owned(),
         hook,

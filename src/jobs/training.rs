@@ -12,7 +12,7 @@ use super::curve::{self, Curve};
 use super::fitting::Resume;
 use super::saes::check_memory;
 use crate::activations::ActivationSource;
-use crate::directions::reconstruction::figures;
+use crate::directions::reconstruction::reconstruction_metrics;
 use crate::directions::sae::Sae;
 use crate::directions::sae::train::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
@@ -153,7 +153,7 @@ pub fn run(
     // What is left to do needs the weights alone, and copies of them.
     drop(trainer);
     let entry = SaeEntry {
-        figures: Some(figures(source, &sae, ctx)?),
+        figures: Some(reconstruction_metrics(source, &sae, ctx)?),
         ..place.entry.clone()
     };
     keep(&entry, Some(&sae))?;

@@ -1,7 +1,7 @@
-//! KL of steered next-token distributions, and the α for a wanted one.
+//! The KL of steered next-token distributions, and the α that reach a given KL.
 //!
-//! Many strengths and directions share a pass: they differ only above the first layer that is
-//! steered, so what lies below is read once. Invariant: every pass holds the unsteered prompts too,
+//! Many strengths and directions share a forward pass: they differ only above the first layer that
+//! is steered, so the layers below run once. Invariant: every pass holds the unsteered prompts too,
 //! so that both sides of a KL are computed the same way.
 
 use std::sync::Arc;
@@ -10,29 +10,30 @@ use candle_core::DType;
 use rayon::prelude::*;
 
 use super::Positions;
-use super::push::{Mode, Push};
+use super::intervention::{Intervention, Mode};
 use super::search::{Calibration, Search};
-use super::tap::{SteerTap, Steering, Touch};
+use super::tap::{SteerTap, Steering, TokenSelection};
 use crate::error::{Error, Result};
 use crate::model::{LayerInput, Logits, Model};
 use crate::task::{Progress, TaskCtx};
 
-/// Rows and tokens of one forward pass at most.
+/// The most rows and tokens of one forward pass.
 const PASS_ROWS: usize = 128;
 const PASS_TOKENS: usize = 4096;
 
-/// KL(p ‖ q) = Σ p (log p − log q) in nats of two next-token distributions given as logits, in f64.
+/// KL(p ‖ q) = Σ p (log p − log q) in nats, computed in f64, of two next-token distributions given
+/// as logits of one length.
 pub fn kl(base: &[f32], steered: &[f32]) -> f64 {
-    Base::of(base).kl(steered)
+    BaseDistribution::of(base).kl(steered)
 }
 
-/// A distribution that others are compared with.
-struct Base {
+/// The unsteered next-token distribution p, prepared to be compared with many others.
+struct BaseDistribution {
     /// (token, p, ln p), where p is not 0.
     terms: Vec<(usize, f64, f64)>,
 }
 
-impl Base {
+impl BaseDistribution {
     fn of(logits: &[f32]) -> Self {
         let norm = log_sum_exp(logits);
         let term = |(i, &l): (usize, &f32)| {
@@ -69,19 +70,19 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
         .ln()
 }
 
-/// Prompts that steering is measured on.
-struct Prompts<'a> {
+/// The prompts on which the KL of steering is measured, run once up to the first steered layer.
+struct CalibrationPrompts<'a> {
     model: &'a Model,
-    /// What lies below the first steered layer.
+    /// The activations below the first steered layer.
     input: LayerInput,
-    touch: Touch,
+    selection: TokenSelection,
 }
 
-impl<'a> Prompts<'a> {
+impl<'a> CalibrationPrompts<'a> {
     fn read(
         model: &'a Model,
         prompts: &[Vec<u32>],
-        pushes: &[&Arc<Push>],
+        interventions: &[&Arc<Intervention>],
         positions: Positions,
         ctx: &TaskCtx,
     ) -> Result<Self> {
@@ -90,31 +91,32 @@ impl<'a> Prompts<'a> {
                 "steering cannot be measured on an empty prompt: give a text such as 'I think that'",
             ));
         }
-        let layer = pushes
+        let layer = interventions
             .iter()
             .flat_map(|p| p.hooks())
             .map(|h| h.layer)
             .min()
             .unwrap_or(0);
-        let touch = match positions {
-            Positions::All => Touch::All,
-            Positions::Generated => Touch::LastOfPrompt,
-            Positions::Span { from, to } => Touch::Span { from, to },
+        let selection = match positions {
+            Positions::All => TokenSelection::All,
+            Positions::Generated => TokenSelection::LastOfPrompt,
+            Positions::Span { from, to } => TokenSelection::Span { from, to },
         };
         Ok(Self {
             model,
             input: model.layer_input(prompts, layer, ctx)?,
-            touch,
+            selection,
         })
     }
 
-    /// For as many steerings at a time as a pass holds the last tokens' logits: the unsteered ones
-    /// of each prompt, then of each steering those of each prompt.
-    fn each_pass(
+    /// Runs as many steerings at a time as fit into a forward pass. `on_pass` takes the logits of the
+    /// last tokens: `[prompts][vocab]` unsteered, then `[steering · prompts][vocab]`, a steering
+    /// after the other.
+    fn for_each_pass(
         &self,
         steerings: &[Steering],
         ctx: &TaskCtx,
-        mut seen: impl FnMut(&[Vec<f32>], Vec<Vec<f32>>),
+        mut on_pass: impl FnMut(&[Vec<f32>], Vec<Vec<f32>>),
     ) -> Result<()> {
         let prompts = self.input.rows();
         let rows = (PASS_TOKENS / self.input.tokens().max(1)).min(PASS_ROWS);
@@ -123,16 +125,20 @@ impl<'a> Prompts<'a> {
             let each = all
                 .flat_map(|s| std::iter::repeat_n(s, prompts))
                 .collect::<Vec<_>>();
-            let places: Vec<usize> = (0..each.len()).map(|row| row % prompts).collect();
-            let mut tap = SteerTap::new(each, self.touch)?;
-            let logits =
-                self.model
-                    .forward_from(&self.input, &places, &mut tap, Logits::Last, ctx)?;
+            let prompt_of_row: Vec<usize> = (0..each.len()).map(|row| row % prompts).collect();
+            let mut tap = SteerTap::new(each, self.selection)?;
+            let logits = self.model.forward_from(
+                &self.input,
+                &prompt_of_row,
+                &mut tap,
+                Logits::Last,
+                ctx,
+            )?;
             let logits =
                 logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
             let mut base: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
             let steered = base.split_off(prompts);
-            seen(&base, steered);
+            on_pass(&base, steered);
         }
         Ok(())
     }
@@ -141,24 +147,27 @@ impl<'a> Prompts<'a> {
 /// Logits of the last token of each prompt without steering and at each signed α: `[prompts][1 +
 /// alphas][vocab]`. With [`Positions::Generated`] the last prompt token alone is steered, as the
 /// first generated one would be.
+///
+/// # Errors
+/// [`Error::Usage`] for an empty prompt; what the model returns; [`Error::Cancelled`].
 pub fn last_logits(
     model: &Model,
-    push: &Arc<Push>,
+    intervention: &Arc<Intervention>,
     prompts: &[Vec<u32>],
     alphas: &[f64],
     positions: Positions,
     ctx: &TaskCtx,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
-    let read = Prompts::read(model, prompts, &[push], positions, ctx)?;
+    let read = CalibrationPrompts::read(model, prompts, &[intervention], positions, ctx)?;
     let steerings: Vec<Steering> = alphas
         .iter()
         .map(|&alpha| Steering {
-            push: push.clone(),
+            intervention: intervention.clone(),
             alpha,
         })
         .collect();
     let mut out: Vec<Vec<Vec<f32>>> = vec![Vec::new(); prompts.len()];
-    read.each_pass(&steerings, ctx, |base, steered| {
+    read.for_each_pass(&steerings, ctx, |base, steered| {
         out.iter_mut()
             .zip(base)
             .filter(|(of, _)| of.is_empty())
@@ -171,22 +180,23 @@ pub fn last_logits(
     Ok(out)
 }
 
-/// Hands on, for each steering by its place, the change of each token's log-probability as the next
-/// token: the mean over prompts.
+/// Gives `on_shift`, for each steering by its index, the change of every token's log-probability as
+/// the next token in nats, the mean over the prompts.
 ///
 /// # Errors
-/// [`Error::Usage`] for an empty prompt.
-pub fn each_change(
+/// [`Error::Usage`] for an empty prompt; what the model returns; [`Error::Cancelled`].
+pub fn for_each_shift(
     model: &Model,
     steerings: &[Steering],
     prompts: &[Vec<u32>],
     positions: Positions,
     ctx: &TaskCtx,
-    mut seen: impl FnMut(usize, &[f64]),
+    mut on_shift: impl FnMut(usize, &[f64]),
 ) -> Result<()> {
-    let pushes: Vec<&Arc<Push>> = steerings.iter().map(|s| &s.push).collect();
-    let mut place = 0;
-    Prompts::read(model, prompts, &pushes, positions, ctx)?.each_pass(
+    let interventions: Vec<&Arc<Intervention>> =
+        steerings.iter().map(|s| &s.intervention).collect();
+    let mut steering = 0;
+    CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?.for_each_pass(
         steerings,
         ctx,
         |base, steered| {
@@ -196,16 +206,16 @@ pub fn each_change(
                     .zip(steered)
                     .map(|(b, s)| vec![b.clone(), s.clone()])
                     .collect();
-                seen(place, &mean_shifts(&pairs));
-                place += 1;
+                on_shift(steering, &mean_log_prob_shifts(&pairs));
+                steering += 1;
             }
         },
     )
 }
 
-/// The change of each token's log-probability, the mean over prompts of (base, steered) logits:
-/// what all tokens share has no part in it.
-pub fn mean_shifts(logits: &[Vec<Vec<f32>>]) -> Vec<f64> {
+/// The change of every token's log-probability in nats, the mean over prompts of (base, steered)
+/// logits. A constant added to all steered logits changes nothing.
+pub fn mean_log_prob_shifts(logits: &[Vec<Vec<f32>>]) -> Vec<f64> {
     let mut out = vec![0.0f64; logits.first().map_or(0, |pair| pair[0].len())];
     for pair in logits {
         let shared = log_sum_exp(&pair[1]) - log_sum_exp(&pair[0]);
@@ -216,71 +226,78 @@ pub fn mean_shifts(logits: &[Vec<Vec<f32>>]) -> Vec<f64> {
     out
 }
 
-/// A push on one side of 0.
+/// An intervention with the sign of its α.
 #[derive(Debug, Clone)]
-pub struct Aim {
-    /// Along which directions.
-    pub push: Arc<Push>,
-    /// Suppress instead of promote.
+pub struct SignedIntervention {
+    /// The intervention, without its strength.
+    pub intervention: Arc<Intervention>,
+    /// Whether α is negative: suppress instead of promote.
     pub negative: bool,
 }
 
-/// Searches for each aim and target the α at which the mean over `prompts` (token ids each) of
-/// KL(base ‖ steered) at the last token comes to it. The α given back are unsigned: a list an aim,
-/// in the order of the targets. What is found for an aim does not depend on the others.
+/// Searches, for each signed intervention and target, the α at which the mean over `prompts` (token
+/// ids each) of KL(base ‖ steered) at the last token reaches the target. The returned α are
+/// unsigned: one list an intervention, in the order of the targets. The result of an intervention
+/// does not depend on the others.
 ///
 /// # Errors
 /// [`Error::Usage`] for an empty prompt, a target that is no positive number, and for
-/// [`Mode::Set`], whose KL does not begin at 0.
+/// [`Mode::Set`], whose KL does not begin at 0; what the model returns; [`Error::Cancelled`].
 pub fn calibrate(
     model: &Model,
-    aims: &[Aim],
+    signed: &[SignedIntervention],
     prompts: &[Vec<u32>],
     targets: &[f64],
     positions: Positions,
     ctx: &TaskCtx,
 ) -> Result<Vec<Vec<Calibration>>> {
-    if aims.iter().any(|aim| aim.push.mode() == Mode::Set) {
+    if signed
+        .iter()
+        .any(|signed| signed.intervention.mode() == Mode::Set)
+    {
         return Err(Error::usage(
             "setting a component has no KL to aim for, as α = 0 changes it too: give --alpha",
         ));
     }
-    let pushes: Vec<&Arc<Push>> = aims.iter().map(|a| &a.push).collect();
-    let read = Prompts::read(model, prompts, &pushes, positions, ctx)?;
-    let mut searches = aims
+    let interventions: Vec<&Arc<Intervention>> = signed.iter().map(|a| &a.intervention).collect();
+    let read = CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?;
+    let mut searches = signed
         .iter()
         .map(|_| Search::new(targets))
         .collect::<Result<Vec<_>>>()?;
     let mut tried = 0;
     loop {
-        let asked: Vec<Vec<f64>> = searches.iter_mut().map(Search::ask).collect();
-        let steering = |(aim, alpha): (&Aim, f64)| Steering {
-            push: aim.push.clone(),
-            alpha: if aim.negative { -alpha } else { alpha },
+        let proposed: Vec<Vec<f64>> = searches.iter_mut().map(Search::propose).collect();
+        let steering = |(signed, alpha): (&SignedIntervention, f64)| Steering {
+            intervention: signed.intervention.clone(),
+            alpha: if signed.negative { -alpha } else { alpha },
         };
-        let steerings: Vec<Steering> = aims
+        let steerings: Vec<Steering> = signed
             .iter()
-            .zip(&asked)
-            .flat_map(|(aim, of)| of.iter().map(move |&a| (aim, a)))
+            .zip(&proposed)
+            .flat_map(|(signed, of)| of.iter().map(move |&a| (signed, a)))
             .map(steering)
             .collect();
         if steerings.is_empty() {
-            return Ok(searches.iter().map(Search::found).collect());
+            return Ok(searches.iter().map(Search::results).collect());
         }
         ctx.checkpoint(Progress::new("calibrating", tried, None, "strengths"))?;
         tried += steerings.len() as u64;
         let mut kls: Vec<f64> = Vec::with_capacity(steerings.len());
-        read.each_pass(&steerings, ctx, |base, steered| {
-            let base: Vec<Base> = base.par_iter().map(|logits| Base::of(logits)).collect();
+        read.for_each_pass(&steerings, ctx, |base, steered| {
+            let base: Vec<BaseDistribution> = base
+                .par_iter()
+                .map(|logits| BaseDistribution::of(logits))
+                .collect();
             let mean = |of: &[Vec<f32>]| {
                 of.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
             };
             kls.par_extend(steered.par_chunks(base.len()).map(mean));
         })?;
         let mut kls = &kls[..];
-        for (search, alphas) in searches.iter_mut().zip(&asked) {
+        for (search, alphas) in searches.iter_mut().zip(&proposed) {
             let (of, rest) = kls.split_at(alphas.len());
-            search.tell(alphas, of);
+            search.observe(alphas, of);
             kls = rest;
         }
     }
@@ -312,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_all_tokens_share_is_no_change() {
-        let shifts = mean_shifts(&[vec![vec![0.0, 1.0, 2.0], vec![7.0, 8.0, 9.0]]]);
+        let shifts = mean_log_prob_shifts(&[vec![vec![0.0, 1.0, 2.0], vec![7.0, 8.0, 9.0]]]);
         assert!(shifts.iter().all(|s| s.abs() < 1e-9), "{shifts:?}");
     }
 

@@ -1,11 +1,11 @@
-//! Interventions: a tap that adds α·v at a hook, sets a component or takes it out; calibration of
-//! α; steered generation beside the baseline.
+//! Steering: a tap that adds α·v at a hook, sets a component or projects it out; calibration of α;
+//! steered generation beside the baseline.
 //!
 //! Knows directions, not where they come from, except in [`terms`]. Invariant: baseline and steered
 //! rows are rows of one batch with the same draws, so at α = 0 their texts are the same.
 
 pub mod calibrate;
-pub mod push;
+pub mod intervention;
 #[cfg(test)]
 mod real_model;
 pub mod search;
@@ -25,13 +25,13 @@ use crate::model::generate::{
 };
 use crate::model::{BosRule, HookPoint, Model};
 use crate::task::TaskCtx;
-use calibrate::{Aim, kl, last_logits, mean_shifts};
-use tap::{SteerTap, Steering, Touch};
+use calibrate::{SignedIntervention, kl, last_logits, mean_log_prob_shifts};
+use tap::{SteerTap, Steering, TokenSelection};
 
-pub use push::{Mode, Push};
+pub use intervention::{Intervention, Mode};
 pub use terms::{SteerPart, core_term, direction_term, feature_term, part_direction, part_term};
 
-/// Risen and fallen tokens that a run shows.
+/// How many tokens a run shows whose log-probability rose most, and how many whose fell most.
 const SHIFTED: usize = 10;
 
 /// One direction of an intervention with its share of the strength.
@@ -46,30 +46,30 @@ pub struct SteerTerm {
     pub weight: f32,
 }
 
-/// How strong.
+/// The strength of an intervention, given directly or by its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strength {
-    /// α itself.
+    /// The strength α, unsigned.
     Alpha(f64),
     /// The KL(base ‖ steered) at the last token of the calibration prompts that α is searched for.
     Kl(f64),
 }
 
-/// Which tokens of the steered row are touched.
+/// Which tokens of the steered row are steered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Positions {
     /// Prompt and generated tokens.
     #[default]
     All,
-    /// Generated tokens alone.
+    /// The generated tokens, not the prompt.
     Generated,
     /// Those at positions `from..to` of prompt and continuation; BOS, where there is one, is at 0.
     Span {
-        /// The first.
+        /// Position of the first token.
         from: usize,
-        /// The first no more.
+        /// The position after the last token.
         to: usize,
     },
 }
@@ -99,18 +99,18 @@ impl FromStr for Positions {
     }
 }
 
-/// A steering run as asked for.
+/// The request of a steering run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SteerRequest {
-    /// Along which directions.
+    /// The directions with their shares of the strength.
     pub terms: Vec<SteerTerm>,
     /// What is done along them.
     pub mode: Mode,
-    /// How strong, before `negative`.
+    /// The strength, before the sign of `negative`.
     pub strength: Strength,
-    /// Suppress instead of promote.
+    /// Whether α is negative: suppress instead of promote.
     pub negative: bool,
-    /// Where.
+    /// The tokens that are steered.
     pub positions: Positions,
     /// The texts to continue; α is calibrated on their mean KL.
     pub prompts: Vec<String>,
@@ -122,7 +122,7 @@ pub struct SteerRequest {
     pub bos: BosRule,
 }
 
-/// What is known before the first token.
+/// What calibration found, known before the first token is generated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SteerInfo {
     /// The signed α in use.
@@ -139,10 +139,10 @@ pub struct SteerInfo {
     pub fallen: Vec<ScoredToken>,
 }
 
-/// A steering run's progress.
+/// An event of a steering run, in the order in which they happen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SteerEvent {
-    /// α was found.
+    /// Calibration has found α.
     Info(SteerInfo),
     /// A piece of text of sample `sample`, baseline or steered.
     Text {
@@ -150,14 +150,14 @@ pub enum SteerEvent {
         sample: usize,
         /// Whether it is the steered row.
         steered: bool,
-        /// The new text.
+        /// The text of the new token or tokens.
         text: String,
     },
 }
 
-/// A finished run.
+/// The result of a steering run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Steered {
+pub struct SteerOutput {
     /// α, KL, shifted tokens.
     pub info: SteerInfo,
     /// Unsteered texts, one a sample, prompt after prompt.
@@ -167,15 +167,19 @@ pub struct Steered {
 }
 
 /// Calibrates, then generates baseline and steered rows as one batch with the same draws, the tap
-/// touching the steered rows only. The samples of a prompt share its cache: it is read once without
-/// and once with steering.
+/// acting on the steered rows only. The samples of a prompt share its key-value cache: the prompt
+/// runs once without and once with steering.
+///
+/// # Errors
+/// [`Error::Usage`] for a request without terms, samples or tokens, with directions of another
+/// width, or with a span or strength that cannot be; what the model returns; [`Error::Cancelled`].
 pub fn steer(
     model: &Model,
     request: &SteerRequest,
     emit: &mut dyn FnMut(SteerEvent),
     ctx: &TaskCtx,
-) -> Result<Steered> {
-    let push = Arc::new(check(model, request)?);
+) -> Result<SteerOutput> {
+    let intervention = Arc::new(check(model, request)?);
     let encode = |text: &String| model.tokenizer().encode(text, request.bos);
     let prompts = request
         .prompts
@@ -188,17 +192,17 @@ pub fn steer(
         ));
     }
     check_span(request, &prompts)?;
-    let info = inform(model, request, &push, &prompts, ctx)?;
+    let info = steer_info(model, request, &intervention, &prompts, ctx)?;
     emit(SteerEvent::Info(info.clone()));
 
     let samples = request.samples;
-    let touch = match request.positions {
-        Positions::All => Touch::All,
-        Positions::Generated => Touch::Generated,
-        Positions::Span { from, to } => Touch::Span { from, to },
+    let selection = match request.positions {
+        Positions::All => TokenSelection::All,
+        Positions::Generated => TokenSelection::Generated,
+        Positions::Span { from, to } => TokenSelection::Span { from, to },
     };
-    // Of each prompt first the baseline rows, then their steered twins.
-    let place = |row: usize| {
+    // The rows of a prompt are its baseline rows, then the steered rows with the same draws.
+    let sample_of_row = |row: usize| {
         (
             row / (2 * samples) * samples + row % samples,
             row / samples % 2 == 1,
@@ -206,12 +210,12 @@ pub fn steer(
     };
     let rows = 2 * samples * prompts.len();
     let steering = |row| {
-        place(row).1.then(|| Steering {
-            push: push.clone(),
+        sample_of_row(row).1.then(|| Steering {
+            intervention: intervention.clone(),
             alpha: info.alpha,
         })
     };
-    let mut tap = SteerTap::new((0..rows).map(steering).collect(), touch)?;
+    let mut tap = SteerTap::new((0..rows).map(steering).collect(), selection)?;
     let streams = |p: usize| (p * samples..(p + 1) * samples).map(|s| s as u64).collect();
     let continuations: Vec<Continuation> = prompts
         .iter()
@@ -228,7 +232,7 @@ pub fn steer(
         .collect();
     let mut on_token = |token: NewToken| {
         if !token.text.is_empty() {
-            let (sample, steered) = place(token.row);
+            let (sample, steered) = sample_of_row(token.row);
             emit(SteerEvent::Text {
                 sample,
                 steered,
@@ -248,21 +252,21 @@ pub fn steer(
     let (steered, baseline): (Vec<_>, Vec<_>) = texts
         .into_iter()
         .enumerate()
-        .partition(|(row, _)| place(*row).1);
+        .partition(|(row, _)| sample_of_row(*row).1);
     let text = |rows: Vec<(usize, _)>| {
         rows.into_iter()
             .map(|(_, new): (_, GeneratedRow)| new.text)
             .collect()
     };
-    Ok(Steered {
+    Ok(SteerOutput {
         info,
         baseline: text(baseline),
         steered: text(steered),
     })
 }
 
-/// Refuses what cannot be run before any work is done.
-fn check(model: &Model, request: &SteerRequest) -> Result<Push> {
+/// Refuses a request that cannot be run, before any work is done.
+fn check(model: &Model, request: &SteerRequest) -> Result<Intervention> {
     if request.terms.is_empty() {
         return Err(Error::usage(
             "there is nothing to steer with: name at least one feature",
@@ -294,18 +298,18 @@ fn check(model: &Model, request: &SteerRequest) -> Result<Push> {
         )));
     }
     request.sampling.check()?;
-    Push::new(&request.terms, request.mode)
+    Intervention::new(&request.terms, request.mode)
 }
 
-/// Refuses a span that no token of a prompt or its continuation can lie in; of the prompt itself
-/// where a KL is aimed for, which is measured there.
+/// Refuses a span in which no token of a prompt or its continuation can lie; where a KL is the
+/// target, in which no token of the prompt lies, since the KL is measured there.
 fn check_span(request: &SteerRequest, prompts: &[Vec<u32>]) -> Result<()> {
     let Positions::Span { from, to } = request.positions else {
         return Ok(());
     };
-    let aims = matches!(request.strength, Strength::Kl(_));
+    let measures_kl = matches!(request.strength, Strength::Kl(_));
     // The last new token is never read.
-    let new = if aims {
+    let new = if measures_kl {
         0
     } else {
         request.sampling.max_tokens.saturating_sub(1)
@@ -322,7 +326,7 @@ fn check_span(request: &SteerRequest, prompts: &[Vec<u32>]) -> Result<()> {
     } else {
         format!("prompt {}", at + 1)
     };
-    Err(Error::usage(match aims {
+    Err(Error::usage(match measures_kl {
         true => format!(
             "positions {from}..{to} lie beyond {which}, whose tokens are at 0 to {}: no KL can be measured there; give              --alpha, or earlier positions",
             ids.len() - 1
@@ -336,11 +340,11 @@ fn check_span(request: &SteerRequest, prompts: &[Vec<u32>]) -> Result<()> {
     }))
 }
 
-/// Finds α and what it does at the prompts' last tokens.
-fn inform(
+/// Finds α, its KL, and the tokens that rise and fall most at the prompts' last tokens.
+fn steer_info(
     model: &Model,
     request: &SteerRequest,
-    push: &Arc<Push>,
+    intervention: &Arc<Intervention>,
     prompts: &[Vec<u32>],
     ctx: &TaskCtx,
 ) -> Result<SteerInfo> {
@@ -348,12 +352,12 @@ fn inform(
     let (alpha, note) = match request.strength {
         Strength::Alpha(alpha) => (sign * alpha, None),
         Strength::Kl(target) => {
-            let aim = Aim {
-                push: push.clone(),
+            let signed = SignedIntervention {
+                intervention: intervention.clone(),
                 negative: request.negative,
             };
             let found =
-                calibrate::calibrate(model, &[aim], prompts, &[target], request.positions, ctx)?;
+                calibrate::calibrate(model, &[signed], prompts, &[target], request.positions, ctx)?;
             found
                 .into_iter()
                 .flatten()
@@ -361,13 +365,23 @@ fn inform(
                 .map_or((0.0, None), |found| (sign * found.alpha, found.note))
         }
     };
-    let logits = last_logits(model, push, prompts, &[alpha], request.positions, ctx)?;
+    let logits = last_logits(
+        model,
+        intervention,
+        prompts,
+        &[alpha],
+        request.positions,
+        ctx,
+    )?;
     let mean_kl = logits
         .iter()
         .map(|pair| kl(&pair[0], &pair[1]))
         .sum::<f64>()
         / prompts.len() as f64;
-    let shifts: Vec<f32> = mean_shifts(&logits).into_iter().map(|s| s as f32).collect();
+    let shifts: Vec<f32> = mean_log_prob_shifts(&logits)
+        .into_iter()
+        .map(|s| s as f32)
+        .collect();
     let (risen, fallen) = extremes(&shifts, SHIFTED, model.tokenizer());
     Ok(SteerInfo {
         alpha,

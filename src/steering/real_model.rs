@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::calibrate::{Aim, calibrate, kl, last_logits};
+use super::calibrate::{SignedIntervention, calibrate, kl, last_logits};
 use super::search::tolerance;
 use super::*;
 use crate::activations::Block;
@@ -61,35 +61,50 @@ fn request(model: &Model, strength: Strength) -> SteerRequest {
 fn kl_rises_with_small_strengths_and_meets_its_targets() {
     let model = open();
     let ctx = TaskCtx::silent();
-    let push =
-        Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
+    let intervention = Arc::new(
+        Intervention::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap(),
+    );
     let prompt = model
         .tokenizer()
         .encode("I think that", BosRule::Auto)
         .unwrap();
     let alphas = [0.0, 0.25, 0.5, 1.0, 2.0];
     let prompts = std::slice::from_ref(&prompt);
-    let logits = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx)
-        .unwrap()
-        .remove(0);
+    let logits = last_logits(
+        &model,
+        &intervention,
+        prompts,
+        &alphas,
+        Positions::All,
+        &ctx,
+    )
+    .unwrap()
+    .remove(0);
     let kls: Vec<f64> = logits[1..].iter().map(|row| kl(&logits[0], row)).collect();
     assert!(kls[0] < 1e-9, "α = 0 changes nothing: {kls:?}");
     assert!(kls.windows(2).all(|pair| pair[0] < pair[1]), "{kls:?}");
     for negative in [false, true] {
         let targets = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
-        let aims = [Aim {
-            push: push.clone(),
+        let signed = [SignedIntervention {
+            intervention: intervention.clone(),
             negative,
         }];
-        let all = calibrate(&model, &aims, prompts, &targets, Positions::All, &ctx).unwrap();
+        let all = calibrate(&model, &signed, prompts, &targets, Positions::All, &ctx).unwrap();
         for (found, target) in all.into_iter().flatten().zip(targets) {
             assert!(found.reached, "{target}: {found:?}");
             assert!((found.kl - target).abs() < tolerance(target));
             let sign = if negative { -1.0 } else { 1.0 };
             let alphas = [sign * found.alpha];
-            let again = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx)
-                .unwrap()
-                .remove(0);
+            let again = last_logits(
+                &model,
+                &intervention,
+                prompts,
+                &alphas,
+                Positions::All,
+                &ctx,
+            )
+            .unwrap()
+            .remove(0);
             assert!(
                 (kl(&again[0], &again[1]) - found.kl).abs() < 0.1 * tolerance(target),
                 "{found:?}"
@@ -107,8 +122,9 @@ fn strengths_that_are_searched_together_are_those_of_each_alone() {
         .iter()
         .map(|text| model.tokenizer().encode(text, BosRule::Auto).unwrap())
         .collect();
-    let push =
-        Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
+    let intervention = Arc::new(
+        Intervention::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap(),
+    );
     let above = HookPoint {
         layer: hook(&model).layer + 3,
         site: HookSite::ResidPost,
@@ -117,25 +133,25 @@ fn strengths_that_are_searched_together_are_those_of_each_alone() {
         .map(|i| if i % 5 == 0 { 1.0 } else { 0.0 })
         .collect();
     let other = Arc::new(
-        Push::new(
+        Intervention::new(
             &[direction_term(&model, above, &direction, 1.0).unwrap()],
             Mode::Add,
         )
         .unwrap(),
     );
-    let aims = [&push, &other].map(|push| {
-        [false, true].map(|negative| Aim {
-            push: push.clone(),
+    let signed = [&intervention, &other].map(|intervention| {
+        [false, true].map(|negative| SignedIntervention {
+            intervention: intervention.clone(),
             negative,
         })
     });
-    let aims = aims.concat();
+    let signed = signed.concat();
     let targets = [0.1, 0.5];
-    let together = calibrate(&model, &aims, &prompts, &targets, Positions::All, &ctx).unwrap();
-    for (aim, found) in aims.iter().zip(together) {
+    let together = calibrate(&model, &signed, &prompts, &targets, Positions::All, &ctx).unwrap();
+    for (signed, found) in signed.iter().zip(together) {
         let alone = calibrate(
             &model,
-            std::slice::from_ref(aim),
+            std::slice::from_ref(signed),
             &prompts,
             &targets,
             Positions::All,

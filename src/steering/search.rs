@@ -1,46 +1,49 @@
-//! α for a wanted KL: a search that says which α it would like to know the KL of, for several
-//! targets at once.
+//! The search for the α that reach given KLs, as an ask-and-tell optimiser: it proposes values of α,
+//! its caller computes their KL. It searches for several targets at once.
 //!
 //! Knows numbers only. Invariant: the KL reported is one that was computed at the α reported, never
 //! interpolated.
 
 use crate::error::{Error, Result};
 
-/// The largest α that is tried.
+/// The largest α that the search proposes.
 pub const MAX_ALPHA: f64 = 1e5;
-/// Steps of the first climb that are asked for at a time, each [`STEP`] times the one before.
+/// While it looks for a bracket, the search proposes this many α at a time, each [`STEP`] times the
+/// one before.
 const CLIMB: u32 = 4;
 const STEP: f64 = 4.0;
-/// Rounds in which a target asks for one α, where a smooth curve should meet it; what is not smooth
-/// is then divided.
+/// In the first rounds a target proposes a single α, the one at which a smooth curve would meet it.
+/// A target that is not met by then has its bracket divided.
 const SMOOTH_ROUNDS: usize = 3;
-/// Candidates of a target in the rounds after.
+/// Values of α that a target proposes in each later round.
 const CANDIDATES: usize = 4;
-/// Rounds at most.
+/// The search ends after this many rounds inside the brackets.
 const MAX_ROUNDS: usize = 20;
 /// KL counts as saturated when the last three steps of α change it by less than this share.
 const SATURATION: f64 = 5e-3;
 
-/// What a search found.
+/// The α that a search found for one target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     /// α ≥ 0, before the sign.
     pub alpha: f64,
-    /// KL(base ‖ steered) that was computed at it.
+    /// The KL(base ‖ steered) that was computed at this α, in nats.
     pub kl: f64,
     /// Whether it lies within [`tolerance`] of the target.
     pub reached: bool,
-    /// What a person should know: a target out of reach, a curve that is not monotone.
+    /// A sentence for the user where the target is out of reach or the curve is not monotone.
     pub note: Option<String>,
 }
 
-/// How near to a target a KL must come: 0.01 or 2 % of it, whichever is smaller.
+/// The distance from a target, in nats, within which a KL counts as reaching it: 0.01 or 2 % of the
+/// target, whichever is smaller.
 pub fn tolerance(target: f64) -> f64 {
     (0.02 * target).min(0.01)
 }
 
-/// A search under way: [`ask`](Self::ask), then [`tell`](Self::tell), until nothing is asked. All
-/// targets share what was computed, and many searches can share a pass.
+/// A search in progress: call [`propose`](Self::propose), then [`observe`](Self::observe), until
+/// nothing is proposed. All targets use every KL that was computed, and many searches can share a
+/// forward pass.
 #[derive(Debug, Clone)]
 pub struct Search {
     targets: Vec<f64>,
@@ -51,16 +54,16 @@ pub struct Search {
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// Until the largest target lies in a bracket; the next α.
+    /// α grows until the largest target lies in a bracket; holds the next α.
     Climb(f64),
-    /// Between the steps beside the largest KL: a peak may hide there.
+    /// The search looks between the largest KL and its neighbours, where a peak may lie.
     Peak,
-    /// Inside the brackets; rounds done.
+    /// The search narrows the brackets; holds the number of rounds done.
     Refine(usize),
 }
 
 impl Search {
-    /// For each target the smallest α > 0 that comes to it.
+    /// Starts a search for the smallest α > 0 that reaches each target.
     ///
     /// # Errors
     /// [`Error::Usage`] for a target that is no positive number.
@@ -77,10 +80,10 @@ impl Search {
         })
     }
 
-    /// The α whose KL it needs next; none when it is done. First it climbs until the largest target
-    /// lies in a bracket, or up to [`MAX_ALPHA`], or to where KL saturates; then it goes into each
-    /// target's bracket.
-    pub fn ask(&mut self) -> Vec<f64> {
+    /// The α whose KL the search needs next; empty when it has ended. It first increases α until the
+    /// largest target lies in a bracket, until [`MAX_ALPHA`], or until the KL saturates; then it
+    /// narrows the bracket of each target.
+    pub fn propose(&mut self) -> Vec<f64> {
         let largest = self.targets.iter().copied().fold(0.0, f64::max);
         loop {
             let curve = Curve {
@@ -125,17 +128,18 @@ impl Search {
         }
     }
 
-    /// The KL of what was asked.
-    pub fn tell(&mut self, alphas: &[f64], kls: &[f64]) {
-        let found = alphas.iter().copied().zip(kls.iter().copied());
+    /// Takes the KL at each α that was proposed; a KL that is not finite is left out.
+    pub fn observe(&mut self, alphas: &[f64], kls: &[f64]) {
+        let computed = alphas.iter().copied().zip(kls.iter().copied());
         // An α that overflows the compute dtype says nothing about the curve.
-        self.points.extend(found.filter(|(_, kl)| kl.is_finite()));
+        self.points
+            .extend(computed.filter(|(_, kl)| kl.is_finite()));
         self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
 
-    /// What was found, in the order of the targets: at a target out of reach the α of the largest
-    /// KL seen, with a note.
-    pub fn found(&self) -> Vec<Calibration> {
+    /// One result a target, in their order. For a target out of reach it is the α of the largest KL
+    /// that was computed, with a note.
+    pub fn results(&self) -> Vec<Calibration> {
         self.targets
             .iter()
             .map(|&target| {
@@ -143,21 +147,20 @@ impl Search {
                     target,
                     points: &self.points,
                 }
-                .verdict()
+                .calibration()
             })
             .collect()
     }
 }
 
-/// KL at every α seen, ascending in α, from (0, 0), as one target sees it.
+/// The KL at every α that was computed, ascending in α from (0, 0), with one target.
 struct Curve<'a> {
     target: f64,
     points: &'a [(f64, f64)],
 }
 
 impl Curve<'_> {
-    /// Where to look next: inside the bracket, or nowhere when the target is reached or out of
-    /// reach.
+    /// The next α to compute: inside the bracket, or none when the target is reached or out of reach.
     fn candidates(&self, count: usize) -> Vec<f64> {
         let Some((low, high)) = self
             .bracket()
@@ -283,7 +286,7 @@ impl Curve<'_> {
         })
     }
 
-    fn verdict(&self) -> Calibration {
+    fn calibration(&self) -> Calibration {
         let target = self.target;
         let (alpha, kl) = self.nearest();
         let reached = self.reached();
@@ -323,12 +326,12 @@ mod tests {
     ) -> Result<Vec<Calibration>> {
         let mut search = Search::new(targets)?;
         loop {
-            let asked = search.ask();
+            let asked = search.propose();
             if asked.is_empty() {
-                return Ok(search.found());
+                return Ok(search.results());
             }
             let kls = evaluate(&asked);
-            search.tell(&asked, &kls);
+            search.observe(&asked, &kls);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The tap that steers: adds to, sets or takes out what rows hold along directions.
+//! The tap that steers: it applies an intervention to each row at the row's own strength.
 //!
 //! Knows rows by the caller's numbers ([`Pass::samples`]), never by their place in a batch, so rows
 //! may end and drop out. Invariant: a row that is not steered and padding stay as they were.
@@ -7,32 +7,32 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::push::Push;
+use super::intervention::Intervention;
 use crate::error::{Error, Result};
 use crate::model::{HookPoint, Pass, Phase, Tap};
 
-/// Which tokens of a row are touched.
+/// Which tokens of a row are steered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
-    /// Every real token.
+pub enum TokenSelection {
+    /// Every token that is not padding.
     All,
-    /// Tokens of generated passes.
+    /// The tokens that are generated.
     Generated,
     /// The last real token of each prompt, and generated ones: what calibrating for
-    /// [`Touch::Generated`] needs.
+    /// [`TokenSelection::Generated`] needs.
     LastOfPrompt,
     /// Tokens at absolute positions `from..to`; BOS, where there is one, is at 0.
     Span {
-        /// The first.
+        /// Position of the first token.
         from: usize,
-        /// The first no more.
+        /// The position after the last token.
         to: usize,
     },
 }
 
-impl Touch {
-    /// Whether it touches a token at absolute position `at`, which is the last of its row or not.
-    fn touches(self, phase: Phase, at: usize, last: bool) -> bool {
+impl TokenSelection {
+    /// Whether the token at absolute position `at` is steered; `last` where it is its row's last.
+    fn selects(self, phase: Phase, at: usize, last: bool) -> bool {
         match self {
             Self::All => true,
             Self::Generated => phase == Phase::Generated,
@@ -41,7 +41,7 @@ impl Touch {
         }
     }
 
-    /// For each token of each row of a pass 1 or 0; `None` when every one is touched.
+    /// 1 for each token that is steered and 0 for the others, `[rows][tokens]`; `None` when all are.
     fn mask(self, pass: &Pass<'_>, tokens: usize) -> Option<Vec<f32>> {
         let mask: Vec<f32> = pass
             .lengths
@@ -50,7 +50,7 @@ impl Touch {
             .flat_map(|(&length, &start)| {
                 (0..tokens)
                     .map(move |t| {
-                        t < length && self.touches(pass.phase, start + t, t + 1 == length)
+                        t < length && self.selects(pass.phase, start + t, t + 1 == length)
                     })
                     .map(|touched| f32::from(u8::from(touched)))
             })
@@ -59,32 +59,32 @@ impl Touch {
     }
 }
 
-/// What is done to one row: a push at a strength.
+/// What is done to one row: an intervention at a strength.
 #[derive(Debug, Clone)]
 pub struct Steering {
-    /// Along which directions, and how.
-    pub push: Arc<Push>,
-    /// α.
+    /// The intervention, without its strength.
+    pub intervention: Arc<Intervention>,
+    /// The signed strength α.
     pub alpha: f64,
 }
 
-/// Steers each row as it is told.
+/// Steers each row by its own [`Steering`].
 pub struct SteerTap {
     hooks: Vec<HookPoint>,
     rows: Vec<Option<Steering>>,
-    touch: Touch,
-    /// What the rows of the last pass get at each hook, kept as long as the rows stay the same:
-    /// while generating.
-    plans: Vec<Option<Plan>>,
+    selection: TokenSelection,
+    /// The plan of each hook for the rows of the last pass: while generating, the rows stay the same
+    /// and so does the plan.
+    plans: Vec<Option<HookPlan>>,
 }
 
-/// What the rows of a pass get at one hook.
+/// What is added to the rows of a pass at one hook, as tensors.
 #[derive(Clone)]
-struct Plan {
+struct HookPlan {
     samples: Vec<usize>,
     /// `[batch, 1, width]`: added whatever x is.
     added: Option<Tensor>,
-    /// For rows whose push depends on x: `v` and `dual` `[batch, m, width]`, `gain` and `offset`
+    /// For rows whose change depends on x: `v` and `dual` `[batch, m, width]`, `gain` and `offset`
     /// `[batch, 1, m]`; what is added is ((x·vᵀ) ∘ gain + offset)·dual.
     along: Option<[Tensor; 4]>,
 }
@@ -94,7 +94,7 @@ impl SteerTap {
     ///
     /// # Errors
     /// [`Error::Usage`] for a strength that is not finite.
-    pub fn new(rows: Vec<Option<Steering>>, touch: Touch) -> Result<Self> {
+    pub fn new(rows: Vec<Option<Steering>>, selection: TokenSelection) -> Result<Self> {
         let mut hooks: Vec<HookPoint> = Vec::new();
         for steering in rows.iter().flatten() {
             if !steering.alpha.is_finite() {
@@ -103,7 +103,7 @@ impl SteerTap {
                     steering.alpha
                 )));
             }
-            for hook in steering.push.hooks() {
+            for hook in steering.intervention.hooks() {
                 if !hooks.contains(&hook) {
                     hooks.push(hook);
                 }
@@ -113,19 +113,26 @@ impl SteerTap {
             plans: vec![None; hooks.len()],
             hooks,
             rows,
-            touch,
+            selection,
         })
     }
 
-    /// One push at several strengths: row i at `alphas[i]`, where 0 leaves it alone.
-    pub fn at_strengths(push: &Arc<Push>, alphas: &[f64], touch: Touch) -> Result<Self> {
+    /// One intervention at several strengths: row i at `alphas[i]`, where 0 leaves it alone.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a strength that is not finite.
+    pub fn at_strengths(
+        intervention: &Arc<Intervention>,
+        alphas: &[f64],
+        selection: TokenSelection,
+    ) -> Result<Self> {
         let row = |&alpha: &f64| {
             (alpha != 0.0).then(|| Steering {
-                push: push.clone(),
+                intervention: intervention.clone(),
                 alpha,
             })
         };
-        Self::new(alphas.iter().map(row).collect(), touch)
+        Self::new(alphas.iter().map(row).collect(), selection)
     }
 
     fn steering(&self, row: usize) -> Result<Option<&Steering>> {
@@ -137,8 +144,8 @@ impl SteerTap {
         })
     }
 
-    /// What the rows of `pass` get at a hook of `width`.
-    fn plan(&mut self, at: usize, pass: &Pass<'_>, x: &Tensor) -> Result<Plan> {
+    /// The plan for the rows of `pass` at hook number `at`, where x is `[batch, tokens, width]`.
+    fn plan(&mut self, at: usize, pass: &Pass<'_>, x: &Tensor) -> Result<HookPlan> {
         if let Some(plan) = self.plans[at]
             .as_ref()
             .filter(|p| p.samples == pass.samples)
@@ -152,7 +159,7 @@ impl SteerTap {
             let Some(steering) = self.steering(row)? else {
                 continue;
             };
-            let Some(part) = steering.push.at(hook) else {
+            let Some(part) = steering.intervention.at(hook) else {
                 continue;
             };
             if part.width() != width {
@@ -176,7 +183,7 @@ impl SteerTap {
         };
         let along = match along
             .iter()
-            .filter_map(|(_, s)| s.push.at(hook))
+            .filter_map(|(_, s)| s.intervention.at(hook))
             .map(|p| p.count())
             .max()
         {
@@ -188,7 +195,7 @@ impl SteerTap {
                 );
                 let (mut gain, mut offset) = (vec![0.0f32; batch * m], vec![0.0f32; batch * m]);
                 for (slot, steering) in along {
-                    let Some(part) = steering.push.at(hook) else {
+                    let Some(part) = steering.intervention.at(hook) else {
                         continue;
                     };
                     let span = slot * m * width..slot * m * width + part.count() * width;
@@ -212,7 +219,7 @@ impl SteerTap {
         } else {
             None
         };
-        let plan = Plan {
+        let plan = HookPlan {
             samples: pass.samples.to_vec(),
             added,
             along,
@@ -232,7 +239,7 @@ impl Tap for SteerTap {
             return Ok(None);
         };
         let (rows, tokens, width) = x.dims3()?;
-        let mask = self.touch.mask(pass, tokens);
+        let mask = self.selection.mask(pass, tokens);
         if mask.as_ref().is_some_and(|m| m.iter().all(|&t| t == 0.0)) {
             return Ok(None);
         }
@@ -275,13 +282,13 @@ mod tests {
         site: HookSite::MlpPost,
     };
 
-    fn push(mode: Mode, terms: &[(&[f32], f32)]) -> Arc<Push> {
+    fn intervention(mode: Mode, terms: &[(&[f32], f32)]) -> Arc<Intervention> {
         let term = |&(direction, weight): &(&[f32], f32)| SteerTerm {
             hook: HOOK,
             direction: direction.to_vec(),
             weight,
         };
-        Arc::new(Push::new(&terms.iter().map(term).collect::<Vec<_>>(), mode).unwrap())
+        Arc::new(Intervention::new(&terms.iter().map(term).collect::<Vec<_>>(), mode).unwrap())
     }
 
     /// Runs a tap on ones of 2 rows × 3 tokens × 2 that start at position 4 and gives what it made
@@ -304,8 +311,9 @@ mod tests {
 
     #[test]
     fn only_rows_with_a_strength_are_touched() {
-        let push = push(Mode::Add, &[(&[1.0, 0.0], 1.0), (&[0.0, 1.0], -0.5)]);
-        let mut tap = SteerTap::at_strengths(&push, &[0.0, 2.0], Touch::All).unwrap();
+        let intervention = intervention(Mode::Add, &[(&[1.0, 0.0], 1.0), (&[0.0, 1.0], -0.5)]);
+        let mut tap =
+            SteerTap::at_strengths(&intervention, &[0.0, 2.0], TokenSelection::All).unwrap();
         assert_eq!(tap.hooks(), [HOOK]);
         let out = apply(&mut tap, &[3, 3], &[0, 1], Phase::Prompt)
             .unwrap()
@@ -327,7 +335,7 @@ mod tests {
     fn rows_may_be_steered_along_different_directions() {
         let steering = |mode, terms: &[(&[f32], f32)], alpha| {
             Some(Steering {
-                push: push(mode, terms),
+                intervention: intervention(mode, terms),
                 alpha,
             })
         };
@@ -335,7 +343,7 @@ mod tests {
             steering(Mode::Add, &[(&[1.0, 0.0], 1.0)], 3.0),
             steering(Mode::Set, &[(&[0.0, 1.0], 1.0)], 5.0),
         ];
-        let mut tap = SteerTap::new(rows, Touch::All).unwrap();
+        let mut tap = SteerTap::new(rows, TokenSelection::All).unwrap();
         let out = apply(&mut tap, &[3, 3], &[0, 1], Phase::Prompt)
             .unwrap()
             .unwrap();
@@ -345,9 +353,10 @@ mod tests {
     #[test]
     fn ablating_takes_a_direction_out_and_setting_fixes_it() {
         let diagonal: (&[f32], f32) = (&[1.0, 1.0], 1.0);
-        let mut out = push(Mode::Ablate, &[diagonal]);
-        let run = |push: &Arc<Push>, alpha: f64| {
-            let mut tap = SteerTap::at_strengths(push, &[alpha, 0.0], Touch::All).unwrap();
+        let mut out = intervention(Mode::Ablate, &[diagonal]);
+        let run = |intervention: &Arc<Intervention>, alpha: f64| {
+            let mut tap =
+                SteerTap::at_strengths(intervention, &[alpha, 0.0], TokenSelection::All).unwrap();
             apply(&mut tap, &[3, 3], &[0, 1], Phase::Prompt)
                 .unwrap()
                 .unwrap()
@@ -366,23 +375,26 @@ mod tests {
             "the other row is left alone"
         );
         // Two directions that are not at right angles: what is left has nothing along either.
-        out = push(Mode::Ablate, &[diagonal, (&[1.0, 0.0], 1.0)]);
+        out = intervention(Mode::Ablate, &[diagonal, (&[1.0, 0.0], 1.0)]);
         near(&run(&out, 1.0)[0][0], [0.0, 0.0]);
         // x·v of the unit diagonal becomes 2: x = (√2, √2). Only the sizes of v do not matter.
         near(
-            &run(&push(Mode::Set, &[(&[7.0, 7.0], 1.0)]), 2.0)[0][0],
+            &run(&intervention(Mode::Set, &[(&[7.0, 7.0], 1.0)]), 2.0)[0][0],
             [2f32.sqrt(); 2],
         );
-        let both = push(Mode::Set, &[(&[1.0, 1.0], 0.0), (&[1.0, 0.0], 1.0)]);
+        let both = intervention(Mode::Set, &[(&[1.0, 1.0], 0.0), (&[1.0, 0.0], 1.0)]);
         near(&run(&both, 3.0)[0][0], [3.0, -3.0]);
     }
 
     #[test]
     fn padding_stays_as_it_was() {
         for mode in [Mode::Add, Mode::Set] {
-            let mut tap =
-                SteerTap::at_strengths(&push(mode, &[(&[1.0, 0.0], 1.0)]), &[3.0, 3.0], Touch::All)
-                    .unwrap();
+            let mut tap = SteerTap::at_strengths(
+                &intervention(mode, &[(&[1.0, 0.0], 1.0)]),
+                &[3.0, 3.0],
+                TokenSelection::All,
+            )
+            .unwrap();
             let out = apply(&mut tap, &[3, 1], &[0, 1], Phase::Prompt)
                 .unwrap()
                 .unwrap();
@@ -398,9 +410,10 @@ mod tests {
 
     #[test]
     fn tokens_are_chosen_by_phase_and_by_position() {
-        let push = push(Mode::Add, &[(&[1.0, 1.0], 1.0)]);
-        let tap = |touch| SteerTap::at_strengths(&push, &[1.0, 1.0], touch).unwrap();
-        let mut generated = tap(Touch::Generated);
+        let intervention = intervention(Mode::Add, &[(&[1.0, 1.0], 1.0)]);
+        let tap =
+            |selection| SteerTap::at_strengths(&intervention, &[1.0, 1.0], selection).unwrap();
+        let mut generated = tap(TokenSelection::Generated);
         assert_eq!(
             apply(&mut generated, &[3, 3], &[0, 1], Phase::Prompt).unwrap(),
             None
@@ -411,7 +424,7 @@ mod tests {
                 .is_some()
         );
         let out = apply(
-            &mut tap(Touch::LastOfPrompt),
+            &mut tap(TokenSelection::LastOfPrompt),
             &[3, 2],
             &[0, 1],
             Phase::Prompt,
@@ -422,7 +435,7 @@ mod tests {
         assert_eq!(out[1], [[1.0, 1.0], [2.0, 2.0], [1.0, 1.0]]);
         let span = |from, to| {
             apply(
-                &mut tap(Touch::Span { from, to }),
+                &mut tap(TokenSelection::Span { from, to }),
                 &[3, 2],
                 &[0, 1],
                 Phase::Prompt,
@@ -440,17 +453,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_steered_is_refused() {
-        let narrow = push(Mode::Add, &[(&[1.0], 1.0)]);
-        assert!(SteerTap::at_strengths(&narrow, &[f64::NAN], Touch::All).is_err());
-        let mut tap = SteerTap::at_strengths(&narrow, &[1.0, 1.0], Touch::All).unwrap();
+        let narrow = intervention(Mode::Add, &[(&[1.0], 1.0)]);
+        assert!(SteerTap::at_strengths(&narrow, &[f64::NAN], TokenSelection::All).is_err());
+        let mut tap = SteerTap::at_strengths(&narrow, &[1.0, 1.0], TokenSelection::All).unwrap();
         let error = apply(&mut tap, &[3, 3], &[0, 1], Phase::Prompt).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the direction has 1 values, but blocks.1.mlp.hook_post is 2 wide"
         );
-        let mut few =
-            SteerTap::at_strengths(&push(Mode::Add, &[(&[1.0, 1.0], 1.0)]), &[1.0], Touch::All)
-                .unwrap();
+        let mut few = SteerTap::at_strengths(
+            &intervention(Mode::Add, &[(&[1.0, 1.0], 1.0)]),
+            &[1.0],
+            TokenSelection::All,
+        )
+        .unwrap();
         assert!(apply(&mut few, &[3, 3], &[0, 1], Phase::Prompt).is_err());
     }
 }

@@ -17,7 +17,7 @@ use crate::model::{Decoder, HookPoint, HookSite, Model};
 /// 7).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SteerPart {
-    /// All of them.
+    /// All neurons of its column.
     #[default]
     Whole,
     /// Those that more than half of these features have.
@@ -28,6 +28,10 @@ pub enum SteerPart {
 
 /// The term that steers with feature `id`: z_j at `mlp.hook_post`; in a model that norms the MLP's
 /// output (Gemma 2 and 3), norm(W_outᵀ z) at `hook_mlp_out` (method, section 4).
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown feature, a fit of another width, and a feature of zeros; what
+/// the model returns.
 pub fn feature_term(
     model: &Model,
     hook: HookPoint,
@@ -42,6 +46,9 @@ pub fn feature_term(
 
 /// The term that steers with a part of feature `id`: its own weights on those neurons, at unit
 /// norm.
+///
+/// # Errors
+/// What [`part_direction`] and [`direction_term`] return.
 pub fn part_term(
     model: &Model,
     hook: HookPoint,
@@ -56,6 +63,9 @@ pub fn part_term(
 
 /// The term that steers with what a cluster shares: its core neurons with their mean weights, at
 /// unit norm.
+///
+/// # Errors
+/// [`Error::Usage`] for features without a core; what [`direction_term`] returns.
 pub fn core_term(
     model: &Model,
     hook: HookPoint,
@@ -78,6 +88,10 @@ pub fn core_term(
 /// The term that steers with any direction of the hook's width: DiffMean vectors, decoder rows, one
 /// neuron. Scaled to unit norm; in a model that norms the MLP's output a direction at
 /// `mlp.hook_post` moves to `hook_mlp_out`.
+///
+/// # Errors
+/// [`Error::Usage`] for a direction of another width, of zeros, or that is not finite; what the
+/// model returns.
 pub fn direction_term(
     model: &Model,
     hook: HookPoint,
@@ -126,6 +140,9 @@ fn decoder_term(
 
 /// Column `id` with every neuron outside `part` at zero, before scaling. An empty part is an error
 /// that says why.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown feature, and says why the part has no neurons.
 pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<Vec<f32>> {
     check_id(factors, id)?;
     let features = &factors.features;

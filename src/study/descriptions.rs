@@ -1,5 +1,5 @@
-//! `descriptions.json`: what judges said of features, beside the names that a person gave and never
-//! over them.
+//! `descriptions.json`: judges' descriptions of features, stored apart from the user's names and never
+//! in place of them.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,23 @@ use crate::eval::judge::describe::Description;
 
 const FILE: &str = "descriptions.json";
 
-/// Descriptions by feature.
+/// The descriptions of the features of a fit, by feature id.
 pub type Descriptions = BTreeMap<usize, Description>;
 
 impl Study {
-    /// What was said of the features of a fit.
+    /// The descriptions of a fit's features.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is not mlpeek's.
     pub fn descriptions(&self, fit: &str) -> Result<Descriptions> {
         Ok(self.all_descriptions()?.remove(fit).unwrap_or_default())
     }
 
     /// Adds descriptions of features of a fit, over those that a judge gave to the same features
     /// earlier. Atomic.
+    ///
+    /// # Errors
+    /// A study that is open for reading; a file that cannot be read or written.
     pub fn add_descriptions(&self, fit: &str, new: Descriptions) -> Result<()> {
         self.check_writable()?;
         let mut all = self.all_descriptions()?;

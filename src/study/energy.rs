@@ -53,7 +53,7 @@ impl Study {
     ///
     /// # Errors
     /// A hook that the study does not have.
-    pub fn known_energy(&self, hook: HookPoint) -> Result<Option<Energy>> {
+    pub fn saved_energy(&self, hook: HookPoint) -> Result<Option<Energy>> {
         let width = self.manifest.width(hook)?;
         Ok(read(&self.dir, hook, self.tokens()?.rows.len(), width))
     }
@@ -64,19 +64,19 @@ impl Study {
     /// A hook that the study does not have, rows that cannot be read,
     /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn energy(&self, hook: HookPoint, ctx: &TaskCtx) -> Result<Energy> {
-        if let Some(known) = self.known_energy(hook)? {
+        if let Some(known) = self.saved_energy(hook)? {
             return Ok(known);
         }
         let energy = Energy::of(self.activations(hook)?.as_ref(), ctx)?;
-        self.keep_energy(hook, &energy);
+        self.save_energy(hook, &energy);
         Ok(energy)
     }
 
     /// Keeps what was counted of all rows of a hook. A study that is open for reading, or a disk
     /// that is full, only means that it is counted again.
-    pub fn keep_energy(&self, hook: HookPoint, energy: &Energy) {
+    pub fn save_energy(&self, hook: HookPoint, energy: &Energy) {
         if self.is_writable()
-            && self.known_energy(hook).is_ok_and(|known| known.is_none())
+            && self.saved_energy(hook).is_ok_and(|known| known.is_none())
             && let Err(problem) = write(&self.dir, hook, energy)
         {
             tracing::warn!("what each neuron holds is not kept: {problem}");

@@ -17,14 +17,17 @@ use crate::factor::{CENTRE, Coding, NEURON_WEIGHTS, SparseColumns};
 
 /// A file as `config.json` knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stored {
+pub(super) struct StoredFile {
     pub file: String,
     pub bytes: u64,
     pub xxh3: String,
 }
 
-impl Stored {
+impl StoredFile {
     /// The file's path, once its length is what it must be.
+    ///
+    /// # Errors
+    /// [`Error::File`] for another length, or a name that leads out of `dir`.
     pub fn check_length(&self, dir: &Path) -> Result<PathBuf> {
         // The name comes from a file: it must not lead out of the directory.
         // No file system has a longer one.
@@ -50,6 +53,10 @@ impl Stored {
         Ok(path)
     }
 
+    /// Compares the checksum of the file's bytes with the one in `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::File`] where they differ.
     pub fn check(&self, path: &Path, xxh3: u64) -> Result<()> {
         if format!("{xxh3:016x}") != self.xxh3 {
             return Err(Error::file(
@@ -60,6 +67,10 @@ impl Stored {
         Ok(())
     }
 
+    /// The bytes of the file, of which length and checksum are checked.
+    ///
+    /// # Errors
+    /// What [`Self::check_length`] and [`Self::check`] return.
     pub fn read_checked(&self, dir: &Path) -> Result<Vec<u8>> {
         let path = self.check_length(dir)?;
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
@@ -68,14 +79,14 @@ impl Stored {
     }
 }
 
-pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<Stored> {
+pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<StoredFile> {
     let mut file = NewFile::create(&dir.join(name))?;
     // In pieces, so that a full disk is met before everything is copied.
     bytes
         .chunks(8 << 20)
         .try_for_each(|chunk| file.write(chunk))?;
     file.commit()?;
-    Ok(Stored {
+    Ok(StoredFile {
         file: name.to_owned(),
         bytes: bytes.len() as u64,
         xxh3: format!("{:016x}", xxh3_64(bytes)),

@@ -1,5 +1,5 @@
-//! How a fit stands: ended by itself, stopped, or cut short before it saved anything. Which fit is
-//! the newest depends on it.
+//! The state of a fit: ended by itself, stopped, or cut short before it saved anything. It decides
+//! which fit is the newest.
 
 use std::fmt;
 use std::path::Path;
@@ -10,17 +10,17 @@ use super::FitEntry;
 use crate::factor::{Stop, Sweep};
 use crate::model::HookPoint;
 
-/// How a fit came to where it is.
+/// How the last run of a fit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FitState {
-    /// Its error fell no more.
+    /// The error fell no more.
     Converged,
-    /// It did as many sweeps as it was to do.
+    /// The run did as many sweeps as were asked for.
     MaxSweeps,
     /// The user stopped it; the best factors until then were saved.
     Stopped,
-    /// Its run ended before it saved factors, or goes on in another process.
+    /// The run ended before it saved factors, or is still running in another process.
     Cut,
 }
 
@@ -33,7 +33,7 @@ impl FitState {
 
 /// How a run that saved factors ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct RunEnd {
     /// By itself, or stopped.
     pub state: FitState,
     /// The sweep that it had reached.
@@ -62,17 +62,17 @@ impl FitEntry {
         self.relative_error.is_some()
     }
 
-    /// For a person: "converged", "stopped at sweep 2".
-    pub fn standing(&self) -> Standing {
-        Standing(self.state, self.reached)
+    /// The state in words: "converged", "stopped at sweep 2".
+    pub fn status(&self) -> FitStatus {
+        FitStatus(self.state, self.reached)
     }
 }
 
-/// How a fit stands, in words.
+/// The state of a fit, displayed in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing(FitState, usize);
+pub struct FitStatus(FitState, usize);
 
-impl fmt::Display for Standing {
+impl fmt::Display for FitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0, self.1) {
             (FitState::Converged, _) => f.write_str("converged"),

@@ -5,27 +5,24 @@
 //! file is never changed in place, so that mappings of an older save stay valid.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::factor_files::{self, Stored};
+use super::factor_files;
+use super::fit_file::{CONFIG, FitFile, Saved};
 use super::manifest::json_bytes;
-use super::{Ended, FitState, Study, fit_state};
-use crate::activations::store::MappedF32;
+use super::{FitState, RunEnd, Study, fit_state};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::factor::{Coding, Coefficients, Factors, FitConfig};
+use crate::factor::{Factors, FitConfig};
 use crate::model::HookPoint;
 
-const CONFIG: &str = "config.json";
-const CHECKPOINT: &str = "checkpoint";
-const LOSS: &str = "loss.jsonl";
-/// Coefficients up to this many bytes have their checksum tested when loaded; larger ones by
-/// [`Study::verify`].
-const CHECKED_ON_LOAD: u64 = 256 << 20;
+/// The file of a fit's checkpoint.
+pub(super) const CHECKPOINT: &str = "checkpoint";
+/// The file of a fit's error curve, one JSON object a sweep.
+pub(super) const LOSS: &str = "loss.jsonl";
 
 /// A finished or checkpointed fit, as listed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,9 +40,9 @@ pub struct FitEntry {
     pub weighted_error: Option<f64>,
     /// Of the saved factors.
     pub explained_variance: Option<f64>,
-    /// Sweeps done.
+    /// Sweeps after which the factors were saved.
     pub sweeps: usize,
-    /// Seconds it took.
+    /// Seconds that those sweeps took.
     pub seconds: f64,
     /// A checkpoint that can be resumed is there.
     pub resumable: bool,
@@ -53,107 +50,6 @@ pub struct FitEntry {
     pub state: FitState,
     /// The sweep that its run had reached.
     pub reached: usize,
-}
-
-/// `fits/<name>/config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct FitFile {
-    /// Grows with every start and save in the study: the largest is the newest.
-    order: u64,
-    hook: HookPoint,
-    /// What the running or last run was asked for.
-    config: FitConfig,
-    saved: Option<Saved>,
-}
-
-/// Saved factors; their hook and configuration may be an earlier run's than [`FitFile::config`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Saved {
-    hook: HookPoint,
-    config: FitConfig,
-    relative_error: Option<f64>,
-    #[serde(default)]
-    weighted_error: Option<f64>,
-    explained_variance: Option<f64>,
-    sweeps: usize,
-    seconds: f64,
-    /// Earlier versions left it to the error curve.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ended: Option<Ended>,
-    /// n, k and d.
-    rows: usize,
-    features: usize,
-    neurons: usize,
-    z: Stored,
-    y: Stored,
-}
-
-impl Saved {
-    /// The order that the save had, which is in the names of its files.
-    fn order(&self) -> Option<u64> {
-        self.z
-            .file
-            .strip_prefix("Z-")?
-            .split('.')
-            .next()?
-            .parse()
-            .ok()
-    }
-}
-
-impl FitFile {
-    fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(CONFIG);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        Self::parse(&bytes).map_err(|problem| Error::file(&path, problem))
-    }
-
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|e| {
-            format!("not a fit's configuration: {e}; remove the fit's directory and fit again")
-        })
-    }
-
-    /// The fit as listed; `dir` is its own.
-    fn entry(&self, name: &str, dir: &Path) -> FitEntry {
-        let saved = self.saved.as_ref();
-        let resumable = dir.join(CHECKPOINT).is_file();
-        let last = || fit_state::last_sweep(&dir.join(LOSS));
-        // A run that was begun after the save, and has not ended either.
-        let begun_again = saved.is_some_and(|s| s.order() < Some(self.order))
-            && resumable
-            && last().is_some_and(|sweep| sweep.stop.is_none());
-        let (state, reached) = match saved.map(|s| (s.ended, s.sweeps)) {
-            Some((Some(ended), _)) if !begun_again => (ended.state, ended.sweep),
-            ended => {
-                let last = last();
-                let reached = last
-                    .map_or(0, |sweep| sweep.sweep)
-                    .max(ended.map_or(0, |(_, sweeps)| sweeps));
-                let state = match (ended, last.and_then(|sweep| sweep.stop)) {
-                    (None, _) => FitState::Cut,
-                    (Some(_), stop @ Some(_)) => stop.into(),
-                    (Some(_), None) if resumable => FitState::Stopped,
-                    // Only one that converged leaves nothing to go on from.
-                    (Some(_), None) => FitState::Converged,
-                };
-                (state, reached)
-            }
-        };
-        FitEntry {
-            name: name.to_owned(),
-            hook: saved.map_or(self.hook, |s| s.hook),
-            config: saved.map_or(&self.config, |s| &s.config).clone(),
-            relative_error: saved.and_then(|s| s.relative_error),
-            weighted_error: saved.and_then(|s| s.weighted_error),
-            explained_variance: saved.and_then(|s| s.explained_variance),
-            sweeps: saved.map_or(0, |s| s.sweeps),
-            seconds: saved.map_or(0.0, |s| s.seconds),
-            resumable,
-            state,
-            reached,
-        }
-    }
 }
 
 /// Refuses a name that is no plain file name.
@@ -174,6 +70,9 @@ impl Study {
     }
 
     /// `fits/<name>/`, made if absent.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name; a study that is open for reading.
     pub fn fit_dir(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         let dir = self.fits_root().join(name);
@@ -186,20 +85,30 @@ impl Study {
     }
 
     /// Where a fit's checkpoint lies; a file there makes the fit resumable.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name.
     pub fn checkpoint_path(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         Ok(self.fits_root().join(name).join(CHECKPOINT))
     }
 
     /// Where a fit's error curve lies, one JSON object a sweep.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name.
     pub fn loss_path(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         Ok(self.fits_root().join(name).join(LOSS))
     }
 
-    /// Notes what a run of the fit `name` is about to do, so that it is listed and can be resumed
-    /// before its first save. Factors that an earlier run saved under the name stay until this one
+    /// Records the configuration of a run of the fit `name` that is about to start, so that it is
+    /// listed and can be resumed before its first save. Factors that an earlier run saved under the name stay until this one
     /// saves; a checkpoint of another request goes.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unknown hook or a bad name; a study that is open for reading; files
+    /// that cannot be written.
     pub fn start_fit(&self, name: &str, hook: HookPoint, config: &FitConfig) -> Result<PathBuf> {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
@@ -230,13 +139,20 @@ impl Study {
     }
 
     /// What the last run of a fit was asked for: its hook and configuration, to resume it by.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such fit; [`Error::File`] for a damaged configuration.
     pub fn fit_request(&self, name: &str) -> Result<(HookPoint, FitConfig)> {
         let (_, file) = self.fit_file(name)?;
         Ok((file.hook, file.config))
     }
 
     /// The fits, newest last. One whose configuration cannot be read is left out with a warning: it
-    /// must not stand in the way of the others. Where none can be read, [`Self::load_fit`] says so.
+    /// must not keep the others from being listed. Where none can be read, [`Self::load_fit`] says
+    /// so.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
     pub fn fits(&self) -> Result<Vec<FitEntry>> {
         let (mut found, mut unread) = (Vec::new(), Vec::new());
         for name in self.fit_names()? {
@@ -249,7 +165,7 @@ impl Study {
                 }
             };
             let entry = file.entry(&name, &dir);
-            // One that did not come to a sweep has nothing to show and nothing to go on from.
+            // A fit without a sweep has nothing to show and nothing to continue from.
             if file.saved.is_some() || entry.resumable || entry.reached > 0 {
                 found.push((file.order, entry));
             }
@@ -264,6 +180,9 @@ impl Study {
     }
 
     /// What is wrong with the fits that cannot be listed, a line each.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
     pub fn unreadable_fits(&self) -> Result<Vec<String>> {
         let read = |name: String| FitFile::read(&self.fits_root().join(name)).err();
         Ok(self
@@ -323,6 +242,9 @@ impl Study {
     }
 
     /// Saves factors as the fit `name`, atomically.
+    ///
+    /// # Errors
+    /// What [`Self::save_run`] returns.
     pub fn save_fit(
         &self,
         name: &str,
@@ -334,13 +256,17 @@ impl Study {
     }
 
     /// [`Self::save_fit`] with how the run ended.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unknown hook, a bad name, or coefficients of another shape; a study
+    /// that is open for reading; files that cannot be written.
     pub fn save_run(
         &self,
         name: &str,
         hook: HookPoint,
         config: &FitConfig,
         factors: &Factors,
-        ended: Option<Ended>,
+        ended: Option<RunEnd>,
     ) -> Result<()> {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
@@ -390,7 +316,11 @@ impl Study {
     }
 
     /// Loads a fit (`None`: the newest, see [`super::newest`]); coefficients are mapped. That it
-    /// was stopped early is told.
+    /// was stopped early is logged as a warning.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such fit, or it has saved no factors; [`Error::File`] for
+    /// damaged files.
     pub fn load_fit(&self, name: Option<&str>) -> Result<(FitEntry, Arc<Factors>)> {
         let newest = || -> Result<String> {
             let fits = self.fits()?;
@@ -419,13 +349,13 @@ impl Study {
             let (study, name) = (self.dir.display(), &entry.name);
             tracing::warn!(
                 "fit '{name}' was {} and is not finished: mlpeek fit {study} --name {name} --resume goes on",
-                entry.standing()
+                entry.status()
             );
         }
         Ok((entry, factors))
     }
 
-    /// What a fit saved, whatever became of it.
+    /// The factors that a fit saved, whatever its state.
     pub(super) fn saved_fit(&self, name: &str) -> Result<(FitEntry, Arc<Factors>)> {
         let (dir, file) = self.fit_file(name)?;
         let Some(saved) = &file.saved else {
@@ -436,7 +366,7 @@ impl Study {
     }
 
     /// A fit that saved coefficients of more than `rows` rows.
-    pub(super) fn fit_beyond(&self, rows: usize) -> Result<Option<String>> {
+    pub(super) fn fit_with_more_rows(&self, rows: usize) -> Result<Option<String>> {
         let beyond = |name: &String| {
             let file = FitFile::read(&self.fits_root().join(name)).ok();
             file.and_then(|file| file.saved)
@@ -445,7 +375,7 @@ impl Study {
         Ok(self.fit_names()?.into_iter().find(beyond))
     }
 
-    /// What to say of a fit that has no factors: how far it came, and how it goes on.
+    /// The error for a fit that has no factors: how far it came, and how to continue it.
     fn saved_nothing(&self, name: &str) -> Error {
         let entry = self
             .fits()
@@ -453,17 +383,17 @@ impl Study {
             .into_iter()
             .find(|fit| fit.name == name);
         let dir = self.dir.display();
-        let standing = entry.as_ref().map_or_else(
+        let status = entry.as_ref().map_or_else(
             || "stopped before its first sweep".to_owned(),
-            |e| e.standing().to_string(),
+            |e| e.status().to_string(),
         );
         let remedy = match entry.is_some_and(|e| e.resumable) {
             true => format!("mlpeek fit {dir} --name {name} --resume goes on"),
-            // Without a checkpoint its options are known to nobody but who gave them.
+            // Without a checkpoint its options are not stored: only the user knows them.
             false => "run the same command again".to_owned(),
         };
         Error::usage(format!(
-            "fit '{name}' was {standing} or still runs, and has saved no factors yet: {remedy}"
+            "fit '{name}' was {status} or still runs, and has saved no factors yet: {remedy}"
         ))
     }
 
@@ -477,44 +407,5 @@ impl Study {
             }
         }
         Ok(())
-    }
-}
-
-impl Saved {
-    fn load(&self, dir: &Path) -> Result<Factors> {
-        let z_path = dir.join(&self.z.file);
-        let (features, coding) = factor_files::decode_features(&self.z.read_checked(dir)?)
-            .map_err(|problem| Error::file(&z_path, problem))?;
-        let y_path = self.y.check_length(dir)?;
-        let values = self.rows.checked_mul(self.features);
-        if values
-            .and_then(|v| v.checked_mul(4))
-            .is_none_or(|bytes| bytes as u64 != self.y.bytes)
-            || features.columns() != self.features
-            || features.rows != self.neurons
-        {
-            return Err(Error::file(
-                dir.join(CONFIG),
-                "its sizes do not fit the saved factors; fit again",
-            ));
-        }
-        let mapped = MappedF32::open(&y_path, 0, values.unwrap_or(0))?;
-        if self.y.bytes <= CHECKED_ON_LOAD {
-            self.y
-                .check(&y_path, xxh3_64(bytemuck::cast_slice(mapped.as_slice())))?;
-        }
-        Ok(Factors {
-            features,
-            coefficients: Coefficients::mapped(self.rows, mapped),
-            coding: Coding {
-                row_cap: self.config.row_cap,
-                ..coding
-            },
-            relative_error: self.relative_error.unwrap_or(f64::NAN),
-            weighted_error: self.weighted_error,
-            explained_variance: self.explained_variance.unwrap_or(f64::NAN),
-            sweep: self.sweeps,
-            seconds: self.seconds,
-        })
     }
 }

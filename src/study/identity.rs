@@ -18,21 +18,21 @@ use crate::model::{BosRule, HookPoint, HookSite, ModelInfo};
 /// Switches of two configurations that a message spells out at most.
 const SPELT_OUT: usize = 3;
 
-/// What is asked of a study that is there; what is left open is as the study has it.
+/// What is asked of an existing study; what is left open is as the study has it.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct StudyRequest {
     /// Layers; none: left open.
     pub layers: Vec<usize>,
     /// Where in the layers.
     pub site: Option<HookSite>,
     /// How values are stored.
     pub dtype: Option<CacheDtype>,
-    /// The BOS rule.
+    /// Whether texts begin with BOS.
     pub bos: Option<BosRule>,
 }
 
 impl Study {
-    /// Holds `model` against the one that the study was collected with.
+    /// Compares `model` with the one that the study was collected with.
     ///
     /// # Errors
     /// [`Error::Refused`] names each part that differs; also for a study that was imported without
@@ -64,27 +64,27 @@ impl Study {
         }))
     }
 
-    /// Holds what is asked for against what the study is.
+    /// Compares a request with what the study is.
     ///
     /// # Errors
     /// [`Error::Refused`] says what the study has instead.
-    pub fn check_asked(&self, asked: &Asked) -> Result<()> {
+    pub fn check_request(&self, request: &StudyRequest) -> Result<()> {
         let refused = |difference: String, option: &str| {
             let dir = self.dir.display();
             Err(Error::refused(format!(
                 "{dir}: {difference}; leave out {option}, or choose another directory"
             )))
         };
-        if let Some(difference) = hooks_differ(&self.manifest.hooks, asked) {
+        if let Some(difference) = hooks_differ(&self.manifest.hooks, request) {
             return refused(difference, "--layer and --hook");
         }
-        if let Some(difference) = asked
+        if let Some(difference) = request
             .dtype
             .and_then(|dtype| dtype_differs(self.manifest.dtype, dtype))
         {
             return refused(difference, "--dtype");
         }
-        match asked
+        match request
             .bos
             .and_then(|bos| bos_differs(self.manifest.bos, bos))
         {
@@ -160,14 +160,14 @@ impl Study {
     ///
     /// # Errors
     /// What [`Self::check_model`] returns.
-    pub fn take_model(&mut self, model: &ModelInfo, named: bool) -> Result<Option<String>> {
+    pub fn adopt_model(&mut self, model: &ModelInfo, named: bool) -> Result<Option<String>> {
         self.check_model(model)?;
         let own = self.own_model()?;
         if !named || own.id == model.id {
             return Ok(None);
         }
         let (dir, was) = (self.dir.display().to_string(), own.id.clone());
-        Ok(Some(match self.keep_place(model) {
+        Ok(Some(match self.save_model_path(model) {
             Ok(()) => format!(
                 "{dir} has its model at {} from now on (it was {was})",
                 model.id
@@ -179,11 +179,11 @@ impl Study {
     }
 
     /// Writes a model's new place under the lock, into the manifest as it is then.
-    fn keep_place(&mut self, model: &ModelInfo) -> Result<()> {
+    fn save_model_path(&mut self, model: &ModelInfo) -> Result<()> {
         let _lock = if self.is_writable() {
             None
         } else {
-            Some(lock::demand(&self.dir)?)
+            Some(lock::acquire(&self.dir)?)
         };
         if !self.is_writable() {
             self.manifest = Manifest::read(&self.dir)?;
@@ -220,19 +220,19 @@ impl Study {
 }
 
 /// In which respect a study on disk is not the one asked for.
-pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
+pub(super) fn difference(there: &Manifest, request: &Manifest) -> Option<String> {
     let name = |m: &Manifest| {
         m.model
             .as_ref()
             .map_or("an imported matrix".to_owned(), |m| m.id.clone())
     };
-    let parts = match (&there.model, &asked.model) {
+    let parts = match (&there.model, &request.model) {
         (Some(a), Some(b)) => differing_parts(a, b, there.bos).join(", "),
         (a, b) if a.is_some() == b.is_some() => String::new(),
         _ => "another source".to_owned(),
     };
     if !parts.is_empty() {
-        let (a, b) = (name(there), name(asked));
+        let (a, b) = (name(there), name(request));
         let how = if a == b {
             ", which now has".to_owned()
         } else {
@@ -240,16 +240,16 @@ pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
         };
         return Some(format!("it was made with {a}{how} {parts}"));
     }
-    if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
+    if (&there.hooks, &there.widths) != (&request.hooks, &request.widths) {
         return Some(format!(
             "it holds {}, not {}",
             list(&there.hooks),
-            list(&asked.hooks)
+            list(&request.hooks)
         ));
     }
-    let wanted = &asked.corpora[0];
-    dtype_differs(there.dtype, asked.dtype)
-        .or_else(|| bos_differs(there.bos, asked.bos))
+    let wanted = &request.corpora[0];
+    dtype_differs(there.dtype, request.dtype)
+        .or_else(|| bos_differs(there.bos, request.bos))
         .or_else(|| corpus_differs(there, &wanted.name, &wanted.sha256))
 }
 
@@ -293,15 +293,15 @@ fn list(hooks: &[HookPoint]) -> String {
         .join(", ")
 }
 
-fn hooks_differ(there: &[HookPoint], asked: &Asked) -> Option<String> {
-    let layers: BTreeSet<usize> = asked.layers.iter().copied().collect();
+fn hooks_differ(there: &[HookPoint], request: &StudyRequest) -> Option<String> {
+    let layers: BTreeSet<usize> = request.layers.iter().copied().collect();
     let own: BTreeSet<usize> = there.iter().map(|h| h.layer).collect();
     let at = |site| there.iter().all(|h| h.site == site);
-    if (layers.is_empty() || layers == own) && asked.site.is_none_or(at) {
+    if (layers.is_empty() || layers == own) && request.site.is_none_or(at) {
         return None;
     }
     let layers: Vec<String> = layers.iter().map(ToString::to_string).collect();
-    let wanted = match (layers.is_empty(), asked.site) {
+    let wanted = match (layers.is_empty(), request.site) {
         (false, Some(site)) => format!("{site} of layer {}", layers.join(", ")),
         (false, None) => format!("layer {}", layers.join(", ")),
         (true, site) => site.map(|s| s.to_string()).unwrap_or_default(),
@@ -309,32 +309,33 @@ fn hooks_differ(there: &[HookPoint], asked: &Asked) -> Option<String> {
     Some(format!("it holds {}, not {wanted}", list(there)))
 }
 
-fn dtype_differs(there: CacheDtype, asked: CacheDtype) -> Option<String> {
-    (there != asked).then(|| format!("its cache is {}, not {}", there.name(), asked.name()))
+fn dtype_differs(there: CacheDtype, request: CacheDtype) -> Option<String> {
+    (there != request).then(|| format!("its cache is {}, not {}", there.name(), request.name()))
 }
 
-fn bos_differs(there: BosRule, asked: BosRule) -> Option<String> {
-    (there != asked).then(|| {
-        format!("its BOS rule is {there:?}, not {asked:?}")
+fn bos_differs(there: BosRule, request: BosRule) -> Option<String> {
+    (there != request).then(|| {
+        format!("its BOS rule is {there:?}, not {request:?}")
             .to_lowercase()
             .replace("bos", "BOS")
     })
 }
 
-/// What of `asked` is not as it is in `there`, for a sentence: "other weights", "another
+/// What of `request` is not as it is in `there`, for a sentence: "other weights", "another
 /// tokenizer". What an earlier version did not record cannot differ.
-fn differing_parts(there: &ModelInfo, asked: &ModelInfo, bos: BosRule) -> Vec<String> {
+fn differing_parts(there: &ModelInfo, request: &ModelInfo, bos: BosRule) -> Vec<String> {
     let mut parts = Vec::new();
-    if there.weights_sha256 != asked.weights_sha256 {
+    if there.weights_sha256 != request.weights_sha256 {
         parts.push("other weights".to_owned());
     }
-    let (Some(own), Some(new)) = (&there.identity, &asked.identity) else {
+    let (Some(own), Some(new)) = (&there.identity, &request.identity) else {
         // Versions without an identity read `tokenizer.json` alone.
-        let file = asked
+        let file = request
             .identity
             .as_ref()
             .map(|identity| &identity.tokenizer_file);
-        if there.tokenizer_sha256 != asked.tokenizer_sha256 && file != Some(&there.tokenizer_sha256)
+        if there.tokenizer_sha256 != request.tokenizer_sha256
+            && file != Some(&there.tokenizer_sha256)
         {
             parts.push("another tokenizer".to_owned());
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::manifest::new_manifest;
-use super::{CorpusEntry, Study, check_room, rows, same_study};
+use super::{CorpusEntry, Study, check_disk_space, rows, same_study};
 use crate::activations::energy::Energy;
 use crate::activations::store::{CacheDtype, CacheWriter};
 use crate::error::{Error, Result};
@@ -17,6 +17,9 @@ pub type EachBlock<'a> = dyn FnMut(&mut dyn FnMut(&[f32]) -> Result<()>) -> Resu
 impl Study {
     /// Makes a study of a row-major `rows` × `cols` matrix in memory: [`Self::import_blocks`] of
     /// one block.
+    ///
+    /// # Errors
+    /// What [`Self::import_blocks`] returns.
     pub fn import(
         dir: &Path,
         source_name: &str,
@@ -32,6 +35,10 @@ impl Study {
     /// `blocks` is called twice, to look at the rows and to store them, so that nothing is written
     /// of a matrix that is refused. `source_name` says for a person where it comes from. NaN or
     /// infinity is refused, naming the row.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for values that are no such matrix; [`Error::Refused`] for a value that is
+    /// not finite, another study in `dir`, or a full disk; what `blocks` returns.
     pub fn import_blocks(
         dir: &Path,
         source_name: &str,
@@ -73,9 +80,9 @@ impl Study {
             CacheDtype::F32,
             BosRule::Never,
         )?;
-        let lock = Self::prepare(dir)?;
+        let lock = Self::create_and_lock(dir)?;
         same_study(dir, &asked)?;
-        check_room(dir, (count as u64).saturating_mul(4), false)?;
+        check_disk_space(dir, (count as u64).saturating_mul(4), false)?;
         asked.write(dir)?;
         let mut study = Self::with(dir, asked, Some(lock));
         let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;
@@ -93,7 +100,7 @@ impl Study {
         }
         cache.seal()?;
         study.set_progress(rows, true)?;
-        study.keep_energy(hook, &energy);
+        study.save_energy(hook, &energy);
         Ok(study)
     }
 }

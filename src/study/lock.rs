@@ -1,5 +1,5 @@
-//! Who may write in a study: one process at a time for as long as it is open; for notes, whoever
-//! changes one.
+//! The locks of a study: one process at a time may write in it, for as long as it has it open; notes
+//! have a lock of their own, held for the moment of a change.
 
 use std::path::Path;
 
@@ -8,18 +8,18 @@ use crate::error::{Error, Result};
 
 /// Name of the lock file in a study.
 pub(super) const FILE: &str = "lock";
-/// The lock of the notes alone, so that a study that is being fitted or shown elsewhere can be
-/// noted on.
+/// The lock of the notes alone, so that notes can be changed while another process fits or shows the
+/// study.
 const NOTES: &str = "notes.lock";
 
 /// Takes the lock of the study in `dir`, or says who has it.
-pub(super) fn take(dir: &Path) -> Result<LockAttempt> {
+pub(super) fn try_acquire(dir: &Path) -> Result<LockAttempt> {
     FileLock::try_acquire(&dir.join(FILE))
 }
 
-/// [`take`], where being second is an error.
-pub(super) fn demand(dir: &Path) -> Result<FileLock> {
-    match take(dir)? {
+/// Takes the lock, or fails naming the process that has it.
+pub(super) fn acquire(dir: &Path) -> Result<FileLock> {
+    match try_acquire(dir)? {
         LockAttempt::Acquired(lock) => Ok(lock),
         LockAttempt::HeldBy(holder) => Err(Error::refused(format!(
             "{} is being written by {holder}: wait until it has finished, or stop it",
@@ -28,7 +28,7 @@ pub(super) fn demand(dir: &Path) -> Result<FileLock> {
     }
 }
 
-/// The right to change the notes, for the moment that it takes to read and to write them.
+/// Waits for the lock of the notes, to be held while they are read and written.
 pub(super) fn notes(dir: &Path) -> Result<FileLock> {
     FileLock::acquire(&dir.join(NOTES))
 }
@@ -40,14 +40,14 @@ mod tests {
     #[test]
     fn a_second_writer_is_told_who_has_it() {
         let dir = tempfile::tempdir().unwrap();
-        let lock = demand(dir.path()).unwrap();
-        let error = demand(dir.path()).unwrap_err().to_string();
+        let lock = acquire(dir.path()).unwrap();
+        let error = acquire(dir.path()).unwrap_err().to_string();
         assert!(
             error.contains(&format!("process {}", std::process::id())) && !error.contains('\n'),
             "{error}"
         );
         drop(notes(dir.path()).unwrap());
         drop(lock);
-        demand(dir.path()).unwrap();
+        acquire(dir.path()).unwrap();
     }
 }

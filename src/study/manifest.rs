@@ -16,7 +16,7 @@ pub(super) const FILE: &str = "study.json";
 /// The layout that this version writes.
 pub(super) const SCHEMA: u32 = 1;
 
-/// `study.json`.
+/// The contents of `study.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of this layout.
@@ -46,11 +46,11 @@ pub struct Manifest {
 /// A corpus of a study.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusEntry {
-    /// Path or name.
+    /// The path of its file, or its name.
     pub name: String,
     /// Of the file's bytes.
     pub sha256: String,
-    /// Samples.
+    /// The number of its samples.
     pub samples: usize,
 }
 
@@ -80,6 +80,9 @@ impl Manifest {
     }
 
     /// Where `hook` is among the hooks; the error lists those that are there.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] lists the hooks of the study.
     pub fn hook_index(&self, hook: HookPoint) -> Result<usize> {
         self.hooks.iter().position(|&h| h == hook).ok_or_else(|| {
             let there: Vec<_> = self.hooks.iter().map(ToString::to_string).collect();
@@ -91,6 +94,9 @@ impl Manifest {
     }
 
     /// Neurons a row of `hook`.
+    ///
+    /// # Errors
+    /// What [`Self::hook_index`] returns.
     pub fn width(&self, hook: HookPoint) -> Result<usize> {
         Ok(self
             .widths

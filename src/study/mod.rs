@@ -4,23 +4,24 @@
 //! Knows nothing of how activations are computed or factorised. Invariant: what a reading function
 //! returns was sealed whole; damage is an error that names the file and the remedy.
 
-mod added;
+mod append;
+pub mod compared_fits;
 mod descriptions;
 mod energy;
 mod factor_files;
+mod fit_file;
 mod fit_state;
 mod fits;
 mod identity;
 mod import;
+mod locations;
 mod lock;
 mod manifest;
 mod notes;
-mod places;
 mod progress;
 mod rows;
 mod saes;
 mod samples;
-pub mod sides;
 mod source;
 mod tokens;
 
@@ -36,15 +37,15 @@ use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
 pub use descriptions::Descriptions;
-pub use fit_state::{Ended, FitState, Standing, newest};
+pub use fit_state::{FitState, FitStatus, RunEnd, newest};
 pub use fits::FitEntry;
-pub use identity::Asked;
+pub use identity::StudyRequest;
 use identity::difference;
 pub use import::EachBlock;
+pub use locations::{StudyEntry, default_dir, home, recent, remember};
 use manifest::new_manifest;
 pub use manifest::{CorpusEntry, Manifest};
 pub use notes::{read_notes, write_notes};
-pub use places::{StudyEntry, default_dir, home, recent, remember};
 pub use progress::CollectState;
 pub use rows::Appender;
 pub use saes::SaeEntry;
@@ -57,7 +58,7 @@ pub struct Study {
     dir: PathBuf,
     manifest: Manifest,
     lock: Option<FileLock>,
-    /// Why it is open for reading alone, where somebody would have written in it.
+    /// Why it is open for reading alone, although it was to be opened for writing.
     read_only: Option<String>,
     tokens: Mutex<Option<Arc<TokenTable>>>,
 }
@@ -65,6 +66,11 @@ pub struct Study {
 impl Study {
     /// Makes a new study (or reopens the same unfinished one: same model hashes, corpus, hooks and
     /// dtype; else an error says which differs). `widths[i]` is the width of `hooks[i]`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] says in which respect the study in `dir` is another, or who is writing in
+    /// it; [`Error::Usage`] for a directory that holds something else, or hooks that cannot be;
+    /// files that cannot be written.
     pub fn create(
         dir: &Path,
         model: Option<&ModelInfo>,
@@ -75,7 +81,7 @@ impl Study {
         bos: BosRule,
     ) -> Result<Self> {
         let asked = new_manifest(model, hooks, widths, CorpusEntry::of(corpus), dtype, bos)?;
-        let lock = Self::prepare(dir)?;
+        let lock = Self::create_and_lock(dir)?;
         if let Some(there) = same_study(dir, &asked)? {
             return Ok(Self::with(dir, there, Some(lock)));
         }
@@ -84,16 +90,20 @@ impl Study {
         Ok(Self::with(dir, asked, Some(lock)))
     }
 
-    /// Whether there is a study in `dir`.
+    /// Whether `dir` holds a study.
     pub fn is_at(dir: &Path) -> bool {
         dir.join(manifest::FILE).exists()
     }
 
     /// Opens a study for reading and writing; fails naming the holder when another process has it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no study; [`Error::Refused`] names the process that has it;
+    /// [`Error::File`] for a damaged manifest.
     pub fn open(dir: &Path) -> Result<Self> {
         // Before locking, so that no lock file is left in a directory that is no study.
         Manifest::read(dir)?;
-        let lock = lock::demand(dir)?;
+        let lock = lock::acquire(dir)?;
         Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)))
     }
 
@@ -104,7 +114,7 @@ impl Study {
     /// No study in `dir`, or one that cannot be read.
     pub fn open_or_read(dir: &Path) -> Result<Self> {
         Manifest::read(dir)?;
-        let why = match lock::take(dir) {
+        let why = match lock::try_acquire(dir) {
             Ok(LockAttempt::Acquired(lock)) => {
                 return Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)));
             }
@@ -118,6 +128,9 @@ impl Study {
     }
 
     /// Opens a study for reading alone; any number of processes may.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no study; [`Error::File`] for a damaged manifest.
     pub fn open_read_only(dir: &Path) -> Result<Self> {
         Ok(Self::with(dir, Manifest::read(dir)?, None))
     }
@@ -136,8 +149,8 @@ impl Study {
     /// directory that holds something else.
     ///
     /// # Errors
-    /// What stands in the way.
-    pub fn check_place(dir: &Path) -> Result<()> {
+    /// [`Error::Usage`] names the file that is in the way.
+    pub fn check_can_create(dir: &Path) -> Result<()> {
         if dir.exists() && !dir.is_dir() {
             return Err(Error::usage(format!(
                 "{} is a file: choose an empty or new directory",
@@ -166,20 +179,23 @@ impl Study {
     }
 
     /// Makes the directory, takes its lock and refuses one that holds something else.
-    fn prepare(dir: &Path) -> Result<FileLock> {
-        Self::check_place(dir)?;
+    fn create_and_lock(dir: &Path) -> Result<FileLock> {
+        Self::check_can_create(dir)?;
         disk::create_dir(dir)?;
-        let lock = lock::demand(dir)?;
+        let lock = lock::acquire(dir)?;
         disk::remove_unfinished(dir)?;
         Ok(lock)
     }
 
-    /// Its directory.
+    /// The directory of the study.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// `evaluations/<name>/`, made if absent.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name; a study that is open for reading.
     pub fn evaluation_dir(&self, name: &str) -> Result<PathBuf> {
         fits::check_name(name)?;
         self.check_writable()?;
@@ -188,7 +204,7 @@ impl Study {
         Ok(dir)
     }
 
-    /// Its manifest.
+    /// The contents of `study.json`.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -204,6 +220,9 @@ impl Study {
     }
 
     /// The token rows, texts and labels.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a token log or samples that are damaged.
     pub fn tokens(&self) -> Result<Arc<TokenTable>> {
         let mut slot = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = slot.as_ref() {
@@ -264,6 +283,10 @@ impl Study {
     }
 
     /// The cache of one hook, mapped. Rows are described by token and sample text in errors.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a hook that the study does not have; [`Error::Refused`] where it holds
+    /// no rows yet; [`Error::File`] for a damaged cache.
     pub fn activations(&self, hook: HookPoint) -> Result<Box<dyn ActivationSource + Send + Sync>> {
         let width = self.manifest.widths[self.manifest.hook_index(hook)?];
         let tokens = self.tokens()?;
@@ -273,7 +296,7 @@ impl Study {
             return Err(Error::refused(format!(
                 "{dir} holds no rows yet ({}): {} goes on",
                 self.collected()?,
-                self.filling()
+                self.collect_command()
             )));
         }
         let reader = CacheReader::open(&dir)?;
@@ -293,6 +316,9 @@ impl Study {
     }
 
     /// Checks every checksum of the study; the error names the file that fails.
+    ///
+    /// # Errors
+    /// [`Error::File`] for the first file that is damaged.
     pub fn verify(&self) -> Result<()> {
         self.read_tokens()?;
         for &hook in &self.manifest.hooks {
@@ -304,8 +330,8 @@ impl Study {
         self.verify_fits()
     }
 
-    /// Takes a study back that holds no rows yet: a collection that could not begin leaves nothing
-    /// behind.
+    /// Removes a study that holds no rows yet, so that a collection that could not begin leaves
+    /// nothing behind.
     pub(crate) fn discard_if_empty(&self) -> Result<()> {
         let complete = self.manifest.complete || self.manifest.rows > 0;
         if complete || !self.is_writable() || tokens::Log::read(&self.dir)?.rows() > 0 {
@@ -339,13 +365,13 @@ impl Study {
                 remove(&path)?;
             }
         }
-        // Other files that somebody put there keep the directory.
+        // The directory stays where it holds other files.
         let _ = std::fs::remove_dir(&self.dir);
         Ok(())
     }
 
     fn check_writable(&self) -> Result<()> {
-        self.check_there()?;
+        self.check_exists()?;
         if self.is_writable() {
             return Ok(());
         }
@@ -355,7 +381,7 @@ impl Study {
         )))
     }
 
-    fn check_there(&self) -> Result<()> {
+    fn check_exists(&self) -> Result<()> {
         if self.dir.join(manifest::FILE).exists() {
             return Ok(());
         }
@@ -365,18 +391,18 @@ impl Study {
         )))
     }
 
-    /// The right to write where the explorer stood: this study's own, or for the moment where it
-    /// was opened for reading and nobody else has it.
-    fn lock_for_now(&self) -> Result<Option<FileLock>> {
-        self.check_there()?;
+    /// The lock for saving the session: this study's own, or one for the moment where the study
+    /// was opened for reading and no other process has it.
+    fn temporary_lock(&self) -> Result<Option<FileLock>> {
+        self.check_exists()?;
         if self.is_writable() {
             Ok(None)
         } else {
-            lock::demand(&self.dir).map(Some)
+            lock::acquire(&self.dir).map(Some)
         }
     }
 
-    fn forget_tokens(&self) {
+    fn clear_token_cache(&self) {
         *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -388,7 +414,7 @@ impl Study {
         };
         manifest.write(&self.dir)?;
         self.manifest = manifest;
-        self.forget_tokens();
+        self.clear_token_cache();
         Ok(())
     }
 }
@@ -411,8 +437,8 @@ fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
 
 /// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`; `halves`: the
 /// command has --dtype.
-pub(crate) fn check_room(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
-    // What the file system keeps for itself and the manifest, log and samples beside the cache.
+pub(crate) fn check_disk_space(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
+    // The file system's own needs, and the manifest, log and samples beside the cache.
     let margin = 16 << 20;
     let free = disk::free_space(dir)?;
     if bytes.saturating_add(margin) > free {

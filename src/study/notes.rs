@@ -1,8 +1,8 @@
-//! What a person adds: names of features and more (`notes.json`), and where the explorer stood
-//! (`session.json`).
+//! What the user adds: names of features and notes on them (`notes.json`), and the state of the
+//! explorer (`session.json`).
 //!
 //! Invariant: notes are read and written under a lock of their own, held for that moment alone, so
-//! that whoever has the study open can note something, and nobody's note takes another's away.
+//! that every process that has the study open can change notes, and no change is lost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +19,9 @@ const NOTES: &str = "notes.json";
 const SESSION: &str = "session.json";
 
 /// Reads a file of notes as [`write_notes`] leaves it.
+///
+/// # Errors
+/// [`Error::File`] for a file that holds no notes.
 pub fn read_notes(path: &Path) -> Result<Notes> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let no_notes = |why: &str| {
@@ -40,12 +43,18 @@ pub fn read_notes(path: &Path) -> Result<Notes> {
 }
 
 /// Writes notes to a JSON file, atomically.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write_notes(notes: &Notes, path: &Path) -> Result<()> {
     disk::write_atomic(path, &json_bytes(notes)?)
 }
 
 impl Study {
-    /// What a person noted of the features of a fit.
+    /// The names of a fit's features and the notes on them.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is not mlpeek's.
     pub fn notes(&self, fit: &str) -> Result<Notes> {
         Ok(self.all_notes()?.remove(fit).unwrap_or_default())
     }
@@ -61,7 +70,7 @@ impl Study {
         fit: &str,
         change: impl FnOnce(&mut Notes),
     ) -> Result<(Notes, Notes)> {
-        self.check_there()?;
+        self.check_exists()?;
         let _lock = lock::notes(&self.dir)?;
         let mut all = self.all_notes()?;
         let before = all.get(fit).cloned().unwrap_or_default();
@@ -73,8 +82,8 @@ impl Study {
     }
 
     /// Puts the notes on a new save of `fit` in place with it: `commit` makes the save the fit's
-    /// own. Nobody notes anything of the features before in between. The save counts for more: what
-    /// keeps the notes from following is told, and the save stands.
+    /// own. The lock keeps the notes unchanged in between. The save matters more: what keeps the notes
+    /// from being carried over is logged, and the save stays.
     ///
     /// # Errors
     /// Those of `commit` alone.
@@ -147,9 +156,13 @@ impl Study {
         serde_json::from_slice(&std::fs::read(self.dir.join(SESSION)).ok()?).ok()
     }
 
-    /// Saves where the explorer stands.
+    /// Saves the state of the explorer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where another process is writing in the study; a file that cannot be
+    /// written.
     pub fn save_session(&self, session: &serde_json::Value) -> Result<()> {
-        let _lock = self.lock_for_now()?;
+        let _lock = self.temporary_lock()?;
         disk::write_atomic(&self.dir.join(SESSION), &json_bytes(session)?)
     }
 }

@@ -1,4 +1,4 @@
-//! How far a study has been collected: a collection may be cut short at any sample, and goes on
+//! How far a study has been collected: a collection may be cut short at any sample, and continues
 //! from there.
 
 use std::fmt;
@@ -13,11 +13,11 @@ use crate::error::Result;
 /// How far the samples of a study have been collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectState {
-    /// Samples whose rows are there.
+    /// Samples whose rows are stored.
     pub samples: usize,
-    /// Samples of all its corpora.
+    /// Samples of all corpora of the study.
     pub of: usize,
-    /// Token rows that are there.
+    /// Token rows that are stored.
     pub rows: usize,
 }
 
@@ -37,7 +37,7 @@ impl CollectState {
     }
 }
 
-/// For a person: "collected 53 %: 1,234 of 2,300 samples".
+/// Displayed as "collected 53 %: 1,234 of 2,300 samples".
 impl fmt::Display for CollectState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -52,7 +52,7 @@ impl fmt::Display for CollectState {
 
 impl Study {
     /// The command that fills a study that was cut short.
-    pub fn filling(&self) -> String {
+    pub fn collect_command(&self) -> String {
         match self.manifest().model {
             Some(_) => format!("mlpeek collect --out {}", self.dir().display()),
             None => "the same mlpeek import, run again,".to_owned(),
@@ -95,6 +95,9 @@ impl Study {
     }
 
     /// The corpus that the next sample to collect is of; the last where none is due.
+    ///
+    /// # Errors
+    /// What [`Self::collected`] returns.
     pub fn corpus_due(&self) -> Result<usize> {
         let done = self.collected()?.samples;
         let mut end = 0;

@@ -26,7 +26,7 @@ pub(super) fn caches_dir(dir: &Path) -> PathBuf {
     dir.join("cache")
 }
 
-/// Takes rows in the order of the study's samples.
+/// Adds rows to a study, in the order of its samples.
 pub struct Appender<'s> {
     study: &'s mut Study,
     caches: Vec<CacheWriter>,
@@ -47,7 +47,11 @@ pub struct Appender<'s> {
 }
 
 impl<'s> Appender<'s> {
-    /// Brings the files of an open study to agreement and stands behind its last whole sample.
+    /// Truncates the files of an open study to the last whole sample that all of them hold, where
+    /// adding then continues.
+    ///
+    /// # Errors
+    /// A study that is open for reading; [`Error::File`] for damaged caches or a damaged token log.
     pub fn open(study: &'s mut Study) -> Result<Self> {
         study.check_writable()?;
         let manifest = &study.manifest;
@@ -106,7 +110,7 @@ impl<'s> Appender<'s> {
         })
     }
 
-    /// The study.
+    /// The study that rows are added to.
     pub fn study(&self) -> &Study {
         self.study
     }
@@ -134,6 +138,10 @@ impl<'s> Appender<'s> {
     /// rows in the order of [`super::Manifest::hooks`]; `ends` says that they are its last. `piece`
     /// gives the display piece of an id that is new to the study. A sample without its end is not
     /// yet in the study, however often it is sealed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for activations that do not fit the tokens and hooks; a cache that cannot
+    /// be written.
     pub fn push(
         &mut self,
         tokens: &[(u32, u32)],
@@ -179,8 +187,8 @@ impl<'s> Appender<'s> {
         Ok(())
     }
 
-    /// Writes what the rows hold. That it cannot is no reason to stop: it is counted again.
-    fn keep_energies(&self) {
+    /// Saves the energies. A failure is only logged, since they can be counted again.
+    fn save_energies(&self) {
         let manifest = &self.study.manifest;
         for (&hook, energy) in manifest.hooks.iter().zip(&self.energies) {
             let Some(energy) = energy else { continue };
@@ -190,7 +198,10 @@ impl<'s> Appender<'s> {
         }
     }
 
-    /// Makes everything pushed so far safe; marks the study complete once its last sample is in.
+    /// Writes all rows that were pushed to disk; marks the study complete after its last sample.
+    ///
+    /// # Errors
+    /// A cache, the token log or the manifest that cannot be written.
     pub fn seal(&mut self) -> Result<()> {
         if self.broken {
             return Ok(());
@@ -206,8 +217,8 @@ impl<'s> Appender<'s> {
                 first_sample: self.samples,
                 ..Segment::default()
             };
-            self.study.forget_tokens();
-            self.keep_energies();
+            self.study.clear_token_cache();
+            self.save_energies();
         }
         let manifest = &self.study.manifest;
         let complete = self.samples == manifest.samples();

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Study;
 use super::fits::check_name;
 use super::manifest::json_bytes;
-use crate::directions::reconstruction::Figures;
+use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::directions::sae::Sae;
 use crate::directions::sae::train::TrainConfig;
 use crate::disk;
@@ -33,16 +33,16 @@ pub struct SaeEntry {
     pub name: String,
     /// The hook that it reads.
     pub hook: HookPoint,
-    /// Where it came from, for a person: a path, a Hub id, "trained here".
+    /// Where it came from, to be shown: a path, a Hub id, "trained here".
     pub source: String,
     /// "SAELens", "Gemma Scope", …
     pub format: String,
     /// SAELens's name: "standard", "jumprelu", "topk", "gated".
     pub architecture: String,
-    /// Number of latents.
+    /// The number of latents.
     pub latents: usize,
     /// On the study's own rows; `None` before there are weights.
-    pub figures: Option<Figures>,
+    pub figures: Option<ReconstructionMetrics>,
     /// How it was trained, when it was trained here.
     pub trained: Option<TrainConfig>,
     /// A checkpoint that can be resumed is there.
@@ -50,7 +50,7 @@ pub struct SaeEntry {
     pub resumable: bool,
 }
 
-/// `saes/<name>/about.json`.
+/// The contents of `saes/<name>/about.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct About {
     /// Grows with every save in the study: the largest is the newest.
@@ -67,18 +67,27 @@ impl Study {
     }
 
     /// Where the checkpoint of a training lies.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name.
     pub fn sae_checkpoint(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         Ok(self.saes_root().join(name).join(CHECKPOINT))
     }
 
     /// Where the curve of a training lies.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name.
     pub fn sae_losses(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         Ok(self.saes_root().join(name).join(LOSSES))
     }
 
     /// The autoencoders, newest last.
+    ///
+    /// # Errors
+    /// A directory that cannot be read; [`Error::File`] for a damaged description.
     pub fn saes(&self) -> Result<Vec<SaeEntry>> {
         let mut found = self.abouts()?;
         found.retain(|a| a.weights.is_some() || a.entry.resumable);
@@ -138,18 +147,25 @@ impl Study {
         Ok(about)
     }
 
-    /// Notes that a training begins, so that it is listed and can be resumed. Weights that an
+    /// Records that a training begins, so that it is listed and can be resumed. Weights that an
     /// earlier one saved under the name stay until this one saves.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unknown hook or a bad name; a study that is open for reading; a file
+    /// that cannot be written.
     pub fn start_sae(&self, entry: &SaeEntry) -> Result<()> {
         let weights = self.about(&entry.name).ok().and_then(|a| a.weights);
         self.write_about(entry, weights)
     }
 
     /// Saves an autoencoder under its entry's name, atomically.
+    ///
+    /// # Errors
+    /// What [`Self::start_sae`] returns; a full disk.
     pub fn save_sae(&self, entry: &SaeEntry, sae: &Sae) -> Result<()> {
         self.check_writable()?;
         let dir = self.sae_dir(&entry.name)?;
-        super::check_room(&dir, 8 * (sae.encoder.len() as u64), false)?;
+        super::check_disk_space(&dir, 8 * (sae.encoder.len() as u64), false)?;
         let version = format!("v{}", self.next_sae()?);
         let to = dir.join(&version);
         disk::create_dir(&to)?;
@@ -158,7 +174,7 @@ impl Study {
         interop::sae::write(&to, sae, model, &entry.hook.to_string(), about)?;
         let digest = checksum(&to.join(interop::sae::saelens::WEIGHTS))?;
         self.write_about(entry, Some((version.clone(), digest)))?;
-        // What an earlier save or a killed one left.
+        // Removes what an earlier save or a killed one left.
         for old in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
             let old = old.map_err(Error::io("read", &dir))?.path();
             if old.is_dir() && old.file_name().is_some_and(|n| n != version.as_str()) {
@@ -169,6 +185,10 @@ impl Study {
     }
 
     /// Loads an autoencoder (`None`: the newest).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such autoencoder, or it has no weights yet;
+    /// [`Error::File`] for damaged weights.
     pub fn load_sae(&self, name: Option<&str>) -> Result<(SaeEntry, Sae)> {
         let newest = || {
             let last = self

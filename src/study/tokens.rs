@@ -145,6 +145,9 @@ pub(super) struct Log {
 
 impl Log {
     /// Reads the whole segments of a study's log; none when there is no file yet.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a log that is damaged before its last segment.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
         match std::fs::read(&path) {
@@ -154,6 +157,10 @@ impl Log {
         }
     }
 
+    /// The whole segments of a log's bytes. A torn last segment is left out.
+    ///
+    /// # Errors
+    /// Says where bytes before the last segment are damaged.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut log = Self::default();
         while let Some((segment, len)) = Segment::decode(&bytes[log.bytes..]) {
@@ -230,7 +237,7 @@ impl Log {
 
 const REMEDY: &str = "restore it from a copy, or delete it and run the same collect again, which then starts from the first sample";
 
-/// Appends segments.
+/// Appends segments to the log of a study.
 pub(super) struct LogWriter {
     path: PathBuf,
     file: File,
@@ -239,6 +246,9 @@ pub(super) struct LogWriter {
 
 impl LogWriter {
     /// Opens a study's log behind its whole segments; `log` has been cut where `rewrite` is set.
+    ///
+    /// # Errors
+    /// A file that cannot be opened or written.
     pub fn open(dir: &Path, log: &Log, rewrite: bool) -> Result<Self> {
         let path = dir.join(FILE);
         let mut bytes = log.bytes as u64;
@@ -261,6 +271,9 @@ impl LogWriter {
     }
 
     /// Appends a segment; it is safe once this returns, and absent after an error.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn append(&mut self, segment: &Segment) -> Result<()> {
         let bytes = segment.encode();
         let at = self.bytes;

@@ -12,7 +12,7 @@ use crate::analysis::{
     ScoredToken, Trace, TraceFeature,
 };
 use crate::engine::{Event, FeatureList, Job, Request, SweepPoint};
-use crate::eval::steering::report::{CellReport, Mean, MethodReport};
+use crate::eval::steering::report::{CellReport, MeanInterval, SteeringReport};
 use crate::model::{HookPoint, HookSite};
 use crate::task::Progress;
 
@@ -184,7 +184,7 @@ impl Demo {
                 .iter()
                 .find(|(i, _)| *i == id)
                 .map(|(_, n)| n.clone()),
-            note: crate::analysis::Note::default(),
+            note: crate::analysis::FeatureNote::default(),
         }
     }
 
@@ -369,7 +369,7 @@ impl Demo {
     }
 
     /// What has been judged of so many methods.
-    pub fn reports(methods: usize) -> Vec<MethodReport> {
+    pub fn reports(methods: usize) -> Vec<SteeringReport> {
         let names = [
             "k100",
             "diffmean",
@@ -379,7 +379,7 @@ impl Demo {
             "k100, shuffled labels",
         ];
         let report = |(i, name): (usize, &&str)| {
-            let mean = |m: f64| Mean {
+            let mean = |m: f64| MeanInterval {
                 mean: m,
                 low: m - 0.21,
                 high: m + 0.18,
@@ -397,7 +397,7 @@ impl Demo {
                 .flat_map(|t| [(t, 1), (t, -1)])
                 .map(cell)
                 .collect();
-            MethodReport {
+            SteeringReport {
                 method: (*name).to_owned(),
                 cells,
                 best: Some(mean(0.62 - 0.07 * i as f64)),

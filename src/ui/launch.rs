@@ -73,7 +73,7 @@ fn check(args: &ExploreArgs) -> Result<()> {
         return Ok(());
     };
     if !is_there(args) {
-        return Study::check_place(dir);
+        return Study::check_can_create(dir);
     }
     check_hook(args, dir)?;
     check_features(args, dir)?;

@@ -178,7 +178,7 @@ fn fit_state(app: &App) -> (String, Style) {
         let what = match cut {
             CutShort::Collecting(state) => format!("collected {} %", state.percent()),
             CutShort::Importing(_) => cut.to_string(),
-            CutShort::Fit(fit) => fit.standing().to_string(),
+            CutShort::Fit(fit) => fit.status().to_string(),
         };
         let error = world
             .features

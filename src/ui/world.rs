@@ -65,7 +65,7 @@ impl std::fmt::Display for CutShort<'_> {
         match self {
             Self::Collecting(state) => state.fmt(f),
             Self::Importing(_) => f.write_str("imported in part"),
-            Self::Fit(fit) => write!(f, "{} {}", crate::text::clean(&fit.name), fit.standing()),
+            Self::Fit(fit) => write!(f, "{} {}", crate::text::clean(&fit.name), fit.status()),
         }
     }
 }

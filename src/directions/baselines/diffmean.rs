@@ -1,5 +1,5 @@
-//! Difference in means, the supervised control: mean over a concept's tokens minus the mean over
-//! all others.
+//! Difference in means, the supervised baseline: the mean over a concept's tokens minus the mean
+//! over all others.
 
 use crate::activations::ActivationSource;
 use crate::directions::Directions;
@@ -12,6 +12,9 @@ const BLOCK_ROWS: usize = 1024;
 /// 2501.17148). `labels[row]` is the label of a row of `source`; rows without one count among the
 /// others of every label. One pass; sums in f64. A label that has no row, or all of them, gets a
 /// column of zeros.
+///
+/// # Errors
+/// What reading the rows returns; [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn directions(
     source: &dyn ActivationSource,
     labels: &[Option<u32>],

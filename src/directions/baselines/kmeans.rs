@@ -1,5 +1,5 @@
-//! Centroids of Lloyd's algorithm as directions: the unsupervised control, run to its end rather
-//! than as a start.
+//! Centroids of k-means (Lloyd's algorithm) as directions: an unsupervised baseline, run until it
+//! converges, not only for a start of a fit.
 
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
@@ -16,13 +16,15 @@ use crate::task::{Progress, TaskCtx};
 const BLOCK_ROWS: usize = 2048;
 const TASK_ROWS: usize = 256;
 const ROUNDS: usize = 50;
-/// Ends when the scatter falls by less than this share in a round.
+/// The algorithm ends when the scatter falls by less than this share in a round.
 const TOLERANCE: f64 = 1e-4;
 
-/// The means of k clusters, from k rows chosen at random. An empty cluster takes a random row.
+/// The means of k clusters, k columns of d values, started from k rows chosen at random. The
+/// centroid of an empty cluster moves to a random row.
 ///
 /// # Errors
-/// [`Error::Refused`] when there are fewer rows than clusters.
+/// [`Error::Refused`] when there are fewer rows than clusters; what reading the rows returns;
+/// [`Error::Cancelled`].
 pub fn directions(
     source: &dyn ActivationSource,
     k: usize,
@@ -41,7 +43,7 @@ pub fn directions(
         centroids.extend_from_slice(&source.rows(row..row + 1)?.data);
     }
     let mut last = f64::INFINITY;
-    let scale = safe_scale((square(&centroids) / (k * d).max(1) as f64).sqrt());
+    let scale = safe_scale((squared_norm(&centroids) / (k * d).max(1) as f64).sqrt());
     for round in 0..ROUNDS {
         ctx.checkpoint(Progress::new(
             "k-means",
@@ -71,7 +73,8 @@ pub fn directions(
     })
 }
 
-/// Sums and counts of the rows nearest to each centroid, and Σ‖a − c‖², all times a power of two.
+/// The sum and the number of the rows nearest to each centroid, and the scatter Σ‖a − c‖², of rows
+/// and centroids multiplied by `scale`, a power of two.
 fn assign(
     source: &dyn ActivationSource,
     centroids: &[f32],
@@ -83,7 +86,7 @@ fn assign(
     let by_neuron = transposed(&centroids, d);
     let squares: Vec<f32> = centroids
         .chunks_exact(d.max(1))
-        .map(|c| square(c) as f32)
+        .map(|c| squared_norm(c) as f32)
         .collect();
     let (mut sums, mut counts, mut scatter) = (vec![0.0f64; k * d], vec![0usize; k], 0.0);
     for start in (0..n).step_by(BLOCK_ROWS) {
@@ -100,15 +103,15 @@ fn assign(
                 row_major_product(&mut scores, rows, d, &by_neuron, k);
                 scores
                     .chunks_exact(k)
-                    .map(|line| best(line, &squares))
+                    .map(|line| nearest(line, &squares))
                     .collect()
             })
             .collect();
-        // In the order of the rows: the sums do not depend on the threads.
+        // Added up in the order of the rows, so that the sums do not depend on the threads.
         for (i, (j, distance)) in nearest.into_iter().flatten().enumerate() {
             let row = block.row(i);
             counts[j] += 1;
-            scatter += square(row) + f64::from(distance);
+            scatter += squared_norm(row) + f64::from(distance);
             for (s, &v) in sums[j * d..(j + 1) * d].iter_mut().zip(row) {
                 *s += f64::from(v);
             }
@@ -118,7 +121,7 @@ fn assign(
 }
 
 /// The nearest centroid (the first of equals) and ‖c‖² − 2 a·c.
-fn best(scores: &[f32], squares: &[f32]) -> (usize, f32) {
+fn nearest(scores: &[f32], squares: &[f32]) -> (usize, f32) {
     let mut found = (0, f32::INFINITY);
     for (j, (&score, &square)) in scores.iter().zip(squares).enumerate() {
         let distance = square - 2.0 * score;
@@ -140,7 +143,7 @@ fn transposed(centroids: &[f32], d: usize) -> Vec<f32> {
     out
 }
 
-fn square(values: &[f32]) -> f64 {
+fn squared_norm(values: &[f32]) -> f64 {
     values.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 

@@ -11,7 +11,7 @@ pub mod random;
 
 use std::borrow::Cow;
 
-use super::{Directions, PlainSet, SetKind, kept};
+use super::{Directions, PlainSet, SetKind, support_size};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
@@ -23,13 +23,13 @@ use crate::task::TaskCtx;
 pub enum Baseline {
     /// The difference in means of each label.
     DiffMean,
-    /// Centroids of k-means.
+    /// Centroids of k-means, dense.
     KMeans,
     /// Centroids of k-means, of which only the largest entries are kept.
     KMeansCut,
-    /// Random sparse directions.
+    /// Random directions, as sparse as the features of the fit.
     Random,
-    /// The standard basis.
+    /// The standard basis: each neuron by itself.
     Neuron,
 }
 
@@ -68,7 +68,7 @@ impl Baseline {
         Self::Neuron,
     ];
 
-    /// The table.
+    /// The row of a baseline, in one table of all.
     fn row(self) -> Row {
         match self {
             Self::DiffMean => Row {
@@ -182,7 +182,7 @@ pub struct BaselineData<'a> {
     pub source: &'a dyn ActivationSource,
     /// The label of each of the n rows, as an index of `labels`.
     pub row_labels: Cow<'a, [Option<u32>]>,
-    /// The labels' names.
+    /// The names of the labels.
     pub labels: Vec<String>,
     /// k, the share of neurons of a feature and the seed.
     pub config: FitConfig,
@@ -192,7 +192,7 @@ impl BaselineData<'_> {
     /// How many neurons a feature of the fit may use.
     fn entries(&self) -> usize {
         let d = self.source.shape().1;
-        kept(self.config.sparsity_at(d), d)
+        support_size(self.config.sparsity_at(d), d)
     }
 }
 

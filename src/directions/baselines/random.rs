@@ -1,4 +1,4 @@
-//! Random sparse directions: what detection finds without any fit.
+//! Random sparse directions: the baseline of what concept detection finds without any fit.
 
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
@@ -6,7 +6,8 @@ use rand_pcg::Pcg64;
 
 use crate::directions::Directions;
 
-/// k directions of `keep` non-zeros each: normal vectors of d values cut to their largest.
+/// k directions of d values with `keep` non-zeros each: vectors of standard normal values, of which
+/// the largest in |value| are kept.
 pub fn directions(d: usize, k: usize, keep: usize, seed: u64) -> Directions {
     let mut rng = Pcg64::seed_from_u64(seed);
     let columns = (0..d * k)

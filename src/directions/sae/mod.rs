@@ -16,10 +16,10 @@ use crate::matrix::gemm::{View, product};
 
 /// Added to a row's standard deviation before it divides.
 const NORM_EPS: f32 = 1e-5;
-/// Pre-activations that are held at a time.
+/// Most pre-activations that are held in memory at a time.
 const CHUNK_VALUES: usize = 1 << 22;
 
-/// What makes latents of pre-activations p = (x − b_dec) W_enc + b_enc.
+/// The activation function, from pre-activations p = (x − b_dec) W_enc + b_enc to latents.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Gate {
     /// max(p, 0).
@@ -31,7 +31,7 @@ pub enum Gate {
     },
     /// The k largest p of a row, at least 0 (arXiv 2406.04093).
     TopK {
-        /// k.
+        /// k, the number of active latents of a row.
         k: usize,
         /// Latents are taken (and chosen) as if decoder rows had unit norm.
         by_norm: bool,
@@ -58,10 +58,10 @@ impl Gate {
     }
 }
 
-/// What is done to a row before it is encoded, and undone to its reconstruction.
+/// The normalisation of a row before it is encoded, which is undone on its reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Normalise {
-    /// Nothing.
+    /// Rows are encoded as they are.
     None,
     /// Scaled to the norm √d.
     ConstantNorm,
@@ -69,7 +69,7 @@ pub enum Normalise {
     LayerNorm,
 }
 
-/// A sparse autoencoder.
+/// A sparse autoencoder of rows of d values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sae {
     /// d, the width of a row.
@@ -84,7 +84,7 @@ pub struct Sae {
     pub decoder_bias: Vec<f32>,
     /// Whether b_dec is taken from a row before it is encoded.
     pub centred: bool,
-    /// How latents are made.
+    /// The activation function of the latents.
     pub gate: Gate,
     /// How rows are normalised.
     pub normalise: Normalise,
@@ -100,7 +100,7 @@ pub struct Latents {
 }
 
 impl Sae {
-    /// Number of latents.
+    /// The number of latents.
     pub fn latents(&self) -> usize {
         self.encoder_bias.len()
     }
@@ -185,7 +185,7 @@ impl Sae {
         out
     }
 
-    /// Normalises and centres a row; what undoes the first.
+    /// Normalises and centres a row; returns (scale, shift), which undo the normalisation.
     fn prepare(&self, row: &mut [f32]) -> (f32, f32) {
         let d = self.width as f64;
         let undo = match self.normalise {
@@ -196,7 +196,7 @@ impl Sae {
                     .map(|&v| f64::from(v) * f64::from(v))
                     .sum::<f64>()
                     .sqrt();
-                // A row of zeros has no direction to scale: it stays one.
+                // A row of zeros has no direction to scale and stays a row of zeros.
                 let scale = if norm > 0.0 {
                     (norm / d.sqrt()) as f32
                 } else {

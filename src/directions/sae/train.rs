@@ -27,31 +27,31 @@ use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::matrix::adam::Adam;
 use crate::task::{Progress, TaskCtx};
+pub use batches::BatchPosition;
 use batches::Batches;
-pub use batches::Place;
 use gradient::Gradient;
 
-/// The last share of the steps over which the learning rate falls to 0.
+/// The learning rate falls linearly to 0 over this share of the steps, the last ones.
 const DECAY: f64 = 0.2;
 /// Weight α of the auxiliary loss.
 const AUX: f32 = 1.0 / 32.0;
-/// Normal numbers of single precision, as their inverses are.
+/// The least scale of rows: it and its inverse are normal numbers of single precision.
 const LEAST_SCALE: f64 = 1.0 / (1u128 << 125) as f64;
-/// Of rows that are all alike, the share of their square that counts as their variance.
+/// The variance of rows that are all equal is taken as this share of their mean square.
 const ROUNDING: f64 = 1e-6;
-/// Silent for this many rows at most before a latent counts as dead, however long the source.
+/// A latent counts as dead after it has been silent for the rows of one epoch, or for this many.
 const MOST_DEAD_AFTER: u64 = 10_000_000;
 
-/// What to train.
+/// The configuration of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
-    /// Number of latents.
+    /// The number of latents.
     pub latents: usize,
-    /// Active latents a row.
+    /// k: active latents of a row.
     pub top_k: usize,
-    /// Passes over the rows.
+    /// Passes over all rows.
     pub epochs: usize,
-    /// Rows a step.
+    /// Rows of a step.
     pub batch: usize,
     /// Learning rate; `None`: 2e-4 / √(latents / 2¹⁴).
     pub learning_rate: Option<f64>,
@@ -78,20 +78,20 @@ impl TrainConfig {
             .unwrap_or_else(|| 2e-4 / (self.latents as f64 / f64::from(1 << 14)).sqrt())
     }
 
-    /// Memory that training on n rows of d values takes: weights with a copy for saving, moments, a
-    /// batch with its gradient, and the rows that are shuffled together.
+    /// Bytes of memory that training on n rows of d values takes: weights with a copy for saving,
+    /// moments, a batch with its gradient, and the rows that are shuffled together.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
         const F32: u64 = 4;
         let [k, n, d, batch] = [self.latents, n, d, self.batch].map(|v| v as u64);
         let product = |a: u64, b: u64, times: u64| a.saturating_mul(b).saturating_mul(times * F32);
         let weights = product(k, d, 8);
         let step = product(batch, k, 1).saturating_add(product(batch, d, 4));
-        // Once as they are read, once in their order.
+        // A pool is held twice: as it is read, and shuffled.
         let rows = product(n, d, 2).min(2 * batches::POOL_BYTES as u64);
         weights.saturating_add(step).saturating_add(rows)
     }
 
-    /// Refuses what cannot be trained on rows of d values.
+    /// Refuses a configuration that cannot be trained on rows of d values.
     ///
     /// # Errors
     /// [`Error::Usage`] with the option to change.
@@ -115,29 +115,29 @@ impl TrainConfig {
     }
 }
 
-/// What a finished pass over the rows looked like.
+/// The report of a finished pass over the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// Passes done.
+    /// Passes done, this one included.
     pub epoch: usize,
-    /// Steps done.
+    /// Steps done since the training was started.
     pub step: u64,
     /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the pass, each batch as it was before its step.
     pub fvu: f64,
-    /// Latents that are silent now.
+    /// Latents that are dead at its end.
     pub dead: usize,
 }
 
-/// What is known of the rows before training.
+/// Statistics of all rows, computed before training.
 #[derive(Debug, Clone, PartialEq)]
-struct Survey {
+struct RowStats {
     mean: Vec<f64>,
-    /// Mean of ‖x‖².
+    /// The mean of ‖x‖² over all rows.
     square: f64,
     fingerprint: u64,
 }
 
-/// Everything that a step changes.
+/// All that a step changes, and a checkpoint holds.
 #[derive(Debug, Clone, PartialEq)]
 struct State {
     /// The autoencoder, in the units of scaled rows.
@@ -147,8 +147,8 @@ struct State {
     /// Rows since each latent was last active.
     silent: Vec<u64>,
     step: u64,
-    place: Place,
-    /// ‖x − x̂‖² and ‖x − x̄‖² of the present pass.
+    position: BatchPosition,
+    /// Σ‖x − x̂‖² and Σ‖x − x̄‖² of the present pass.
     sums: (f64, f64),
     /// Seconds spent before this process.
     seconds: f64,
@@ -158,19 +158,21 @@ struct State {
 pub struct Trainer<'a> {
     config: TrainConfig,
     batches: Batches<'a>,
-    survey: Survey,
+    row_stats: RowStats,
     state: State,
     gradient: Gradient,
-    /// ‖x − x̂‖² and ‖x − x̄‖² since they were last asked for.
+    /// Σ‖x − x̂‖² and Σ‖x − x̄‖² since [`Trainer::recent`] was last called.
     recent: (f64, f64),
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts anew: decoder rows at random on the unit sphere, the encoder their transpose, b_dec
-    /// the mean row.
+    /// Starts a training: decoder rows at random on the unit sphere, the encoder their transpose,
+    /// b_dec the mean row.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a configuration that cannot be; a row that is not finite is refused.
+    /// [`Error::Usage`] for a configuration that cannot be trained; [`Error::Refused`] for fewer than
+    /// two rows, rows that are all zero, and a row that is not finite; what the source returns;
+    /// [`Error::Cancelled`].
     pub fn start(
         source: &'a dyn ActivationSource,
         config: TrainConfig,
@@ -186,7 +188,7 @@ impl<'a> Trainer<'a> {
         sae.encoder.clone_from(&decoder);
         sae.decoder = decoder;
         sae.decoder_bias = trainer
-            .survey
+            .row_stats
             .mean
             .iter()
             .map(|&m| m as f32 * scale)
@@ -194,10 +196,11 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// Goes on from a checkpoint.
+    /// Continues a training from its checkpoint.
     ///
     /// # Errors
-    /// A checkpoint that is damaged, or of other rows or another configuration.
+    /// What [`Self::start`] returns, and [`Error::File`] for a checkpoint that is damaged, or of
+    /// other rows or another configuration.
     pub fn resume(
         source: &'a dyn ActivationSource,
         config: TrainConfig,
@@ -209,9 +212,9 @@ impl<'a> Trainer<'a> {
             path,
             &trainer.config,
             source.shape(),
-            trainer.survey.fingerprint,
+            trainer.row_stats.fingerprint,
         )?;
-        trainer.batches.seek(trainer.state.place)?;
+        trainer.batches.seek(trainer.state.position)?;
         Ok(trainer)
     }
 
@@ -223,15 +226,15 @@ impl<'a> Trainer<'a> {
                 "{n} rows are too few to train on: collect more"
             )));
         }
-        let survey = look(source, ctx)?;
-        if survey.square <= 0.0 {
+        let row_stats = read_row_stats(source, ctx)?;
+        if row_stats.square <= 0.0 {
             return Err(Error::refused(
                 "every row is zero: there is nothing to train on",
             ));
         }
-        // Rows so small that this is no number of single precision stay a little below the mean
-        // square d.
-        let scale = (d as f64 / survey.square)
+        // For very small rows this is no number of single precision; they keep a mean square a
+        // little below d.
+        let scale = (d as f64 / row_stats.square)
             .sqrt()
             .clamp(LEAST_SCALE, LEAST_SCALE.recip()) as f32;
         let k = config.latents;
@@ -254,37 +257,37 @@ impl<'a> Trainer<'a> {
             moments,
             silent: vec![0; k],
             step: 0,
-            place: Place::default(),
+            position: BatchPosition::default(),
             sums: (0.0, 0.0),
             seconds: 0.0,
         };
         let batches = Batches::new(source, config.batch, config.seed, scale);
-        let mean_square: f64 = survey.mean.iter().map(|m| m * m).sum();
-        let variance = (survey.square - mean_square).max(0.0) * f64::from(scale).powi(2);
+        let mean_square: f64 = row_stats.mean.iter().map(|m| m * m).sum();
+        let variance = (row_stats.square - mean_square).max(0.0) * f64::from(scale).powi(2);
         let gradient = Gradient::new(variance.max(ROUNDING * d as f64));
         Ok(Self {
             config,
             batches,
-            survey,
+            row_stats,
             state,
             gradient,
             recent: (0.0, 0.0),
         })
     }
 
-    /// Steps in all.
+    /// Steps of the whole training.
     pub fn total_steps(&self) -> u64 {
         self.batches.steps_an_epoch() * self.config.epochs as u64
     }
 
-    /// Steps done.
+    /// Steps done so far.
     pub fn steps(&self) -> u64 {
         self.state.step
     }
 
-    /// Passes done.
+    /// Passes done so far.
     pub fn passes(&self) -> usize {
-        self.state.place.epoch
+        self.state.position.epoch
     }
 
     /// Seconds that earlier runs spent.
@@ -294,37 +297,40 @@ impl<'a> Trainer<'a> {
 
     /// Whether every pass is done.
     pub fn is_done(&self) -> bool {
-        self.state.place.epoch >= self.config.epochs
+        self.state.position.epoch >= self.config.epochs
     }
 
-    /// One step on the next batch; tells of the pass when it ends with it.
+    /// Takes one step on the next batch; returns the report of the pass where the step ends it.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and what reading the rows returns.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Option<Epoch>> {
         ctx.check()?;
-        let (batch, place) = self.batches.next()?;
+        let (batch, position) = self.batches.next()?;
         let dead = self.dead();
         let d = self.state.sae.width;
         let rows = batch.len() / d;
         let sums = self
             .gradient
-            .take(&self.state.sae, &batch, self.config.top_k, &dead);
+            .compute(&self.state.sae, &batch, self.config.top_k, &dead);
         let silent = &mut self.state.silent;
         silent.iter_mut().for_each(|s| *s += rows as u64);
         self.gradient.active().for_each(|j| silent[j] = 0);
         self.state.step += 1;
-        self.descend();
-        let ended = place.epoch > self.state.place.epoch;
-        self.state.place = place;
+        self.adam_step();
+        let ended = position.epoch > self.state.position.epoch;
+        self.state.position = position;
         self.state.sums = (self.state.sums.0 + sums.0, self.state.sums.1 + sums.1);
         self.recent = (self.recent.0 + sums.0, self.recent.1 + sums.1);
         let total = self.total_steps();
-        // A stop is heeded at the start of the next step: this one has been taken.
+        // Cancelling takes effect at the start of the next step, since this one has been taken.
         ctx.checkpoint(Progress::new("training", self.state.step, total, "steps"))
             .ok();
         Ok(ended.then(|| {
             let (error, variance) = std::mem::take(&mut self.state.sums);
             let dead = self.dead().len();
             Epoch {
-                epoch: self.state.place.epoch,
+                epoch: self.state.position.epoch,
                 step: self.state.step,
                 fvu: error / variance.max(f64::MIN_POSITIVE),
                 dead,
@@ -332,14 +338,14 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the steps since it was last asked for, each batch as it was
-    /// before its step.
+    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the steps since the last call, each batch as it was before its
+    /// step.
     pub fn recent(&mut self) -> f64 {
         let (error, variance) = std::mem::take(&mut self.recent);
         error / variance.max(f64::MIN_POSITIVE)
     }
 
-    /// Latents that have been silent for too long.
+    /// The latents that are dead: silent for the rows of one epoch.
     pub fn dead(&self) -> Vec<u32> {
         let after = (self.batches.rows() as u64).min(MOST_DEAD_AFTER);
         (0u32..)
@@ -349,8 +355,8 @@ impl<'a> Trainer<'a> {
             .collect()
     }
 
-    /// Adam on every weight, and decoder rows back to unit norm.
-    fn descend(&mut self) {
+    /// One step of Adam on every weight; decoder rows are then scaled back to unit norm.
+    fn adam_step(&mut self) {
         let (state, gradient) = (&mut self.state, &self.gradient);
         let left = self.batches.steps_an_epoch() * self.config.epochs as u64;
         let left = left.saturating_sub(state.step - 1) as f64 / left.max(1) as f64;
@@ -372,7 +378,7 @@ impl<'a> Trainer<'a> {
         encoder.zip(decoder).enumerate().for_each_init(
             || (vec![0.0; d], vec![0.0; d]),
             |(ge, gd), (j, (((w, m), v), ((wd, md), vd)))| {
-                gradient.of_latent(j, wd, ge, gd);
+                gradient.gradient_of_latent(j, wd, ge, gd);
                 adam.update(w, m, v, ge);
                 adam.update(wd, md, vd, gd);
                 unit(wd);
@@ -382,25 +388,29 @@ impl<'a> Trainer<'a> {
         adam.update(&mut sae.decoder_bias, cm, cv, &gradient.decoder_bias);
     }
 
-    /// Saves everything, to go on from. `seconds` is what this run has spent.
+    /// Saves a checkpoint to continue from. `seconds` is the time that this run has spent.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn checkpoint(&self, path: &Path, seconds: f64) -> Result<()> {
-        let mut header = self.state.clone_header();
+        let mut header = self.state.small_state();
         header.seconds += seconds;
         checkpoint::write(
             path,
             &self.config,
             self.batches.shape(),
-            self.survey.fingerprint,
+            self.row_stats.fingerprint,
             &header,
             &self.state,
         )
     }
 
-    /// The autoencoder as it is now, in the units of the rows.
+    /// The autoencoder as it is now, in the units of the source's rows.
     pub fn sae(&self) -> Sae {
         let back = 1.0 / self.batches.scale;
         let mut sae = self.state.sae.clone();
-        // Every part is homogeneous: rows and latents grow together.
+        // Encoding and decoding are homogeneous, so that scaling the rows scales the latents alike
+        // and only the biases change.
         sae.encoder_bias
             .iter_mut()
             .chain(&mut sae.decoder_bias)
@@ -421,8 +431,8 @@ fn unit(row: &mut [f32]) {
     }
 }
 
-/// Reads the rows once.
-fn look(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Survey> {
+/// Reads all rows once, for their statistics.
+fn read_row_stats(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<RowStats> {
     const BLOCK: usize = 1024;
     let (n, d) = source.shape();
     let (mut mean, mut square) = (vec![0.0f64; d], 0.0f64);
@@ -451,7 +461,7 @@ fn look(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Survey> {
         }
     }
     mean.iter_mut().for_each(|m| *m /= n as f64);
-    Ok(Survey {
+    Ok(RowStats {
         mean,
         square: square / n as f64,
         fingerprint: hash.digest(),

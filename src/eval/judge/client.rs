@@ -1,5 +1,5 @@
-//! One call: what is sent, by which way, and in the form that the endpoint takes, which is found
-//! out once.
+//! One call over HTTP: directly or through a proxy, and in the form of request that the endpoint
+//! accepts, which is found out once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,47 +13,47 @@ use ureq::http::{HeaderMap, Uri};
 use super::reply::{self, Failure};
 use super::{Answer, Endpoint, Question, forward, proxy};
 
-/// No answer is longer.
+/// The most bytes that are read of a reply.
 const MOST_BYTES: u64 = 4 << 20;
-/// No endpoint is waited for longer, whatever it asks for.
+/// The longest pause in seconds, whatever an endpoint asks for.
 const LONGEST_WAIT: f64 = 120.0;
-/// Requests of one call at most: a form is learnt from each refusal.
+/// The most requests of one call: the form is adapted after each refusal.
 const FORMS: usize = 6;
 
-pub(super) struct Client {
+pub(super) struct HttpClient {
     agent: ureq::Agent,
     endpoint: Endpoint,
-    /// What a request says to a proxy besides, and the proxy's name; or why there is no way.
-    way: Result<Option<Way>, String>,
-    form: Mutex<Form>,
-    /// The first call is over: those after it need not wait for what it learns.
-    settled: AtomicBool,
+    /// The proxy, where there is one; or why the endpoint cannot be reached.
+    proxy_hop: Result<Option<ProxyHop>, String>,
+    form: Mutex<RequestForm>,
+    /// Whether the first call has ended: those after it need not wait for the form that it finds.
+    form_settled: AtomicBool,
     first: Mutex<()>,
 }
 
-struct Way {
+struct ProxyHop {
     name: String,
     authorization: Option<String>,
 }
 
-/// How this endpoint wants to be asked.
+/// The form of request that this endpoint accepts.
 #[derive(Debug, Clone, PartialEq)]
-struct Form {
+struct RequestForm {
     url: String,
     /// The limit is called `max_completion_tokens`.
     completion_limit: bool,
-    warmth: Warmth,
+    temperature: TemperatureRule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Warmth {
-    AsAsked,
+enum TemperatureRule {
+    AsRequested,
     /// The one that the endpoint named.
     Fixed(f64),
-    Left,
+    Omitted,
 }
 
-impl Client {
+impl HttpClient {
     pub(super) fn new(endpoint: &Endpoint) -> Self {
         Self::in_environment(endpoint, &|name| std::env::var(name).ok())
     }
@@ -68,71 +68,71 @@ impl Client {
             ureq::Agent::config_builder()
                 .timeout_global(Some(timeout.clamp(Duration::from_millis(10), most)))
                 .http_status_as_error(false)
-                // A redirect would carry the question, and the key, to somebody else.
+                // A redirect would send the question and the key to another server.
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .proxy(proxy)
                 .build()
         };
         let address: Uri = endpoint.url.parse().unwrap_or_default();
-        let via = proxy::via(&address, var);
-        let (agent, way) = match via {
+        let route = proxy::route(&address, var);
+        let (agent, proxy_hop) = match route {
             Err(problem) => (ureq::Agent::new_with_config(config(None)), Err(problem)),
             Ok(None) => (ureq::Agent::new_with_config(config(None)), Ok(None)),
-            Ok(Some(via)) => {
+            Ok(Some(route)) => {
                 let forwarded = address.scheme_str() == Some("http")
-                    && via.proxy.protocol() == ureq::ProxyProtocol::Http;
-                let authorization = forwarded.then(|| basic(&via.proxy)).flatten();
+                    && route.proxy.protocol() == ureq::ProxyProtocol::Http;
+                let authorization = forwarded.then(|| basic(&route.proxy)).flatten();
                 let agent = match forwarded {
-                    true => forward::agent(config(None), via.proxy.uri(), origin(&address)),
-                    false => ureq::Agent::new_with_config(config(Some(via.proxy))),
+                    true => forward::agent(config(None), route.proxy.uri(), origin(&address)),
+                    false => ureq::Agent::new_with_config(config(Some(route.proxy))),
                 };
                 (
                     agent,
-                    Ok(Some(Way {
-                        name: via.name,
+                    Ok(Some(ProxyHop {
+                        name: route.name,
                         authorization,
                     })),
                 )
             }
         };
         let url = format!("{}/chat/completions", endpoint.url);
-        let form = Mutex::new(Form {
+        let form = Mutex::new(RequestForm {
             url,
             completion_limit: false,
-            warmth: Warmth::AsAsked,
+            temperature: TemperatureRule::AsRequested,
         });
         Self {
             agent,
             endpoint: endpoint.clone(),
-            way,
+            proxy_hop,
             form,
-            settled: AtomicBool::new(false),
+            form_settled: AtomicBool::new(false),
             first: Mutex::new(()),
         }
     }
 
     pub(super) fn ask(&self, question: &Question) -> Result<Answer, Failure> {
-        // The others wait for the first call: a form that is refused is refused once, not to each
-        // of them.
-        let turn = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = if self.settled.load(Ordering::Acquire) {
-            drop(turn);
-            self.ask_in_some_form(question)
+        // The others wait for the first call, so that a form that is refused is refused once and
+        // not to each of them.
+        let first_call = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = if self.form_settled.load(Ordering::Acquire) {
+            drop(first_call);
+            self.ask_adapting_form(question)
         } else {
-            let answer = self.ask_in_some_form(question);
-            self.settled.store(true, Ordering::Release);
-            drop(turn);
+            let answer = self.ask_adapting_form(question);
+            self.form_settled.store(true, Ordering::Release);
+            drop(first_call);
             answer
         };
         let name = self
-            .way
+            .proxy_hop
             .as_ref()
             .ok()
             .and_then(Option::as_ref)
-            .map(|way| way.name.as_str());
+            .map(|proxy_hop| proxy_hop.name.as_str());
         answer.map_err(|failure| {
-            // What is wrong with a question or an answer has nothing to do with the way.
+            // What is wrong with a question or an answer has nothing to do with the proxy.
             let proxy =
                 name.filter(|_| !matches!(failure, Failure::Rejected(_) | Failure::Cut(..)));
             failure.map(|why| {
@@ -145,7 +145,7 @@ impl Client {
         })
     }
 
-    fn ask_in_some_form(&self, question: &Question) -> Result<Answer, Failure> {
+    fn ask_adapting_form(&self, question: &Question) -> Result<Answer, Failure> {
         let mut last = Failure::Final("it refuses every form of a request".to_owned());
         for _ in 0..FORMS {
             let form = self
@@ -167,7 +167,7 @@ impl Client {
                 });
             }
             if let 400 | 422 = status
-                && self.learn(&form, &body)?
+                && self.adapt_form(&form, &body)?
             {
                 continue;
             }
@@ -176,10 +176,14 @@ impl Client {
         Err(last)
     }
 
-    /// Sends a question; the key is out of what comes back before anything is done with it.
-    fn send(&self, form: &Form, question: &Question) -> Result<(u16, String, HeaderMap), Failure> {
-        let way = self
-            .way
+    /// Sends a question; the key is redacted from the reply before anything is done with it.
+    fn send(
+        &self,
+        form: &RequestForm,
+        question: &Question,
+    ) -> Result<(u16, String, HeaderMap), Failure> {
+        let proxy_hop = self
+            .proxy_hop
             .as_ref()
             .map_err(|problem| Failure::Final(problem.clone()))?;
         let mut request = self
@@ -189,7 +193,7 @@ impl Client {
         if let Some(key) = &self.endpoint.key {
             request = request.header("Authorization", format!("Bearer {}", key.0));
         }
-        if let Some(authorization) = way.as_ref().and_then(|w| w.authorization.as_ref()) {
+        if let Some(authorization) = proxy_hop.as_ref().and_then(|w| w.authorization.as_ref()) {
             request = request.header("Proxy-Authorization", authorization);
         }
         let mut response = match request.send(form.body(question, &self.endpoint).to_string()) {
@@ -224,9 +228,14 @@ impl Client {
         Ok((status, body, headers))
     }
 
-    /// Follows a redirect that keeps the request as it is, to the same server; to another the key
-    /// is not carried.
-    fn redirect(&self, form: &Form, status: u16, headers: &HeaderMap) -> Result<(), Failure> {
+    /// Follows a redirect to the same server that keeps the request as it is; the key is never sent
+    /// to another server.
+    fn redirect(
+        &self,
+        form: &RequestForm,
+        status: u16,
+        headers: &HeaderMap,
+    ) -> Result<(), Failure> {
         let there = headers
             .get("location")
             .and_then(|v| v.to_str().ok())
@@ -263,9 +272,8 @@ impl Client {
         }
     }
 
-    /// Learns from a refusal how this endpoint wants to be asked; false where it says nothing of
-    /// that.
-    fn learn(&self, form: &Form, body: &str) -> Result<bool, Failure> {
+    /// Adapts the form to a refusal; false where the refusal does not name a parameter.
+    fn adapt_form(&self, form: &RequestForm, body: &str) -> Result<bool, Failure> {
         let lower = body.to_lowercase();
         let names = |parameter: &str| lower.contains(parameter);
         let refuses = [
@@ -287,23 +295,23 @@ impl Client {
             self.change(form, |form| form.completion_limit = true);
             return Ok(true);
         }
-        if !names("temperature") || form.warmth == Warmth::Left {
+        if !names("temperature") || form.temperature == TemperatureRule::Omitted {
             return Ok(false);
         }
         if let Some(chosen) = self.endpoint.temperature {
             return Err(Failure::Final(format!(
                 "it takes no --judge-temperature {chosen}: leave it out ({})",
-                reply::said(body)
+                reply::error_message(body)
             )));
         }
         let named = lower
             .split_once("default (")
             .and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
-        let warmth = match (form.warmth, named) {
-            (Warmth::AsAsked, Some(named)) => Warmth::Fixed(named),
-            _ => Warmth::Left,
+        let temperature = match (form.temperature, named) {
+            (TemperatureRule::AsRequested, Some(named)) => TemperatureRule::Fixed(named),
+            _ => TemperatureRule::Omitted,
         };
-        if self.change(form, |form| form.warmth = warmth) {
+        if self.change(form, |form| form.temperature = temperature) {
             tracing::warn!(
                 "the judge {} answers at a temperature of its own: its answers may differ from run to run",
                 self.endpoint.name()
@@ -313,7 +321,7 @@ impl Client {
     }
 
     /// Changes the form for all calls from now on, unless another call has changed it meanwhile.
-    fn change(&self, known: &Form, change: impl FnOnce(&mut Form)) -> bool {
+    fn change(&self, known: &RequestForm, change: impl FnOnce(&mut RequestForm)) -> bool {
         let mut form = self.form.lock().unwrap_or_else(PoisonError::into_inner);
         let same = *form == *known;
         if same {
@@ -322,16 +330,16 @@ impl Client {
         same
     }
 
-    /// What a server says may repeat the key.
+    /// A reply without the key, which a server may repeat.
     fn without_key(&self, text: &str) -> String {
         self.endpoint
             .key
             .as_ref()
-            .map_or_else(|| text.to_owned(), |key| key.taken_out(text))
+            .map_or_else(|| text.to_owned(), |key| key.redact(text))
     }
 }
 
-impl Form {
+impl RequestForm {
     fn body(&self, question: &Question, endpoint: &Endpoint) -> Value {
         let mut body = question.body(endpoint);
         if let Some(object) = body.as_object_mut() {
@@ -340,12 +348,12 @@ impl Form {
             {
                 object.insert("max_completion_tokens".to_owned(), limit);
             }
-            match self.warmth {
-                Warmth::AsAsked => {}
-                Warmth::Fixed(warmth) => {
-                    drop(object.insert("temperature".to_owned(), json!(warmth)))
+            match self.temperature {
+                TemperatureRule::AsRequested => {}
+                TemperatureRule::Fixed(temperature) => {
+                    drop(object.insert("temperature".to_owned(), json!(temperature)))
                 }
-                Warmth::Left => drop(object.remove("temperature")),
+                TemperatureRule::Omitted => drop(object.remove("temperature")),
             }
         }
         body
@@ -364,7 +372,7 @@ fn origin(address: &Uri) -> String {
     )
 }
 
-/// The header that tells a proxy who asks.
+/// The value of the `Proxy-Authorization` header.
 fn basic(proxy: &ureq::Proxy) -> Option<String> {
     let (user, password) = (proxy.username()?, proxy.password().unwrap_or_default());
     Some(format!(
@@ -373,8 +381,8 @@ fn basic(proxy: &ureq::Proxy) -> Option<String> {
     ))
 }
 
-/// How long an endpoint asks to wait: seconds, or a date, which is taken by the endpoint's own
-/// clock where it tells it.
+/// The seconds that an endpoint asks to wait, given as seconds or as a date, which is compared with
+/// the endpoint's own clock where the reply has one.
 fn wait(headers: &HeaderMap) -> Option<f64> {
     let header = |name: &str| {
         headers

@@ -2,8 +2,8 @@
 //! and how well the first tell the features' texts from others, and the features sentences that
 //! were written for the descriptions.
 //!
-//! A description is written from every other context and scored on the rest beside texts where the
-//! feature is silent.
+//! A description is written from every other context, and scored on the remaining contexts and on as
+//! many texts where the feature is silent.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -14,7 +14,7 @@ use super::prompts::{self, MARKS};
 use super::readers;
 use super::score::{Score, score as scored_verdicts};
 use super::sentences::{self, Scorer, Sentences};
-use super::{Answer, Estimate, Judge, Question};
+use super::{Answer, CostEstimate, JudgeClient, Question};
 use crate::analysis::{Context, FeatureCard};
 use crate::corpus::TokenTable;
 use crate::error::Result;
@@ -33,51 +33,51 @@ const WINDOW: usize = 32;
 /// Words of the logit lens that are shown.
 const PROMOTED: usize = 20;
 
-/// A text to be judged.
+/// A text that a description is scored on.
 #[derive(Debug, Clone, PartialEq)]
-struct Trial {
+struct ScoringText {
     plain: String,
     marked: String,
     /// Whether the feature fires in it.
     own: bool,
 }
 
-/// What a judge is shown of a feature.
+/// All that a judge is shown of a feature.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Material {
-    /// The feature.
+pub struct FeatureMaterial {
+    /// The id of the feature.
     pub id: usize,
     shown: Vec<String>,
-    trials: Vec<Vec<Trial>>,
+    trials: Vec<Vec<ScoringText>>,
     promoted: Vec<String>,
     suppressed: Vec<String>,
 }
 
-/// What a judge said of a feature, as a study keeps it.
+/// A judge's descriptions of a feature and their scores, as a study stores them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// From the texts that excite it.
     pub input: Option<String>,
     /// From the words that it promotes.
     pub output: Option<String>,
-    /// How well `input` tells its texts from others.
+    /// How well `input` separates the feature's texts from others.
     pub detection: Option<Score>,
-    /// How well `input` tells its words from others.
+    /// How well `input` separates the feature's words from others.
     pub fuzzing: Option<Score>,
-    /// How the direction tells sentences written for `input` from others.
+    /// How well the direction separates sentences written for `input` from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_sentences: Option<Sentences>,
-    /// How it tells sentences written for `output` from others.
+    /// How well it separates sentences written for `output` from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_sentences: Option<Sentences>,
-    /// Who judged: model and address.
+    /// The judge's name: model and address.
     pub judge: String,
-    /// What could not be had, a line each.
+    /// What is missing and why, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
-impl Material {
+impl FeatureMaterial {
     /// Takes a feature's material from its card (with its logit lens, where there is one) and the
     /// study's texts.
     pub fn of(card: &FeatureCard, factors: &Factors, tokens: &TokenTable) -> Self {
@@ -88,7 +88,8 @@ impl Material {
             .iter()
             .enumerate()
             .partition(|(i, _)| i % 2 == 0);
-        let mut trials: Vec<Trial> = held.into_iter().map(|(_, context)| own(context)).collect();
+        let mut trials: Vec<ScoringText> =
+            held.into_iter().map(|(_, context)| own(context)).collect();
         let marks = trials
             .iter()
             .map(|t| t.marked.matches(MARKS.0).count())
@@ -109,7 +110,7 @@ impl Material {
                 .into_iter()
                 .map(|(_, context)| own(context).marked)
                 .collect(),
-            trials: trials.chunks(BATCH).map(<[Trial]>::to_vec).collect(),
+            trials: trials.chunks(BATCH).map(<[ScoringText]>::to_vec).collect(),
             promoted: words(&card.promoted),
             suppressed: words(&card.suppressed),
         }
@@ -125,7 +126,8 @@ impl Material {
     }
 
     fn detection(&self, description: &str) -> Vec<Question> {
-        let plain = |batch: &Vec<Trial>| batch.iter().map(|t| t.plain.clone()).collect::<Vec<_>>();
+        let plain =
+            |batch: &Vec<ScoringText>| batch.iter().map(|t| t.plain.clone()).collect::<Vec<_>>();
         self.trials
             .iter()
             .map(|batch| prompts::detect(description, &plain(batch)))
@@ -134,7 +136,7 @@ impl Material {
 
     fn fuzzing(&self, description: &str) -> Vec<Question> {
         let marked =
-            |batch: &Vec<Trial>| batch.iter().map(|t| t.marked.clone()).collect::<Vec<_>>();
+            |batch: &Vec<ScoringText>| batch.iter().map(|t| t.marked.clone()).collect::<Vec<_>>();
         self.trials
             .iter()
             .map(|batch| prompts::fuzz(description, &marked(batch)))
@@ -149,14 +151,14 @@ impl Material {
     }
 }
 
-fn own(context: &Context) -> Trial {
+fn own(context: &Context) -> ScoringText {
     let floor = ACTIVE * context.values.get(context.peak).copied().unwrap_or(0.0);
     let active: Vec<bool> = context
         .values
         .iter()
         .map(|&v| v > 0.0 && v >= floor)
         .collect();
-    Trial {
+    ScoringText {
         plain: context.tokens.concat(),
         marked: mark(&context.tokens, &active),
         own: true,
@@ -171,7 +173,7 @@ fn others(
     count: usize,
     marks: usize,
     rng: &mut Pcg64Mcg,
-) -> Vec<Trial> {
+) -> Vec<ScoringText> {
     let values = factors.coefficients.feature(card.row.id);
     let floor = SILENT * card.peak;
     let mut start = 0;
@@ -197,7 +199,7 @@ fn others(
         places.shuffle(rng);
         let mut active = vec![false; length];
         places.iter().take(marks).for_each(|&i| active[i] = true);
-        Trial {
+        ScoringText {
             plain: pieces.concat(),
             marked: mark(&pieces, &active),
             own: false,
@@ -245,27 +247,32 @@ fn mark(pieces: &[String], active: &[bool]) -> String {
     out
 }
 
-/// Stands for a description that is not known yet.
+/// The placeholder for a description that is not known yet, of the usual length.
 const USUAL: &str = "words of one kind in texts of another kind, as far as known";
 
-/// What describing would cost; `scored` with detection and fuzzing, `sentences` with sentences for
+/// The cost of describing, estimated in advance; `scored` with detection and fuzzing, `sentences` with sentences for
 /// each description. What is asked of descriptions is not known before them and is counted with one
 /// of the usual length.
-pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: bool) -> Estimate {
-    let mut sum = Estimate::default();
+pub fn estimate(
+    judge: &JudgeClient,
+    materials: &[FeatureMaterial],
+    scored: bool,
+    sentences: bool,
+) -> CostEstimate {
+    let mut sum = CostEstimate::default();
     for material in materials {
         let first: Vec<Question> = std::iter::once(material.inputs())
             .chain(material.outputs())
             .collect();
         sum += judge.estimate(&first);
-        let known = |q: &Question| {
+        let cached_answer = |q: &Question| {
             judge
-                .known(q)
+                .cached_answer(q)
                 .and_then(|a| readers::read_description(&a.text))
         };
         let descriptions: Vec<String> = first
             .iter()
-            .map(|q| known(q).unwrap_or_else(|| USUAL.to_owned()))
+            .map(|q| cached_answer(q).unwrap_or_else(|| USUAL.to_owned()))
             .collect();
         if sentences {
             descriptions
@@ -285,10 +292,10 @@ pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: 
 /// description and scored by it.
 ///
 /// # Errors
-/// As [`Judge::ask`]; what a single answer lacks is in [`Description::errors`].
+/// As [`JudgeClient::ask`]; what a single answer lacks is in [`Description::errors`].
 pub fn describe(
-    judge: &mut Judge,
-    materials: &[Material],
+    judge: &mut JudgeClient,
+    materials: &[FeatureMaterial],
     scored: bool,
     score: Option<&mut Scorer<'_>>,
     ctx: &TaskCtx,
@@ -301,7 +308,7 @@ pub fn describe(
             ..Description::default()
         })
         .collect();
-    let questions: Vec<Question> = materials.iter().map(Material::inputs).collect();
+    let questions: Vec<Question> = materials.iter().map(FeatureMaterial::inputs).collect();
     for (description, answer) in out.iter_mut().zip(judge.ask(&questions, ctx)?) {
         description.input = take(answer, "description of its inputs", &mut description.errors);
     }
@@ -316,9 +323,9 @@ pub fn describe(
         out[i].output = take(answer, "description of its outputs", &mut out[i].errors);
     }
     if scored {
-        let ask = |judge: &mut Judge,
+        let ask = |judge: &mut JudgeClient,
                    out: &[Description],
-                   kind: fn(&Material, &str) -> Vec<Question>|
+                   kind: fn(&FeatureMaterial, &str) -> Vec<Question>|
          -> Result<_> {
             let batches: Vec<Vec<Question>> = materials
                 .iter()
@@ -336,21 +343,24 @@ pub fn describe(
                 .collect();
             Ok(of)
         };
-        for (i, answers) in ask(judge, &out, Material::detection)?
+        for (i, answers) in ask(judge, &out, FeatureMaterial::detection)?
             .into_iter()
             .enumerate()
         {
             out[i].detection = judged(&materials[i], answers, "detection", &mut out[i].errors);
         }
-        for (i, answers) in ask(judge, &out, Material::fuzzing)?.into_iter().enumerate() {
+        for (i, answers) in ask(judge, &out, FeatureMaterial::fuzzing)?
+            .into_iter()
+            .enumerate()
+        {
             out[i].fuzzing = judged(&materials[i], answers, "fuzzing", &mut out[i].errors);
         }
     }
     if let Some(score) = score {
         let inputs: Vec<Option<&str>> = out.iter().map(|d| d.input.as_deref()).collect();
-        let of_inputs = sentences::tell_apart(judge, &inputs, score, ctx)?;
+        let of_inputs = sentences::score_written_sentences(judge, &inputs, score, ctx)?;
         let outputs: Vec<Option<&str>> = out.iter().map(|d| d.output.as_deref()).collect();
-        let of_outputs = sentences::tell_apart(judge, &outputs, score, ctx)?;
+        let of_outputs = sentences::score_written_sentences(judge, &outputs, score, ctx)?;
         for (description, (input, output)) in
             out.iter_mut().zip(of_inputs.into_iter().zip(of_outputs))
         {
@@ -376,7 +386,7 @@ fn take(answer: Result<Answer, String>, what: &str, errors: &mut Vec<String>) ->
 }
 
 fn judged(
-    material: &Material,
+    material: &FeatureMaterial,
     answers: Vec<Result<Answer, String>>,
     what: &str,
     errors: &mut Vec<String>,

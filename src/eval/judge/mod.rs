@@ -1,16 +1,16 @@
 //! A language model as a judge, behind an OpenAI-compatible chat endpoint.
 //!
-//! Owns asking (several at once, with patience), what was answered before, our prompts, and how
-//! answers are read. Knows no study. Invariants: the key leaves this process in one header and
-//! nowhere else, and what comes back is kept and told without it; what was answered once is never
-//! asked again; an answer without what was asked for, one that was cut off and a thought are error
-//! records, never numbers, and are asked for again.
+//! Owns asking (several questions at once, with retries), the cache of answers, the prompts, and how
+//! answers are parsed. Knows no study. Invariants: the key leaves this process in one header and
+//! nowhere else, and replies are stored and shown without it; an answered question is never asked
+//! again; an answer that lacks what was asked for, was cut off, or is nothing but a thought is an
+//! error record, never a number, and is asked for again.
 
-mod answers;
-mod ask;
+mod answer_cache;
 mod client;
 pub mod describe;
 mod forward;
+mod judge_client;
 pub mod prompts;
 mod proxy;
 pub mod readers;
@@ -26,14 +26,14 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-pub use answers::Answers;
-pub use ask::{Estimate, Judge, Tally};
+pub use answer_cache::AnswerCache;
+pub use judge_client::{CostEstimate, JudgeClient, TokenUsage};
 
-/// A key that does not show itself.
+/// An API key, which `Debug` does not print.
 #[derive(Clone)]
-pub struct Key(String);
+pub struct ApiKey(String);
 
-impl Key {
+impl ApiKey {
     /// The key in an environment variable, when it is set and can stand in a header.
     pub fn from_env(variable: &str) -> Option<Self> {
         let key = std::env::var(variable).ok()?.trim().to_owned();
@@ -41,13 +41,13 @@ impl Key {
     }
 }
 
-/// A shorter key is a placeholder ("x", "EMPTY") and hides nothing; taking it out would only spoil
-/// what was said.
+/// A shorter key is a placeholder ("x", "EMPTY") and no secret; redacting it would only damage the
+/// text.
 const SECRET: usize = 6;
 
-impl Key {
-    /// A text without the key, as it is or as JSON writes it.
-    pub(super) fn taken_out(&self, text: &str) -> String {
+impl ApiKey {
+    /// The text with the key replaced by `…`, as it is and as JSON escapes it.
+    pub(super) fn redact(&self, text: &str) -> String {
         if self.0.len() < SECRET {
             return text.to_owned();
         }
@@ -63,13 +63,13 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
     }
 }
 
-/// Where a judge answers.
+/// An endpoint, and how it is asked.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// The base that `/chat/completions` is appended to: `http://127.0.0.1:8080/v1`.
@@ -77,8 +77,8 @@ pub struct Endpoint {
     /// The model to ask for.
     pub model: String,
     /// Sent as a bearer token.
-    pub key: Option<Key>,
-    /// Calls under way at once.
+    pub key: Option<ApiKey>,
+    /// The most calls that are made at once.
     pub concurrency: usize,
     /// Tries of one call in all.
     pub tries: usize,
@@ -93,12 +93,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint with the usual patience.
+    /// An endpoint with the default concurrency, retries and timeouts.
     ///
     /// # Errors
     /// [`Error::Usage`] for what is no plain http address. A user, a password or a query is
     /// refused: the address is shown and kept with every judgement, and such parts hold secrets.
-    pub fn new(url: &str, model: &str, key: Option<Key>) -> Result<Self> {
+    pub fn new(url: &str, model: &str, key: Option<ApiKey>) -> Result<Self> {
         let base = url
             .trim_end_matches('/')
             .trim_end_matches("/chat/completions")
@@ -117,8 +117,8 @@ impl Endpoint {
         })
     }
 
-    /// What it is called in every table, log and message: "MODEL at HOST/PATH"; another temperature
-    /// makes it another judge, whose ratings stand in no table with the first one's.
+    /// The judge's name in every table, log and message: "MODEL at HOST/PATH". With another
+    /// temperature it is another judge, whose ratings are in no table with the first one's.
     pub fn name(&self) -> String {
         let address = self
             .url
@@ -131,7 +131,8 @@ impl Endpoint {
     }
 }
 
-/// Refuses what cannot be called, or must not be shown, without repeating a secret.
+/// Refuses an address that cannot be called, or that holds a secret, which the message does not
+/// repeat.
 fn check_address(url: &str) -> Result<()> {
     const PLAIN: &str = "give the plain base, such as http://127.0.0.1:8080/v1";
     let secret = |what: &str| {
@@ -164,40 +165,39 @@ fn check_address(url: &str) -> Result<()> {
     }
 }
 
-/// One question.
+/// A question to a judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Who the judge is.
+    /// The system message.
     pub system: String,
-    /// What it is asked.
+    /// The user message.
     pub user: String,
     /// Longest answer in tokens.
     pub max_tokens: usize,
-    /// 0 for judgements; higher for texts that shall differ.
+    /// The temperature: 0 for judgements, higher for texts that should differ.
     pub temperature: f64,
-    /// What an answer must hold.
-    pub wants: Wants,
+    /// What an answer must contain.
+    pub expected: Expected,
 }
 
-/// What an answer must hold to be one. What holds it not is told, and never taken for the answer of
-/// a later run.
+/// What an answer must contain. An answer without it is reported, and never cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wants {
-    /// Any text.
+pub enum Expected {
+    /// Any text will do.
     Text,
-    /// A description.
+    /// A description, as [`readers::read_description`] finds it.
     Description,
     /// At least one sentence.
     Sentences,
-    /// So many verdicts.
+    /// This many verdicts, as [`readers::read_verdicts`] finds them.
     Verdicts(usize),
-    /// A rating.
+    /// A rating, as [`readers::read_rating`] finds it.
     Rating,
 }
 
-impl Wants {
-    /// Whether a text holds it.
-    pub fn met_by(self, text: &str) -> bool {
+impl Expected {
+    /// Whether a text contains it.
+    pub fn is_in(self, text: &str) -> bool {
         match self {
             Self::Text => true,
             Self::Description => readers::read_description(text).is_some(),
@@ -208,8 +208,8 @@ impl Wants {
     }
 }
 
-/// How answers are taken. Those of an earlier way, which kept thoughts that were cut off, are not
-/// read any more.
+/// The version of cached answers. Those of version 1, which could hold thoughts that were cut off,
+/// are not read any more.
 const ANSWERS_OF: u32 = 2;
 
 impl Question {
@@ -220,12 +220,12 @@ impl Question {
             "messages": [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]})
     }
 
-    /// In tokens.
+    /// The longest answer to ask for, in tokens.
     fn longest_answer(&self, endpoint: &Endpoint) -> usize {
         endpoint.max_tokens.unwrap_or(self.max_tokens)
     }
 
-    /// What tells this question to this model at this endpoint from all others.
+    /// The hash that identifies this question to this model at this endpoint.
     fn hash(&self, endpoint: &Endpoint) -> String {
         let whole = format!("{ANSWERS_OF}\n{}\n{}", endpoint.url, self.body(endpoint));
         Sha256::digest(whole.as_bytes())
@@ -240,10 +240,10 @@ impl Question {
     }
 }
 
-/// What was answered.
+/// An answer of a judge, as it is cached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The text.
+    /// The text, without thoughts.
     pub text: String,
     /// Tokens of the question, as the endpoint counts them.
     #[serde(default)]

@@ -1,21 +1,25 @@
-//! Our questions.
+//! The prompts that a judge is asked with.
 
-use super::{Question, Wants};
+use super::{Expected, Question};
 
 const ANALYST: &str = "You study what units of a language model respond to. You answer briefly and in the form asked for.";
 const GRADER: &str = "You grade short texts. You answer in the form asked for and add nothing.";
 /// Around the words that excite a unit.
 pub const MARKS: (&str, &str) = ("<<", ">>");
 
-fn question(system: &str, user: String, max_tokens: usize, wants: Wants) -> Question {
+fn question(system: &str, user: String, max_tokens: usize, expected: Expected) -> Question {
     // Sentences shall differ; everything else shall be the same each time.
-    let temperature = if wants == Wants::Sentences { 0.7 } else { 0.0 };
+    let temperature = if expected == Expected::Sentences {
+        0.7
+    } else {
+        0.0
+    };
     Question {
         system: system.to_owned(),
         user,
         max_tokens,
         temperature,
-        wants,
+        expected,
     }
 }
 
@@ -28,7 +32,7 @@ pub fn describe_inputs(texts: &[String]) -> Question {
         MARKS.1,
         numbered(texts)
     );
-    question(ANALYST, user, 60, Wants::Description)
+    question(ANALYST, user, 60, Expected::Description)
 }
 
 /// What the words that a unit makes likelier share.
@@ -47,7 +51,7 @@ pub fn describe_outputs(promoted: &[String], suppressed: &[String]) -> Question 
         list(promoted),
         list(suppressed)
     );
-    question(ANALYST, user, 60, Wants::Description)
+    question(ANALYST, user, 60, Expected::Description)
 }
 
 /// Sentences that fit a description (or, with `neutral`, that have nothing to do with it).
@@ -61,7 +65,7 @@ pub(super) fn sentences(description: &str, count: usize, neutral: bool) -> Quest
         "Write {count} plain, varied English sentences of 8 to 20 words that {relation} this description:\n{description}\n\n\
          One sentence a line, without numbers."
     );
-    question(ANALYST, user, 40 * count, Wants::Sentences)
+    question(ANALYST, user, 40 * count, Expected::Sentences)
 }
 
 /// Which of the texts a description fits.
@@ -76,7 +80,7 @@ pub fn detect(description: &str, texts: &[String]) -> Question {
         GRADER,
         user,
         4 * texts.len() + 8,
-        Wants::Verdicts(texts.len()),
+        Expected::Verdicts(texts.len()),
     )
 }
 
@@ -95,7 +99,7 @@ pub fn fuzz(description: &str, texts: &[String]) -> Question {
         GRADER,
         user,
         4 * texts.len() + 8,
-        Wants::Verdicts(texts.len()),
+        Expected::Verdicts(texts.len()),
     )
 }
 
@@ -105,7 +109,7 @@ pub fn rate_concept(concept: &str, text: &str) -> Question {
         "Concept: {concept}\n\nText: {text}\n\nHow much of the concept is in the text? 0: none. 1: a trace. 2: it is plainly \
          there. The text's quality does not matter. End your answer with \"Rating: \" and the number."
     );
-    question(GRADER, user, 80, Wants::Rating)
+    question(GRADER, user, 80, Expected::Rating)
 }
 
 /// How fluent a text is: 0, 1 or 2.
@@ -114,7 +118,7 @@ pub fn rate_fluency(text: &str) -> Question {
         "Text: {text}\n\nHow fluent is the text, whatever it says? 0: broken, repetitive or not English. 1: readable with \
          flaws. 2: fluent. A cut end is no flaw. End your answer with \"Rating: \" and the number."
     );
-    question(GRADER, user, 80, Wants::Rating)
+    question(GRADER, user, 80, Expected::Rating)
 }
 
 fn numbered(texts: &[String]) -> String {

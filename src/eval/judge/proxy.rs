@@ -9,7 +9,7 @@ use ureq::http::Uri;
 
 /// A way through a proxy.
 #[derive(Debug, Clone)]
-pub(super) struct Via {
+pub(super) struct ProxyRoute {
     pub(super) proxy: ureq::Proxy,
     /// Its address and the variable that names it: "http://10.0.0.1:3128 (https_proxy)".
     pub(super) name: String,
@@ -19,10 +19,10 @@ pub(super) struct Via {
 ///
 /// # Errors
 /// A variable that applies and names no proxy.
-pub(super) fn via(
+pub(super) fn route(
     address: &Uri,
     var: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<Via>, String> {
+) -> Result<Option<ProxyRoute>, String> {
     let set = |name: &&str| {
         var(name)
             .map(|value| value.trim().to_owned())
@@ -35,7 +35,7 @@ pub(super) fn via(
         .iter()
         .find_map(set)
         .is_some_and(|list| is_listed(host, port, &list));
-    if is_here(host) || exempt {
+    if is_this_machine(host) || exempt {
         return Ok(None);
     }
     // HTTP_PROXY in capitals is left alone, as curl does: a web server sets it from a header of a
@@ -57,7 +57,7 @@ pub(super) fn via(
     })?;
     let scheme = proxy.uri().scheme_str().unwrap_or("http");
     let name = format!("{scheme}://{}:{} ({variable})", proxy.host(), proxy.port());
-    Ok(Some(Via { proxy, name }))
+    Ok(Some(ProxyRoute { proxy, name }))
 }
 
 fn bare(host: &str) -> &str {
@@ -67,7 +67,7 @@ fn bare(host: &str) -> &str {
 }
 
 /// Whether a host is this machine.
-fn is_here(host: &str) -> bool {
+fn is_this_machine(host: &str) -> bool {
     let host = bare(host).to_ascii_lowercase();
     host == "localhost"
         || host.ends_with(".localhost")
@@ -150,9 +150,9 @@ mod tests {
                 .find(|v| v.0 == name)
                 .map(|v| v.1.to_owned())
         };
-        via(&address.parse().unwrap(), &var)
+        route(&address.parse().unwrap(), &var)
             .unwrap()
-            .map(|via| via.name)
+            .map(|route| route.name)
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(secret, "http://p:1 (https_proxy)");
         let var =
             |name: &str| (name == "https_proxy").then(|| "gopher://me:sk-secret@x".to_owned());
-        let problem = via(&"https://x".parse().unwrap(), &var).unwrap_err();
+        let problem = route(&"https://x".parse().unwrap(), &var).unwrap_err();
         assert!(
             problem.contains("https_proxy") && !problem.contains("secret"),
             "{problem}"

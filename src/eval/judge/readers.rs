@@ -1,5 +1,5 @@
-//! How answers are read: a description, sentences, verdicts, a rating, or nothing. An answer that
-//! could mean two things holds nothing.
+//! Parsers of answers: a description, sentences, verdicts, a rating, or nothing. An answer that could
+//! mean two things counts as nothing.
 //!
 //! Knows no endpoint; thoughts have been taken out before.
 

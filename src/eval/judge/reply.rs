@@ -1,30 +1,30 @@
-//! What an endpoint said: an answer, or why there is none. Reads what is needed and no more, for
+//! Parsing an endpoint's reply: an answer, or why there is none. It reads no more than it needs, since
 //! servers differ in the rest.
 //!
-//! Knows no connection. What is told of a server is in its own words, in a short line.
+//! Knows no connection. A server's message is quoted in its own words, in one short line.
 
 use serde_json::Value;
 
 use super::Answer;
-use super::thought::{Spoken, spoken};
+use super::thought::{Stripped, strip_thoughts};
 
 /// Why a try gave no answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Failure {
     /// Trying again cannot help: a wrong key, model or address.
     Final(String),
-    /// This question is not to its liking (a content filter, a text too long); another may be.
+    /// The endpoint rejects this question (a content filter, a text too long); it may answer another.
     Rejected(String),
-    /// The answer ends before it is one, and was paid for (tokens of the question, of the answer).
+    /// The answer was cut off, and was paid for (tokens of the question, of the answer).
     Cut(String, u64, u64),
-    /// It may: after so many seconds, when the endpoint says so.
+    /// Trying again may help, after this many seconds where the endpoint says so.
     Passing(String, Option<f64>),
     /// Nobody answered at all.
     Unreachable(String),
 }
 
 impl Failure {
-    /// The same with other words.
+    /// The same failure with its message changed.
     pub(super) fn map(self, words: impl FnOnce(String) -> String) -> Self {
         match self {
             Self::Final(why) => Self::Final(words(why)),
@@ -36,7 +36,7 @@ impl Failure {
     }
 }
 
-/// Characters of what a server said that a person is shown.
+/// Characters that are shown of a server's message.
 const SHOWN: usize = 160;
 /// Why an answer ended that might have gone on, in the words of several servers.
 const CUT: [&str; 5] = [
@@ -46,7 +46,7 @@ const CUT: [&str; 5] = [
     "max_output_tokens",
     "incomplete",
 ];
-/// Words of an error that stays until somebody pays.
+/// Words of an error that lasts until the user pays.
 const PAY: [&str; 7] = [
     "quota",
     "credit",
@@ -128,11 +128,11 @@ pub(super) fn read(body: &str, limit: usize) -> Result<Answer, Failure> {
         .iter()
         .any(|key| !is_nothing(&message[*key]));
     let only_thoughts = || cut("the answer is a thought and nothing else");
-    match text.map(|text| spoken(&text)) {
-        Some(Spoken::Open) => Err(cut("the answer ends within a thought")),
-        Some(Spoken::Nothing) => Err(only_thoughts()),
-        Some(Spoken::Answer(text)) if text.is_empty() && thinks => Err(only_thoughts()),
-        Some(Spoken::Answer(text)) => Ok(Answer {
+    match text.map(|text| strip_thoughts(&text)) {
+        Some(Stripped::Open) => Err(cut("the answer ends within a thought")),
+        Some(Stripped::Nothing) => Err(only_thoughts()),
+        Some(Stripped::Answer(text)) if text.is_empty() && thinks => Err(only_thoughts()),
+        Some(Stripped::Answer(text)) => Ok(Answer {
             text,
             prompt_tokens: asked,
             completion_tokens: answered,
@@ -171,9 +171,9 @@ fn text_of(content: &Value) -> Option<String> {
     }
 }
 
-/// An error that is told in a body, whatever the status was.
+/// The error that a body reports, whatever the status was.
 fn error_within(value: &Value) -> Option<Failure> {
-    let said = said_in(value)?;
+    let error_message = message_in(value)?;
     let error = &value["error"];
     let code = [
         &error["code"],
@@ -185,28 +185,33 @@ fn error_within(value: &Value) -> Option<Failure> {
     .find_map(|c| c.as_u64().or_else(|| c.as_str()?.parse().ok()))
     .and_then(|code| u16::try_from(code).ok())
     .filter(|code| (400..600).contains(code));
-    let lower = said.to_lowercase();
+    let lower = error_message.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     Some(match code {
-        Some(code) => failure(code, &format!("error {code}"), &said, None),
-        None if has(&PAY) => failure(402, "an error", &said, None),
-        None if has(&PASSES) => Failure::Passing(format!("an error ({said})"), None),
-        None => Failure::Rejected(format!("an error ({said})")),
+        Some(code) => failure(code, &format!("error {code}"), &error_message, None),
+        None if has(&PAY) => failure(402, "an error", &error_message, None),
+        None if has(&PASSES) => Failure::Passing(format!("an error ({error_message})"), None),
+        None => Failure::Rejected(format!("an error ({error_message})")),
     })
 }
 
-/// What a status stands for, in its server's words.
+/// The failure of a status, with the server's message.
 pub(super) fn of_status(status: u16, body: &str, wait: Option<f64>) -> Failure {
-    failure(status, &format!("status {status}"), &said(body), wait)
+    failure(
+        status,
+        &format!("status {status}"),
+        &error_message(body),
+        wait,
+    )
 }
 
-fn failure(status: u16, name: &str, said: &str, wait: Option<f64>) -> Failure {
-    let told = if said.is_empty() {
+fn failure(status: u16, name: &str, error_message: &str, wait: Option<f64>) -> Failure {
+    let told = if error_message.is_empty() {
         name.to_owned()
     } else {
-        format!("{name}: {said}")
+        format!("{name}: {error_message}")
     };
-    let lower = said.to_lowercase();
+    let lower = error_message.to_lowercase();
     let unpaid = PAY.iter().any(|word| lower.contains(word)) && !lower.contains("per minute");
     match status {
         401 => Failure::Final(format!("it refuses the key ({told})")),
@@ -222,13 +227,13 @@ fn failure(status: u16, name: &str, said: &str, wait: Option<f64>) -> Failure {
     }
 }
 
-/// What a body says in a short line, whatever it is.
-pub(super) fn said(body: &str) -> String {
+/// The message of a body in one short line, whether JSON, a web page or text.
+pub(super) fn error_message(body: &str) -> String {
     let body = body.trim_start_matches('\u{feff}').trim();
     let of_json = serde_json::from_str::<Value>(body)
         .ok()
         .map(|v| v.get(0).cloned().unwrap_or(v));
-    of_json.as_ref().and_then(said_in).unwrap_or_else(|| {
+    of_json.as_ref().and_then(message_in).unwrap_or_else(|| {
         if is_page(body) {
             page(body)
         } else {
@@ -238,7 +243,7 @@ pub(super) fn said(body: &str) -> String {
 }
 
 /// The message of an error object, as several servers write it.
-fn said_in(value: &Value) -> Option<String> {
+fn message_in(value: &Value) -> Option<String> {
     let error = &value["error"];
     let words = |v: &Value| -> Option<String> {
         match v {
@@ -266,10 +271,10 @@ fn said_in(value: &Value) -> Option<String> {
         .into_iter()
         .find_map(words)
         .or_else(|| error.is_object().then(|| error.to_string()))?;
-    Some(short(&found)).filter(|said| !said.is_empty())
+    Some(short(&found)).filter(|error_message| !error_message.is_empty())
 }
 
-/// A good status with something else than JSON.
+/// The failure of a reply with a good status that is not JSON.
 fn no_json(body: &str) -> Failure {
     if body.starts_with("data:") || body.starts_with("event:") || body.starts_with(": ") {
         let why =
@@ -282,13 +287,13 @@ fn no_json(body: &str) -> Failure {
             page(body)
         ));
     }
-    let said = if body.is_empty() {
+    let error_message = if body.is_empty() {
         "nothing".to_owned()
     } else {
         format!("\"{}\"", short(body))
     };
     Failure::Passing(
-        format!("an answer that is no chat completion ({said})"),
+        format!("an answer that is no chat completion ({error_message})"),
         None,
     )
 }
@@ -325,7 +330,7 @@ fn page(body: &str) -> String {
     short(&words)
 }
 
-/// For a person, in a short line.
+/// A text as one short line, to be shown.
 pub(super) fn short(text: &str) -> String {
     one_line(text).chars().take(SHOWN).collect()
 }

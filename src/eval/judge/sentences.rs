@@ -2,14 +2,14 @@
 //! sentences that do not, and the direction is to tell them apart (concept detection of arXiv
 //! 2506.10920, with sentences by a language model).
 //!
-//! Owns the asking and the score. Knows no model: whoever asks says how strongly a sentence
+//! Owns the questions and the score. Knows no model: the caller computes how strongly a sentence
 //! expresses a direction.
 
 use serde::{Deserialize, Serialize};
 
 use super::prompts;
 use super::readers::read_sentences;
-use super::{Answer, Judge, Question};
+use super::{Answer, JudgeClient, Question};
 use crate::error::Result;
 use crate::eval::detection;
 use crate::task::TaskCtx;
@@ -20,16 +20,16 @@ const SENTENCES: usize = 5;
 /// A sentence of a judge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sentence {
-    /// The text.
+    /// The sentence.
     pub text: String,
     /// How strongly it expresses the direction: the largest cosine of its tokens.
     pub score: f64,
 }
 
-/// How a direction tells sentences that fit its description from such that do not.
+/// How well a direction separates sentences that fit its description from others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sentences {
-    /// Those that fit.
+    /// The sentences that were written to fit the description.
     pub activating: Vec<Sentence>,
     /// Those that have nothing to do with it.
     pub neutral: Vec<Sentence>,
@@ -51,8 +51,8 @@ impl Sentences {
         }
     }
 
-    /// Why there is no S_CD, where there is none.
-    pub fn undefined(&self) -> Option<String> {
+    /// The reason why S_CD is undefined, where it is.
+    pub fn why_undefined(&self) -> Option<String> {
         let (activating, neutral) = (mean(&self.activating), mean(&self.neutral));
         self.s_cd.is_none().then(|| {
             format!(
@@ -76,13 +76,13 @@ pub(super) fn questions(description: &str) -> [Question; 2] {
     [false, true].map(|neutral| prompts::sentences(description, SENTENCES, neutral))
 }
 
-/// Has sentences written for each description that there is, and scores them; beside each result
-/// what is to be told.
+/// Asks the judge for sentences on each description, and scores them; returns each result with its
+/// errors, one line each.
 ///
 /// # Errors
-/// As [`Judge::ask`], and what `score` returns.
-pub(super) fn tell_apart(
-    judge: &mut Judge,
+/// As [`JudgeClient::ask`], and what `score` returns.
+pub(super) fn score_written_sentences(
+    judge: &mut JudgeClient,
     descriptions: &[Option<&str>],
     score: &mut Scorer<'_>,
     ctx: &TaskCtx,
@@ -101,9 +101,9 @@ pub(super) fn tell_apart(
             .into_iter()
             .filter(|_| description.is_some())
         {
-            let texts = answers
-                .next()
-                .map_or_else(Vec::new, |answer| written(answer, kind, &mut errors));
+            let texts = answers.next().map_or_else(Vec::new, |answer| {
+                parse_sentences(answer, kind, &mut errors)
+            });
             let scores = if texts.is_empty() {
                 Vec::new()
             } else {
@@ -121,14 +121,18 @@ pub(super) fn tell_apart(
             }
             _ => None,
         };
-        errors.extend(found.as_ref().and_then(Sentences::undefined));
+        errors.extend(found.as_ref().and_then(Sentences::why_undefined));
         out.push((found, errors));
     }
     Ok(out)
 }
 
 /// The sentences of an answer, no more than were asked for.
-fn written(answer: Result<Answer, String>, kind: &str, errors: &mut Vec<String>) -> Vec<String> {
+fn parse_sentences(
+    answer: Result<Answer, String>,
+    kind: &str,
+    errors: &mut Vec<String>,
+) -> Vec<String> {
     let texts = match answer {
         Ok(answer) => read_sentences(&answer.text),
         Err(why) => {
@@ -162,12 +166,12 @@ mod tests {
     #[test]
     fn the_score_is_the_logarithm_of_the_ratio_of_means() {
         let found = Sentences::of(scored(&[0.2, 0.4]), scored(&[0.1, 0.05]));
-        assert!((found.s_cd.unwrap() - 4f64.ln()).abs() < 1e-12 && found.undefined().is_none());
+        assert!((found.s_cd.unwrap() - 4f64.ln()).abs() < 1e-12 && found.why_undefined().is_none());
         let none = Sentences::of(scored(&[0.2]), scored(&[0.1, -0.3]));
         assert!(
             none.s_cd.is_none()
                 && none
-                    .undefined()
+                    .why_undefined()
                     .unwrap()
                     .contains("0.200 and -0.100 (neutral)")
         );
@@ -185,15 +189,15 @@ mod tests {
         };
         let many = "Here are some sentences:\n".to_owned() + &"The tide came in.\n".repeat(9);
         assert_eq!(
-            written(answer(&many), "neutral", &mut errors),
+            parse_sentences(answer(&many), "neutral", &mut errors),
             vec!["The tide came in."; 5]
         );
         assert!(errors.is_empty());
         assert_eq!(
-            written(answer("1. The tide came in."), "neutral", &mut errors).len(),
+            parse_sentences(answer("1. The tide came in."), "neutral", &mut errors).len(),
             1
         );
-        written(Err("status 500".to_owned()), "neutral", &mut errors);
+        parse_sentences(Err("status 500".to_owned()), "neutral", &mut errors);
         assert_eq!(
             errors,
             [

@@ -1,13 +1,12 @@
-//! What a model says apart from what it thinks aloud before: markup of thoughts, taken out of an
-//! answer.
+//! Removes a reasoning model's thoughts, by their markup, from its answer.
 //!
 //! Knows no question. Invariant: nothing of a thought is left in an answer, and a thought that is
 //! not closed is no answer.
 
 /// What is left of an answer without its thoughts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Spoken {
-    /// What was said.
+pub(super) enum Stripped {
+    /// The answer without its thoughts.
     Answer(String),
     /// It ends within a thought.
     Open,
@@ -70,7 +69,7 @@ const LONGEST: usize = 80;
 
 /// An answer without its thoughts. A closing mark without an opening one ends a thought that the
 /// model's template began.
-pub(super) fn spoken(text: &str) -> Spoken {
+pub(super) fn strip_thoughts(text: &str) -> Stripped {
     let mut kept = String::new();
     let (mut thinks, mut thought, mut from, mut at) = (false, false, 0, 0);
     while let Some(next) = text[at..].find(['<', '[', '◁']).map(|n| at + n) {
@@ -90,17 +89,17 @@ pub(super) fn spoken(text: &str) -> Spoken {
         from = at;
     }
     if thinks {
-        return Spoken::Open;
+        return Stripped::Open;
     }
     kept.push_str(&text[from..]);
     let answer = kept.trim();
     match answer.is_empty() && thought {
-        true => Spoken::Nothing,
-        false => Spoken::Answer(answer.to_owned()),
+        true => Stripped::Nothing,
+        false => Stripped::Answer(answer.to_owned()),
     }
 }
 
-/// A mark that is spoken of, in quotes, is none.
+/// Whether a mark is quoted: then it is a part of the text, not markup.
 fn is_quoted(before: &str) -> bool {
     before.ends_with(['"', '\'', '`', '“', '‘', '«'])
 }
@@ -145,7 +144,7 @@ mod tests {
 
     #[test]
     fn thoughts_are_taken_out_and_an_open_one_is_no_answer() {
-        let answer = |text: &str| Spoken::Answer(text.to_owned());
+        let answer = |text: &str| Stripped::Answer(text.to_owned());
         let cases = [
             ("months", answer("months")),
             (
@@ -186,27 +185,27 @@ mod tests {
                 answer("a < b and [thinking] <thinker> </"),
             ),
             ("", answer("")),
-            ("<think>a", Spoken::Open),
+            ("<think>a", Stripped::Open),
             (
                 "<think>\nThe answer begins with \"Description:\". I lean to Rating: 2 but",
-                Spoken::Open,
+                Stripped::Open,
             ),
-            ("<think>a</think>Rating: 1<think>no,", Spoken::Open),
-            ("<|channel|>analysis<|message|>a<|end|>", Spoken::Open),
-            ("<reasoning>a", Spoken::Open),
-            ("<think>a</think>\n", Spoken::Nothing),
-            ("a</think>", Spoken::Nothing),
+            ("<think>a</think>Rating: 1<think>no,", Stripped::Open),
+            ("<|channel|>analysis<|message|>a<|end|>", Stripped::Open),
+            ("<reasoning>a", Stripped::Open),
+            ("<think>a</think>\n", Stripped::Nothing),
+            ("a</think>", Stripped::Nothing),
         ];
         for (text, wanted) in cases {
-            assert_eq!(spoken(text), wanted, "{text}");
+            assert_eq!(strip_thoughts(text), wanted, "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic_and_what_follows_the_last_thought_is_left(text in "(<think>|</think>|<|\\[|◁|é| |>|a){0,20}", end in "[a-z]{1,5}") {
-            let _ = spoken(&text);
-            let Spoken::Answer(answer) = spoken(&format!("{text}</think>{end}")) else { panic!("{text}") };
+            let _ = strip_thoughts(&text);
+            let Stripped::Answer(answer) = strip_thoughts(&format!("{text}</think>{end}")) else { panic!("{text}") };
             prop_assert!(answer.ends_with(&end));
         }
     }

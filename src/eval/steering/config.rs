@@ -1,4 +1,4 @@
-//! What an evaluation asks: targets, prompts, samples.
+//! The configuration of a causal evaluation: targets, prompts, samples.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +9,10 @@ use crate::model::generate::Sampling;
 /// Unsteered texts of each prompt: what the offline judge is scaled by.
 const UNSTEERED_SAMPLES: usize = 8;
 
-/// Numbers of an evaluation that go by one word.
+/// A named set of numbers for an evaluation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
-    /// A look that takes minutes.
+    /// A first look, which takes minutes.
     #[default]
     Short,
     /// The paper's: seven KL targets, eight texts of 50 tokens at each and sign. It has one prompt;
@@ -38,7 +38,7 @@ impl Protocol {
     }
 }
 
-/// What is asked of every direction.
+/// The configuration that every direction is evaluated with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SteeringConfig {
     /// KL(base ‖ steered) at the prompts' last tokens, the mean over them.
@@ -50,7 +50,7 @@ pub struct SteeringConfig {
     pub samples: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// The study's rule.
+    /// The BOS rule of the study.
     pub bos: BosRule,
     /// Rows generated at a time; has no part in what is drawn.
     #[serde(skip)]
@@ -87,7 +87,10 @@ impl SteeringConfig {
             protocol.numbers(self.prompts.len());
     }
 
-    /// Refuses what asks for nothing, or for a KL that is no positive number.
+    /// Refuses a configuration that asks for nothing, or for a KL that is no positive number.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with what to give.
     pub fn check(&self) -> Result<()> {
         let none = |what: &str| {
             Err(Error::usage(format!(

@@ -1,29 +1,29 @@
-//! The judge that is a language model behind an endpoint: two questions a text, concept and fluency
-//! apart.
+//! The judge that is a language model behind an endpoint: two separate questions a text, one on
+//! concept and one on fluency.
 
 use std::collections::HashSet;
 
-use super::judge::{Case, Judge, Judgement};
+use super::judge::{Judgement, RatingCase, TextJudge};
 use crate::error::Result;
 use crate::eval::judge::prompts::{rate_concept, rate_fluency};
 use crate::eval::judge::readers::read_rating;
-use crate::eval::judge::{Answer, Estimate, Judge as Asker, Question, Tally};
+use crate::eval::judge::{Answer, CostEstimate, JudgeClient, Question, TokenUsage};
 use crate::task::TaskCtx;
 
-/// Characters of an answer without a rating that a person is shown.
+/// Characters that are shown of an answer without a rating.
 const SHOWN: usize = 60;
 
 /// Asks an endpoint about every text.
 pub struct EndpointJudge {
-    asker: Asker,
+    client: JudgeClient,
     name: String,
 }
 
 impl EndpointJudge {
     /// Its name is the endpoint's: two models, or two servers of one name, keep logs of their own.
-    pub fn new(asker: Asker) -> Self {
-        let name = asker.endpoint().name();
-        Self { asker, name }
+    pub fn new(client: JudgeClient) -> Self {
+        let name = client.endpoint().name();
+        Self { client, name }
     }
 
     /// What rating `cases`, and so many texts more of `tokens` tokens, would cost at most; the
@@ -31,16 +31,16 @@ impl EndpointJudge {
     /// were answered before.
     pub fn estimate(
         &self,
-        cases: &[Case],
+        cases: &[RatingCase],
         texts: usize,
         unsteered: usize,
         labels: usize,
         tokens: usize,
-    ) -> Estimate {
+    ) -> CostEstimate {
         // About four bytes a token, as the estimate of a question counts them.
         let text = "word".repeat(tokens);
         let of = |question: Question, times: usize| {
-            let one = self.asker.estimate(&[question]);
+            let one = self.client.estimate(&[question]);
             let tokens = |n: usize| n * times;
             (
                 times,
@@ -54,8 +54,8 @@ impl EndpointJudge {
         let mut questions: Vec<Question> = cases.iter().flat_map(questions).collect();
         let mut seen = HashSet::new();
         questions.retain(|q| seen.insert(q.user.clone()));
-        let mut sum = self.asker.estimate(&questions);
-        sum += Estimate {
+        let mut sum = self.client.estimate(&questions);
+        sum += CostEstimate {
             calls: concept.0 + fluency.0,
             answered: 0,
             prompt_tokens: concept.1 + fluency.1,
@@ -64,13 +64,13 @@ impl EndpointJudge {
         sum
     }
 
-    /// What asking did cost.
-    pub fn tally(&self) -> Tally {
-        self.asker.tally()
+    /// What was asked so far, and the tokens that it took.
+    pub fn usage(&self) -> TokenUsage {
+        self.client.usage()
     }
 }
 
-impl Judge for EndpointJudge {
+impl TextJudge for EndpointJudge {
     fn name(&self) -> &str {
         &self.name
     }
@@ -83,9 +83,9 @@ impl Judge for EndpointJudge {
         )
     }
 
-    fn rate(&mut self, cases: &[Case], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
+    fn rate(&mut self, cases: &[RatingCase], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
         let questions: Vec<Question> = cases.iter().flat_map(questions).collect();
-        let answers = self.asker.ask(&questions, ctx)?;
+        let answers = self.client.ask(&questions, ctx)?;
         let judgement = |pair: &[Result<Answer, String>]| match (
             rating("concept", &pair[0]),
             rating("fluency", &pair[1]),
@@ -97,8 +97,8 @@ impl Judge for EndpointJudge {
     }
 }
 
-/// Concept, then fluency.
-fn questions(case: &Case) -> [Question; 2] {
+/// The two questions about a text: concept, then fluency.
+fn questions(case: &RatingCase) -> [Question; 2] {
     let text = format!("{}{}", case.prompt, case.text);
     [rate_concept(&case.label, &text), rate_fluency(&text)]
 }

@@ -1,8 +1,8 @@
-//! What a run has done, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`,
+//! The log of a run, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`,
 //! `judged-<judge>.jsonl` (of an endpoint `judged-<judge>.2.jsonl`).
 //!
-//! Lines are only ever appended, whole batches at a time, so a run killed at any instant goes on
-//! from the last whole line: a torn last line is cut off. Knows no model.
+//! Lines are only ever appended, whole batches at a time, so that a run killed at any instant
+//! continues from the last whole line: a torn last line is cut off. Knows no model.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -19,7 +19,7 @@ const PLAN: &str = "plan.json";
 const STRENGTHS: &str = "strengths.jsonl";
 const TEXTS: &str = "texts.jsonl";
 
-/// A run's directory, open for going on.
+/// The log of a run, open for appending.
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
@@ -64,22 +64,25 @@ impl Log {
         })
     }
 
-    /// The directory.
+    /// The directory of the run.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The α found so far.
+    /// The α that were found so far.
     pub fn strengths(&self) -> &[StrengthRecord] {
         &self.strengths
     }
 
-    /// The texts so far.
+    /// The texts that were generated so far.
     pub fn texts(&self) -> &[TextRecord] {
         &self.texts
     }
 
-    /// What a judge has said so far, the last word on each text.
+    /// The judgements of a judge so far, for each text the last one.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a line that is no record.
     pub fn judged(&self, judge: &str) -> Result<Vec<JudgedRecord>> {
         let all: Vec<JudgedRecord> = read(&self.judged_path(judge))?;
         let mut last = std::collections::HashMap::new();
@@ -106,7 +109,7 @@ impl Log {
         append(&self.judged_path(judge), records)
     }
 
-    /// A file a judge: two judges' words are never read together. The second file of an endpoint
+    /// Each judge has a file of its own, so that two judges' ratings are never read together. The second file of an endpoint
     /// holds no rating that was read out of a thought, as the first may.
     fn judged_path(&self, judge: &str) -> PathBuf {
         let plain = |c: char| {
@@ -116,7 +119,7 @@ impl Log {
                 '_'
             }
         };
-        let second = if judge == super::judge::OFFLINE {
+        let second = if judge == super::offline::OFFLINE {
             ""
         } else {
             ".2"
@@ -128,8 +131,8 @@ impl Log {
     }
 }
 
-/// The records of a file; none where there is no file. What follows the last line end is cut off: a
-/// run was killed there.
+/// The records of a file; none where there is no file. What follows the last line end is cut off,
+/// since a run was killed while it wrote that.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -186,11 +189,11 @@ fn append(path: &Path, records: &[impl Serialize]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::judge::Judgement;
-    use super::super::{Key, SteeringConfig};
+    use super::super::{SteeringConfig, TextKey};
     use super::*;
 
-    fn key(sample: usize) -> Key {
-        Key {
+    fn key(sample: usize) -> TextKey {
+        TextKey {
             method: "k5".into(),
             label: "a".into(),
             target: 0.1,

@@ -17,6 +17,9 @@ const RUN: usize = 3;
 
 /// Mean negative log-likelihood of the second ids of each pair after the first, nats a token, in
 /// f64; 0 where there are none. exp of it is the perplexity.
+///
+/// # Errors
+/// What the model returns; [`Error::Cancelled`].
 pub fn mean_nll(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Result<Vec<f64>> {
     let longest = rows
         .iter()

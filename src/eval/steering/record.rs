@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::Judgement;
 
-/// What a text is known by: a method's direction for a label, a KL target and sign, a prompt and a
-/// sample.
+/// The key of a text: a method's direction for a label, a KL target and sign, a prompt and a sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Key {
-    /// The method.
+pub struct TextKey {
+    /// Name of the method.
     pub method: String,
     /// The label; empty for unsteered texts.
     pub label: String,
@@ -18,14 +17,14 @@ pub struct Key {
     pub target: f64,
     /// 1 promotes, −1 suppresses, 0 is unsteered.
     pub sign: i8,
-    /// The prompt's number.
+    /// Index of the prompt in the configuration.
     pub prompt: usize,
     /// The sample of that prompt.
     pub sample: usize,
 }
 
-impl Key {
-    /// For maps: equal for equal keys.
+impl TextKey {
+    /// The key as a string, for maps: equal for equal keys.
     pub fn id(&self) -> String {
         let Self {
             method,
@@ -39,21 +38,21 @@ impl Key {
     }
 }
 
-/// A generated text.
+/// A generated text, as a line of `texts.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextRecord {
-    /// Which.
+    /// The key of the text.
     #[serde(flatten)]
-    pub key: Key,
+    pub key: TextKey,
     /// The direction's number in its set.
     pub direction: usize,
-    /// The signed α.
+    /// The strength α with its sign.
     pub alpha: f64,
     /// The KL that α reached on the prompts.
     pub kl: f64,
     /// The new text, without the prompt.
     pub text: String,
-    /// New tokens.
+    /// Number of new tokens.
     pub tokens: usize,
     /// Mean negative log-likelihood of the new tokens under the unsteered model, nats a token.
     pub nll: f64,
@@ -64,17 +63,17 @@ pub struct TextRecord {
 /// The α that was found for a direction, sign and target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StrengthRecord {
-    /// The method.
+    /// Name of the method.
     pub method: String,
-    /// The label.
+    /// The label that the direction was chosen for.
     pub label: String,
-    /// The direction's number.
+    /// Index of the direction in its set.
     pub direction: usize,
-    /// 1 or −1.
+    /// The sign of α: 1 promotes, −1 suppresses.
     pub sign: i8,
-    /// The KL target.
+    /// The KL target in nats.
     pub target: f64,
-    /// The signed α.
+    /// The strength α with its sign.
     pub alpha: f64,
     /// The KL reached: the largest seen where the target was out of reach.
     pub kl: f64,
@@ -90,9 +89,9 @@ pub struct StrengthRecord {
 /// What was judged of a text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgedRecord {
-    /// Which.
+    /// The key of the text.
     #[serde(flatten)]
-    pub key: Key,
+    pub key: TextKey,
     /// What the judge said.
     #[serde(flatten)]
     pub judgement: Judgement,

@@ -1,12 +1,12 @@
-//! From judged texts to what is said of a method: scores at each KL and sign, the best of them
-//! chosen and reported on different prompts, intervals over labels.
+//! From judged texts to the report on a method: scores at each KL and sign, the best of them chosen
+//! and reported on different prompts, intervals over labels (`src/guide/evaluation.md`).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::judge::Judgement;
-use super::{JudgedRecord, Key};
+use super::{JudgedRecord, TextKey};
 use crate::eval::bootstrap::{Difference, paired};
 use crate::plot::{Chart, Point, Series};
 
@@ -15,44 +15,44 @@ pub(super) const RESAMPLES: usize = 10_000;
 
 /// A mean over labels with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Mean {
-    /// The mean.
+pub struct MeanInterval {
+    /// The mean of the labels' values.
     pub mean: f64,
     /// 2.5th percentile; the mean itself with a single label.
     pub low: f64,
-    /// 97.5th percentile.
+    /// 97.5th percentile; the mean itself with a single label.
     pub high: f64,
 }
 
 /// A method at one KL target and sign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellReport {
-    /// The KL target.
+    /// The KL target in nats.
     pub target: f64,
-    /// 1 or −1.
+    /// The sign of α: 1 promotes, −1 suppresses.
     pub sign: i8,
     /// Harmonic mean of concept and fluency of a text, over the texts of a label, over labels.
-    pub score: Mean,
-    /// Concept alone.
+    pub score: MeanInterval,
+    /// The mean concept rating, 0 to 2.
     pub concept: f64,
-    /// Fluency alone.
+    /// The mean fluency rating, 0 to 2.
     pub fluency: f64,
     /// Labels that have texts here: a target out of reach leaves none.
     pub labels: usize,
 }
 
-/// A line of a report: a method, or several as one (fits of several seeds), each label's value
-/// their mean.
+/// Of what a line of a report is: one method, or several (fits of several seeds), whose mean is the
+/// value of each label.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
-    /// What it is called.
+pub struct ReportLine {
+    /// The name of the line.
     pub name: String,
     /// The methods, by the names in the log.
     pub members: Vec<String>,
 }
 
-impl Reported {
-    /// A method by itself.
+impl ReportLine {
+    /// A line of one method.
     pub fn one(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -61,21 +61,21 @@ impl Reported {
     }
 }
 
-/// A method.
+/// The scores of a line of the report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MethodReport {
-    /// Its name.
+pub struct SteeringReport {
+    /// Name of the line.
     pub method: String,
     /// At every target and sign.
     pub cells: Vec<CellReport>,
     /// The best target and sign of each label, chosen on one half of the prompts and scored on the
     /// other, both ways.
-    pub best: Option<Mean>,
+    pub best: Option<MeanInterval>,
     /// The same chosen among promoting alone.
-    pub best_promoting: Option<Mean>,
-    /// By label, [`best`](Self::best).
+    pub best_promoting: Option<MeanInterval>,
+    /// The value of each label that [`best`](Self::best) is the mean of.
     pub labels: BTreeMap<String, f64>,
-    /// Texts judged.
+    /// Number of texts that were judged.
     pub texts: usize,
     /// Texts that the judge gave no rating: in no mean.
     pub unrated: usize,
@@ -83,37 +83,37 @@ pub struct MethodReport {
 
 /// The first method's best score minus another's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Compared {
-    /// The first method.
+pub struct ScoreDifference {
+    /// Name of the first method.
     pub method: String,
-    /// The other.
+    /// Name of the method that is subtracted.
     pub against: String,
-    /// Over labels, paired.
+    /// The difference, paired over labels.
     #[serde(flatten)]
     pub difference: Difference,
 }
 
-/// What one judge's words amount to, a report a line in the order of `lines`.
-pub fn report(judged: &[JudgedRecord], lines: &[Reported], seed: u64) -> Vec<MethodReport> {
+/// The report on one judge's ratings, in the order of `lines`.
+pub fn report(judged: &[JudgedRecord], lines: &[ReportLine], seed: u64) -> Vec<SteeringReport> {
     lines
         .iter()
         .map(|line| of_line(line, judged, seed))
         .collect()
 }
 
-/// The first method against each other one, where both have two labels or more.
-pub fn compare(reports: &[MethodReport], seed: u64) -> Vec<Compared> {
+/// The differences between the first method and each other one, where both have two labels or more.
+pub fn compare(reports: &[SteeringReport], seed: u64) -> Vec<ScoreDifference> {
     let Some((first, others)) = reports.split_first() else {
         return Vec::new();
     };
-    let compared = |other: &MethodReport| {
+    let compared = |other: &SteeringReport| {
         let pairs: Vec<(f64, f64)> = first
             .labels
             .iter()
             .filter_map(|(label, &a)| other.labels.get(label).map(|&b| (a, b)))
             .collect();
         let difference = paired(&pairs, RESAMPLES, seed)?;
-        Some(Compared {
+        Some(ScoreDifference {
             method: first.method.clone(),
             against: other.method.clone(),
             difference,
@@ -122,15 +122,16 @@ pub fn compare(reports: &[MethodReport], seed: u64) -> Vec<Compared> {
     others.iter().filter_map(compared).collect()
 }
 
-/// Score against KL, promoting; with what unsteered texts get, where that is known.
-pub fn chart(reports: &[MethodReport], title: String, unsteered: Option<f64>) -> Chart {
+/// The chart of score against KL with positive α, with the score of unsteered texts where that is
+/// known.
+pub fn chart(reports: &[SteeringReport], title: String, unsteered: Option<f64>) -> Chart {
     let point = |c: &CellReport| Point {
         x: c.target,
         y: c.score.mean,
         low: c.score.low,
         high: c.score.high,
     };
-    let series = |r: &MethodReport| Series {
+    let series = |r: &SteeringReport| Series {
         name: r.method.clone(),
         points: r.cells.iter().filter(|c| c.sign > 0).map(point).collect(),
     };
@@ -144,9 +145,9 @@ pub fn chart(reports: &[MethodReport], title: String, unsteered: Option<f64>) ->
 }
 
 /// Scores of one label: by target and sign, then by prompt.
-type Table<'a> = BTreeMap<(u64, i8), Vec<(&'a Key, f64)>>;
+type Table<'a> = BTreeMap<(u64, i8), Vec<(&'a TextKey, f64)>>;
 
-fn of_line(line: &Reported, all: &[JudgedRecord], seed: u64) -> MethodReport {
+fn of_line(line: &ReportLine, all: &[JudgedRecord], seed: u64) -> SteeringReport {
     let of = |member: &String| {
         all.iter()
             .filter(|j| j.key.method == *member)
@@ -169,7 +170,7 @@ fn of_line(line: &Reported, all: &[JudgedRecord], seed: u64) -> MethodReport {
     let mean =
         |of: &BTreeMap<String, f64>| interval(&of.values().copied().collect::<Vec<_>>(), seed);
     let judged = members.concat();
-    MethodReport {
+    SteeringReport {
         method: line.name.clone(),
         cells: cells(&judged, seed),
         best: mean(&all),
@@ -211,7 +212,7 @@ pub(super) fn mean_by_label<L: Ord>(
 /// ways; `None` where either half has no text. Prompts take turns. Of equal cells a promoting one
 /// is taken, and of these the lowest KL.
 fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
-    let half = |scores: &[(&Key, f64)], which: usize| {
+    let half = |scores: &[(&TextKey, f64)], which: usize| {
         mean(
             scores
                 .iter()
@@ -285,11 +286,11 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// The mean of labels' values with its bootstrap interval; `None` without labels.
-pub fn interval(values: &[f64], seed: u64) -> Option<Mean> {
+pub fn interval(values: &[f64], seed: u64) -> Option<MeanInterval> {
     let mean = mean(values.iter().copied())?;
     let pairs: Vec<(f64, f64)> = values.iter().map(|&v| (v, 0.0)).collect();
     let (low, high) = paired(&pairs, RESAMPLES, seed).map_or((mean, mean), |d| (d.low, d.high));
-    Some(Mean { mean, low, high })
+    Some(MeanInterval { mean, low, high })
 }
 
 #[cfg(test)]
@@ -303,7 +304,7 @@ mod tests {
         prompt: usize,
         concept: Option<f64>,
     ) -> JudgedRecord {
-        let key = Key {
+        let key = TextKey {
             method: "m".into(),
             label: label.into(),
             target,
@@ -334,7 +335,7 @@ mod tests {
             said("a", 0.5, 1, 1, Some(2.0)),
             said("a", 0.5, -1, 0, Some(1.0)),
         ];
-        let report = &report(&judged, &[Reported::one("m")], 1)[0];
+        let report = &report(&judged, &[ReportLine::one("m")], 1)[0];
         assert_eq!(report.best.unwrap().mean, 0.0);
         let cell = report.cells.iter().find(|c| c.target == 0.1).unwrap();
         assert_eq!(
@@ -367,7 +368,7 @@ mod tests {
         }
         // Chosen on prompt 0: promoting at 0.1 (0 on the other); chosen on prompt 1: suppressing
         // (its score is 4/3).
-        let best = report(&judged, &[Reported::one("m")], 1)[0]
+        let best = report(&judged, &[ReportLine::one("m")], 1)[0]
             .best
             .unwrap()
             .mean;
@@ -382,7 +383,7 @@ mod tests {
             said("b", 0.1, 1, 0, None),
             said("b", 0.1, 1, 1, None),
         ];
-        let report = &report(&judged, &["m", "n"].map(Reported::one), 1);
+        let report = &report(&judged, &["m", "n"].map(ReportLine::one), 1);
         assert_eq!((report[0].texts, report[0].unrated), (4, 3));
         assert_eq!(
             (report[0].cells[0].score.mean, report[0].cells[0].labels),
@@ -406,7 +407,7 @@ mod tests {
                 judged.push(other);
             }
         }
-        let reports = report(&judged, &["m", "n"].map(Reported::one), 3);
+        let reports = report(&judged, &["m", "n"].map(ReportLine::one), 3);
         let difference = &compare(&reports, 3)[0];
         assert_eq!(
             (difference.method.as_str(), difference.against.as_str()),
@@ -437,12 +438,12 @@ mod tests {
         .into_iter()
         .flatten()
         .collect();
-        let line = Reported {
+        let line = ReportLine {
             name: "s1+s2".into(),
             members: vec!["s1".into(), "s2".into()],
         };
         let found = &report(&judged, &[line], 1)[0];
-        let alone = report(&judged, &["s1", "s2"].map(Reported::one), 1);
+        let alone = report(&judged, &["s1", "s2"].map(ReportLine::one), 1);
         assert_eq!((found.method.as_str(), found.texts), ("s1+s2", 10));
         assert!(
             (found.labels["a"] - (alone[0].labels["a"] + alone[1].labels["a"]) / 2.0).abs() < 1e-12

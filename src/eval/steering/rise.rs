@@ -1,23 +1,23 @@
-//! The rise of a label's own words: where they stand among all tokens' changes at the next token.
-//! It needs no text and no judge.
+//! The rise of a label's own words: their percentile among the changes of all tokens'
+//! log-probability at the next token. It needs no text and no judge.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::StrengthRecord;
-use super::report::{Mean, RESAMPLES, Reported, interval, mean_by_label};
+use super::report::{MeanInterval, RESAMPLES, ReportLine, interval, mean_by_label};
 use crate::eval::bootstrap::{Difference, paired};
 
 /// A method at one KL target, promoting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rise {
-    /// The method.
+    /// Name of the method.
     pub method: String,
-    /// The KL target.
+    /// The KL target in nats.
     pub target: f64,
     /// The mean over labels of [`percentile`].
-    pub rise: Mean,
+    pub rise: MeanInterval,
     /// Labels that have words and for which the target was reached.
     pub labels: usize,
     /// The first method's minus this one's, paired over labels.
@@ -40,7 +40,7 @@ pub fn percentile(changes: &[f64], words: &[u32]) -> Option<f64> {
 }
 
 /// Each line at each target, in the order of `lines`.
-pub fn rises(strengths: &[StrengthRecord], lines: &[Reported], seed: u64) -> Vec<Rise> {
+pub fn rises(strengths: &[StrengthRecord], lines: &[ReportLine], seed: u64) -> Vec<Rise> {
     let mut targets: Vec<f64> = strengths.iter().map(|s| s.target).collect();
     targets.sort_by(f64::total_cmp);
     targets.dedup();
@@ -53,7 +53,7 @@ pub fn rises(strengths: &[StrengthRecord], lines: &[Reported], seed: u64) -> Vec
             mine.filter_map(|s| Some((s.label.as_str(), s.rise.filter(|_| s.reached)?)))
                 .collect()
         };
-        let of = |line: &Reported| mean_by_label(line.members.iter().map(of_one));
+        let of = |line: &ReportLine| mean_by_label(line.members.iter().map(of_one));
         let first = lines.first().map(of).unwrap_or_default();
         for (i, line) in lines.iter().enumerate() {
             let own = of(line);
@@ -129,7 +129,7 @@ mod tests {
             record("b", "z", 1, Some(0.1), false),
             record("c", "x", 1, None, true),
         ];
-        let found = rises(&all, &["a", "b", "c"].map(Reported::one), 1);
+        let found = rises(&all, &["a", "b", "c"].map(ReportLine::one), 1);
         assert_eq!(
             found
                 .iter()
@@ -139,7 +139,7 @@ mod tests {
         );
         assert!((found[0].rise.mean - 0.8).abs() < 1e-12 && found[0].first_minus.is_none());
         assert!((found[1].first_minus.as_ref().unwrap().mean - 0.3).abs() < 1e-12);
-        let both = Reported {
+        let both = ReportLine {
             name: "a+b".into(),
             members: vec!["a".into(), "b".into()],
         };

@@ -8,7 +8,7 @@ use crate::cli::{EvalArgs, EvalCommand};
 use crate::corpus::TokenTable;
 use crate::error::Result;
 use crate::eval::split::{Holdout, Split};
-use crate::eval::steering::report::Mean;
+use crate::eval::steering::report::MeanInterval;
 use crate::jobs::evaluation;
 
 use super::Output;
@@ -39,7 +39,7 @@ fn split(args: &EvalArgs, tokens: &TokenTable, out: &Output) -> Result<Split> {
 }
 
 /// A mean with its interval, as in "0.812 [0.790, 0.833]".
-fn with_interval(mean: Option<Mean>) -> String {
+fn with_interval(mean: Option<MeanInterval>) -> String {
     mean.map_or_else(
         || "-".to_owned(),
         |m| format!("{:.3} [{:.3}, {:.3}]", m.mean, m.low, m.high),

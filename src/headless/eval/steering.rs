@@ -9,11 +9,11 @@ use super::super::{check_target, describe::print_usage, model_of, open_study, ou
 use super::{Output, holdout, with_interval};
 use crate::cli::{ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
-use crate::eval::judge::{Answers, Endpoint, Judge as ChatJudge};
+use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
 use crate::eval::steering::endpoint::EndpointJudge;
-use crate::eval::steering::judge::{Judge, Judgement};
-use crate::eval::steering::report::{CellReport, MethodReport, chart};
-use crate::eval::steering::{Happened, Protocol, SteeringConfig, TextRecord};
+use crate::eval::steering::judge::{Judgement, TextJudge};
+use crate::eval::steering::report::{CellReport, SteeringReport, chart};
+use crate::eval::steering::{Protocol, RunEvent, SteeringConfig, TextRecord};
 use crate::jobs::causal::{Causal, CausalRequest, Prepared, prepare};
 use crate::model::source::data_dir;
 use crate::study::Study;
@@ -60,8 +60,8 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     }
     let json = out.is_json();
     let shared = RefCell::new(&mut *out);
-    let mut seen = |happened: Happened<'_>| match happened {
-        Happened::Texts(texts, judged) if json => {
+    let mut seen = |happened: RunEvent<'_>| match happened {
+        RunEvent::Texts(texts, judged) if json => {
             texts.iter().zip(judged).try_for_each(|(text, judged)| {
                 shared
                     .borrow_mut()
@@ -70,7 +70,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         }
         _ => Ok(()),
     };
-    let asked = judge.as_mut().map(|j| j as &mut dyn Judge);
+    let asked = judge.as_mut().map(|j| j as &mut dyn TextJudge);
     let found = prepared.run(
         &model,
         asked,
@@ -94,7 +94,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     }
     remarks(&found, out);
     if let Some(judge) = &judge {
-        print_usage(judge.tally(), out)?;
+        print_usage(judge.usage(), out)?;
     }
     // Without a rating there is nothing to plot.
     if !out.is_json() && !chart.is_empty() {
@@ -118,9 +118,9 @@ fn because(why: Option<&str>) -> String {
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
-    Ok(EndpointJudge::new(ChatJudge::new(
+    Ok(EndpointJudge::new(JudgeClient::new(
         endpoint,
-        Answers::in_dir(&data_dir()?.join("answers")),
+        AnswerCache::in_dir(&data_dir()?.join("answers")),
     )))
 }
 
@@ -233,7 +233,7 @@ fn text_event(text: &TextRecord, judgement: &Judgement) -> Value {
 }
 
 /// A method's scores, over all cells and in each.
-fn method_event(report: &MethodReport, found: &Causal) -> Value {
+fn method_event(report: &SteeringReport, found: &Causal) -> Value {
     let cell = |c: &CellReport| {
         json!({
             "kl_target": c.target, "sign": c.sign, "score_interval": json::interval(c.score),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::choice::by_output;
 use super::super::evaluation::{Method, MethodDirections};
 use crate::error::Result;
-use crate::eval::steering::Subject;
+use crate::eval::steering::LabelDirection;
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
 use crate::task::TaskCtx;
@@ -94,11 +94,11 @@ pub(super) fn subjects(
     directions: &[ChosenDirection],
     words: &HashMap<&str, Vec<u32>>,
     model: &Model,
-) -> Result<Vec<Subject>> {
+) -> Result<Vec<LabelDirection>> {
     let subject = |o: &ChosenDirection| {
         let term = direction_term(model, o.hook, &o.column, 1.0)?;
         let words = words.get(o.label.as_str()).cloned().unwrap_or_default();
-        Ok(Subject {
+        Ok(LabelDirection {
             method: o.method.clone(),
             label: o.label.clone(),
             direction: o.direction,

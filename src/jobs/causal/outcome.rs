@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::super::evaluation;
-use crate::eval::steering::report::{Compared, MethodReport};
+use crate::eval::steering::report::{ScoreDifference, SteeringReport};
 use crate::eval::steering::rise::Rise;
 
 /// What an evaluation came to.
@@ -30,12 +30,12 @@ pub struct Causal {
     #[serde(default)]
     pub unrated: Option<String>,
     /// A report a method.
-    pub methods: Vec<MethodReport>,
+    pub methods: Vec<SteeringReport>,
     /// Where each method lives, in their order.
     #[serde(default)]
     pub hooks: Vec<String>,
     /// The first against the others.
-    pub compared: Vec<Compared>,
+    pub compared: Vec<ScoreDifference>,
     /// What becomes of labels' own words.
     #[serde(default)]
     pub rises: Vec<Rise>,

@@ -20,7 +20,7 @@ pub use estimate::{Estimate, estimate};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::model::{Batch, BosRule, HookPoint, Logits, Model, ModelInfo, Phase, Tap};
-use crate::study::{Appender, Study, check_room};
+use crate::study::{Appender, Study, check_disk_space};
 use crate::task::TaskCtx;
 
 /// What a collection did.
@@ -230,7 +230,7 @@ fn collect_checked(
         .iter()
         .map(Encoded::rows)
         .sum();
-    check_room(
+    check_disk_space(
         study.dir(),
         disk_bytes(missing, &study.manifest().widths, study.manifest().dtype),
         true,

@@ -244,7 +244,7 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
         (of("e").state, of("e").reached, of("e").has_factors()),
         (FitState::Cut, 2, false)
     );
-    let ended = |state| Some(Ended { state, sweep: 9 });
+    let ended = |state| Some(RunEnd { state, sweep: 9 });
     study
         .save_run(
             "f",
@@ -254,7 +254,7 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
             ended(FitState::Stopped),
         )
         .unwrap();
-    assert_eq!(of("f").standing().to_string(), "stopped at sweep 9");
+    assert_eq!(of("f").status().to_string(), "stopped at sweep 9");
     assert_eq!(study.fits().unwrap().last().unwrap().name, "f");
     assert_eq!(
         study.load_fit(None).unwrap().0.name,

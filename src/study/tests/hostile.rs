@@ -57,7 +57,7 @@ proptest! {
     fn hostile_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert_eq!(Log::parse(&bytes).map(|l| l.segments.len()), Ok(0));
         prop_assert!(Manifest::parse(&bytes).is_err());
-        prop_assert!(crate::study::fits::FitFile::parse(&bytes).is_err());
+        prop_assert!(crate::study::fit_file::FitFile::parse(&bytes).is_err());
         prop_assert!(factor_files::decode_features(&bytes).is_err());
         let _ = samples::decode(&bytes);
     }

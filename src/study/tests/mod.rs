@@ -1,6 +1,8 @@
+mod append_and_import;
 mod fits;
 mod hostile;
 mod kill;
+mod recovery;
 
 use std::fs;
 
@@ -303,341 +305,6 @@ fn one_writes_and_others_read() {
     assert!(opened.into_iter().any(|study| study.is_ok()));
 }
 
-/// What a kill can leave: the tail of the log torn anywhere, one cache ahead of another, unfinished
-/// files.
-#[test]
-fn a_kill_at_any_instant_of_a_seal_loses_only_that_seal() {
-    let dir = tempfile::tempdir().unwrap();
-    let c = corpus("c", &TEXTS);
-    let mut study = create(dir.path(), &c).unwrap();
-    let log = dir.path().join(tokens::FILE);
-    {
-        let mut appender = Appender::open(&mut study).unwrap();
-        (0..3).for_each(|i| push(&mut appender, i).unwrap());
-        appender.seal().unwrap();
-    }
-    let before = fs::metadata(&log).unwrap().len() as usize;
-    fill(&mut study, &[]).unwrap();
-    drop(study);
-    let whole = fs::read(&log).unwrap();
-    let manifest = fs::read(dir.path().join("study.json")).unwrap();
-    let unfinished = String::from_utf8(manifest.clone())
-        .unwrap()
-        .replace("\"complete\": true", "\"complete\": false");
-    let unfinished = unfinished.replace("\"rows\": 7", "\"rows\": 0");
-    let last_shard = |h: usize| rows::cache_dir(dir.path(), HOOKS[h]).join("shard-000001.rows");
-    let shards = [
-        fs::read(last_shard(0)).unwrap(),
-        fs::read(last_shard(1)).unwrap(),
-    ];
-    for len in (before..whole.len()).step_by(11).chain([whole.len()]) {
-        for missing in 0..3 {
-            fs::write(&log, &whole[..len]).unwrap();
-            fs::write(dir.path().join("study.json"), &unfinished).unwrap();
-            fs::write(dir.path().join(".tmp-1-study.json"), "{").unwrap();
-            fs::write(
-                last_shard(0).with_file_name(".tmp-1-shard-000002.rows"),
-                "x",
-            )
-            .unwrap();
-            (0..2).for_each(|h| fs::write(last_shard(h), &shards[h]).unwrap());
-            // A seal writes the caches in order, then the log.
-            (0..missing).for_each(|h| fs::remove_file(last_shard(1 - h)).unwrap());
-            let reader = Study::open_read_only(dir.path()).unwrap();
-            assert!(reader.tokens().unwrap().rows.len() >= 3);
-            let mut study = create(dir.path(), &c).unwrap();
-            let expected = if len == whole.len() && missing == 0 {
-                5
-            } else {
-                3
-            };
-            assert_eq!(
-                Appender::open(&mut study).unwrap().next_sample(),
-                expected,
-                "{len} {missing}"
-            );
-            fill(&mut study, &[]).unwrap();
-            assert_whole(&study);
-        }
-    }
-}
-
-#[test]
-fn appending_clears_what_a_kill_left_behind_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    let log = dir.path().join(tokens::FILE);
-    fs::write(&log, [0; 5000]).unwrap();
-    fill(&mut study, &[]).unwrap();
-    assert!(fs::metadata(&log).unwrap().len() < 1000);
-    assert_whole(&study);
-}
-
-#[test]
-fn caches_that_disagree_inside_a_sample_go_back_to_its_start() {
-    for keep in 0..7 {
-        let dir = tempfile::tempdir().unwrap();
-        let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-        fill(&mut study, &[0, 3]).unwrap();
-        CacheWriter::open(&rows::cache_dir(dir.path(), HOOKS[1]), 2, CacheDtype::F32)
-            .unwrap()
-            .truncate(keep)
-            .unwrap();
-        let error = study.activations(HOOKS[1]).err().map(|e| e.to_string());
-        assert!(error.is_some_and(|e| e.contains("collect")), "{keep}");
-        let appender = Appender::open(&mut study).unwrap();
-        // Of samples with 2, 0, 1, 3 and 1 rows.
-        assert_eq!(
-            appender.next_sample(),
-            [0, 0, 2, 3, 3, 3, 4][keep],
-            "{keep}"
-        );
-        drop(appender);
-        assert!(!study.manifest().complete);
-        fill(&mut study, &[]).unwrap();
-        assert_whole(&study);
-    }
-}
-
-#[test]
-fn damage_before_the_last_segment_is_named_and_nothing_is_dropped() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    fill(&mut study, &[0, 3]).unwrap();
-    let log = dir.path().join(tokens::FILE);
-    let whole = fs::read(&log).unwrap();
-    let last = Log::parse(&whole)
-        .unwrap()
-        .segments
-        .last()
-        .unwrap()
-        .encode()
-        .len();
-    for at in 0..whole.len() {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 4;
-        fs::write(&log, &bytes).unwrap();
-        study.forget_tokens();
-        let error = study.tokens().unwrap_err().to_string();
-        assert!(
-            error.contains("tokens.bin") && error.contains("damaged"),
-            "byte {at}: {error}"
-        );
-        if at < whole.len() - last {
-            assert!(Appender::open(&mut study).is_err(), "byte {at}");
-            assert_eq!(fs::read(&log).unwrap(), bytes);
-        }
-    }
-    fs::write(&log, &whole).unwrap();
-    study.forget_tokens();
-    assert_whole(&study);
-}
-
-#[test]
-fn a_full_disk_claims_no_row_that_a_cache_lacks() {
-    let c = corpus("c", &TEXTS);
-    let mut completed = false;
-    for room in (0..4000).step_by(61) {
-        let dir = tempfile::tempdir().unwrap();
-        let mut study = create(dir.path(), &c).unwrap();
-        let mut appender = Appender::open(&mut study).unwrap();
-        fault::limit_space(Some(room));
-        let pushed = (0..COUNTS.len()).try_for_each(|i| {
-            push(&mut appender, i)?;
-            if [0, 2].contains(&i) {
-                appender.seal()
-            } else {
-                Ok(())
-            }
-        });
-        // As a collection ends, whatever ended it; by now someone may have made room.
-        fault::limit_space(if room % 2 == 0 { None } else { Some(0) });
-        let outcome = pushed.and(appender.seal());
-        fault::limit_space(None);
-        if let Err(error) = &outcome {
-            let error = error.to_string();
-            assert!(
-                error.starts_with("cannot write ") && !error.contains('\n'),
-                "{error}"
-            );
-        }
-        completed = outcome.is_ok();
-        let safe = study.tokens().unwrap().rows.len();
-        if safe > 0 {
-            HOOKS
-                .iter()
-                .for_each(|&h| assert_eq!(study.activations(h).unwrap().shape().0, safe));
-        }
-        fill(&mut study, &[]).unwrap();
-        assert_whole(&study);
-        if completed {
-            break;
-        }
-    }
-    assert!(completed, "the largest disk was large enough");
-}
-
-/// Rows of the first `samples` samples that are due, two each.
-fn push_added(study: &mut Study, samples: usize) {
-    let mut appender = Appender::open(study).unwrap();
-    for _ in 0..samples {
-        appender
-            .push(&[(98, 1), (99, 2)], &[&[0.5; 6], &[0.5; 4]], true, |_| {
-                "x".into()
-            })
-            .unwrap();
-    }
-    appender.seal().unwrap();
-}
-
-#[test]
-fn another_corpus_goes_on_behind_the_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let (c, d) = (corpus("c", &TEXTS), corpus("d", &["eight", "nine"]));
-    let mut study = create(dir.path(), &c).unwrap();
-    assert!(
-        study
-            .append(&d)
-            .unwrap_err()
-            .to_string()
-            .contains("not yet complete")
-    );
-    fill(&mut study, &[]).unwrap();
-    study.append(&c).unwrap();
-    assert!(
-        study.manifest().complete,
-        "one that it has already changes nothing"
-    );
-    let before = std::fs::read(dir.path().join("study.json")).unwrap();
-    study.append(&d).unwrap();
-    push_added(&mut study, 1);
-    assert_eq!(study.withdraw().unwrap(), "d");
-    assert_eq!(
-        std::fs::read(dir.path().join("study.json")).unwrap(),
-        before
-    );
-    assert_eq!(
-        (
-            study.tokens().unwrap().rows.len(),
-            study.activations(HOOKS[0]).unwrap().shape().0
-        ),
-        (7, 7)
-    );
-    assert!(study.withdraw().is_err() && !dir.path().join("tokens.samples-1.jsonl").exists());
-    study.append(&d).unwrap();
-    assert!(!study.manifest().complete);
-    assert_eq!(study.tokens().unwrap().texts.len(), 7);
-    assert_eq!(
-        study.activations(HOOKS[0]).unwrap().shape().0,
-        7,
-        "the first stays readable"
-    );
-    drop(study);
-    let mut study = create(dir.path(), &d).unwrap();
-    let mut appender = Appender::open(&mut study).unwrap();
-    assert_eq!(appender.next_sample(), 5);
-    for _ in 0..2 {
-        appender
-            .push(&[(99, 1)], &[&[0.5; 3], &[0.5; 2]], true, |_| "x".into())
-            .unwrap();
-    }
-    appender.seal().unwrap();
-    let tokens = study.tokens().unwrap();
-    assert_eq!((tokens.rows.len(), tokens.rows[8].sample), (9, 6));
-    assert_eq!(tokens.labels, ["even"]);
-    assert!(study.manifest().complete);
-}
-
-#[test]
-fn a_matrix_from_elsewhere_is_a_study_of_numbered_rows() {
-    let dir = tempfile::tempdir().unwrap();
-    let data: Vec<f32> = (0..12).map(|i| i as f32).collect();
-    let study = Study::import(dir.path(), "x.npy", HOOKS[0], 4, 3, &data).unwrap();
-    let source = study.activations(HOOKS[0]).unwrap();
-    assert_eq!(*source.rows(0..4).unwrap().data, data);
-    assert_eq!(source.describe_row(2), "row 2");
-    let tokens = study.tokens().unwrap();
-    assert_eq!(
-        (tokens.piece(3), tokens.texts[3].as_str(), tokens.label(3)),
-        ("row 3", "row 3", None)
-    );
-    drop(study);
-    drop(Study::import(dir.path(), "x.npy", HOOKS[0], 4, 3, &data).unwrap());
-    assert!(Study::import(dir.path(), "y.npy", HOOKS[0], 4, 3, &[1.0; 12]).is_err());
-    let mut bad = data.clone();
-    bad[7] = f32::NAN;
-    let other = tempfile::tempdir().unwrap();
-    let error = Study::import(other.path(), "x.npy", HOOKS[0], 4, 3, &bad)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("row 2, column 1"), "{error}");
-    assert!(Study::import(other.path(), "x.npy", HOOKS[0], 5, 3, &data).is_err());
-}
-
-#[test]
-fn a_matrix_comes_in_block_by_block() {
-    let data: Vec<f32> = (0..30).map(|v| v as f32).collect();
-    let dir = tempfile::tempdir().unwrap();
-    let mut calls = 0;
-    let mut blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| {
-        calls += 1;
-        data.chunks(12).try_for_each(take)
-    };
-    let study = Study::import_blocks(dir.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap();
-    assert_eq!(
-        (calls, study.manifest().rows, study.manifest().complete),
-        (2, 10, true)
-    );
-    assert_eq!(
-        study
-            .activations(HOOKS[0])
-            .unwrap()
-            .rows(0..10)
-            .unwrap()
-            .data
-            .as_ref(),
-        &data[..]
-    );
-    drop(study);
-    // The same matrix in one piece is the same study.
-    drop(Study::import(dir.path(), "x.npy", HOOKS[0], 10, 3, &data).unwrap());
-
-    let mut bad = data.clone();
-    bad[22] = f32::INFINITY;
-    let fresh = tempfile::tempdir().unwrap();
-    let mut blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| bad.chunks(12).try_for_each(take);
-    let refused =
-        Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap_err();
-    assert!(
-        refused.to_string().contains("row 7, column 1 is inf"),
-        "{refused}"
-    );
-    assert_eq!(
-        std::fs::read_dir(fresh.path()).unwrap().count(),
-        0,
-        "nothing is written of it"
-    );
-    let mut short = |take: &mut dyn FnMut(&[f32]) -> Result<()>| take(&data[..27]);
-    assert!(Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut short).is_err());
-
-    // A file that another program wrote to after it was looked at.
-    let mut pass = 0;
-    let mut changed = |take: &mut dyn FnMut(&[f32]) -> Result<()>| {
-        pass += 1;
-        take(if pass == 1 { &data } else { &bad })
-    };
-    let refused =
-        Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut changed).unwrap_err();
-    assert!(refused.to_string().contains("row 7, column 1"), "{refused}");
-    assert!(
-        Study::open_read_only(fresh.path())
-            .unwrap()
-            .activations(HOOKS[0])
-            .is_err(),
-        "no rows are claimed"
-    );
-}
-
 #[test]
 fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -651,7 +318,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
         ..Notes::default()
     };
     study
-        .change_notes("f", |now| now.take(notes.clone()))
+        .change_notes("f", |now| now.merge(notes.clone()))
         .unwrap();
     study.change_notes("g", |_| ()).unwrap();
     assert_eq!(study.notes("f").unwrap(), notes);
@@ -673,7 +340,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
         ("by hand", 1)
     );
     let undone = study
-        .change_notes("f", |notes| notes.put(&[3], before.of(&[3])))
+        .change_notes("f", |notes| notes.replace(&[3], before.of(&[3])))
         .unwrap()
         .1;
     assert_eq!(
@@ -700,8 +367,8 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
 #[test]
 fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    check_room(dir.path(), 0, true).unwrap();
-    let error = check_room(dir.path(), u64::MAX / 2, true)
+    check_disk_space(dir.path(), 0, true).unwrap();
+    let error = check_disk_space(dir.path(), u64::MAX / 2, true)
         .unwrap_err()
         .to_string();
     assert!(
@@ -736,7 +403,7 @@ fn what_neurons_and_rows_hold_is_counted_while_collecting_and_else_when_it_is_as
     };
     for (i, hook) in HOOKS.into_iter().enumerate() {
         assert_eq!(
-            study.known_energy(hook).unwrap(),
+            study.saved_energy(hook).unwrap(),
             Some(expected(i)),
             "{hook}"
         );
@@ -753,10 +420,10 @@ fn what_neurons_and_rows_hold_is_counted_while_collecting_and_else_when_it_is_as
             None => fs::remove_file(&file).unwrap(),
             Some(text) => fs::write(&file, text).unwrap(),
         }
-        assert_eq!(study.known_energy(HOOKS[1]).unwrap(), None);
+        assert_eq!(study.saved_energy(HOOKS[1]).unwrap(), None);
         assert_eq!(study.energy(HOOKS[1], &ctx).unwrap(), expected(1));
         assert_eq!(
-            study.known_energy(HOOKS[1]).unwrap(),
+            study.saved_energy(HOOKS[1]).unwrap(),
             Some(expected(1)),
             "kept from then on"
         );

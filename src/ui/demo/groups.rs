@@ -1,7 +1,7 @@
 //! Made-up groups of features: the dendrogram, levels, what features and fits have in common.
 
 use super::{CONCEPTS, Demo, noise};
-use crate::analysis::matching::{Alone, FitComparison, Match};
+use crate::analysis::matching::{FitComparison, Match, Unmatched};
 use crate::analysis::{
     ComparedText, Comparison, Context, LevelInfo, LevelNode, Levels, SharedNeurons, Tree, TreeNode,
 };
@@ -216,7 +216,7 @@ impl Demo {
             b: (i + 3) % kept.max(1),
             cosine: 1.0 - 0.007 * i as f32,
         });
-        let alone = |i: usize| Alone {
+        let alone = |i: usize| Unmatched {
             id: i,
             nearest: 0.5 * noise(i, 8),
         };

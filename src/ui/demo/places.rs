@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{CONCEPTS, Demo};
-use crate::directions::reconstruction::Figures;
+use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::engine::{Estimate, StudyInfo};
 use crate::factor::FitConfig;
 use crate::model::source::ModelEntry;
@@ -49,7 +49,7 @@ impl Demo {
                 format: "mlpeek".to_owned(),
                 architecture: "topk".to_owned(),
                 latents: 64,
-                figures: Some(Figures {
+                figures: Some(ReconstructionMetrics {
                     units: 64,
                     rows: 17_204,
                     fvu: Some(0.312),

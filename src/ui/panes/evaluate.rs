@@ -13,7 +13,7 @@ use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
 use crate::engine::{Command, Event, Job, Level, Reply, RequestId};
-use crate::eval::steering::report::{Mean, MethodReport, chart};
+use crate::eval::steering::report::{MeanInterval, SteeringReport, chart};
 use crate::jobs::causal::Causal;
 use crate::text;
 use crate::ui::action::Action;
@@ -41,7 +41,7 @@ pub struct EvaluatePane {
     asking: Asking,
     /// The form is on show over what came of an earlier request.
     again: bool,
-    reports: Vec<MethodReport>,
+    reports: Vec<SteeringReport>,
     /// What it came to, once it has ended.
     whole: Option<Box<Causal>>,
     offset: usize,
@@ -131,7 +131,13 @@ impl EvaluatePane {
         self.targets().into_iter().take(room / CELL).collect()
     }
 
-    fn row(&self, at: usize, report: &MethodReport, targets: &[f64], names: usize) -> [String; 2] {
+    fn row(
+        &self,
+        at: usize,
+        report: &SteeringReport,
+        targets: &[f64],
+        names: usize,
+    ) -> [String; 2] {
         let letter = char::from(b'a' + (at % 26) as u8);
         let cell = |target: &f64| {
             let of = |sign| {
@@ -203,7 +209,7 @@ impl EvaluatePane {
 }
 
 /// "0.41 [0.30, 0.52]".
-fn interval(mean: Option<Mean>) -> String {
+fn interval(mean: Option<MeanInterval>) -> String {
     mean.map_or_else(
         || "-".to_owned(),
         |m| format!("{:.2} [{:.2}, {:.2}]", m.mean, m.low, m.high),

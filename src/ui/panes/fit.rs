@@ -507,7 +507,7 @@ impl Pane for FitPane {
                     ),
                     Some(fit) if !fit.has_factors() => Some(format!(
                         "it has no features yet, it was {}: {} goes on",
-                        fit.standing(),
+                        fit.status(),
                         cx.key(Action::GoOn)
                     )),
                     Some(_) => None,

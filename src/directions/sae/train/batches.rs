@@ -1,5 +1,5 @@
-//! The order in which rows are seen: stretches of rows at random, shuffled in pools that fit into
-//! memory.
+//! The order in which training sees rows: runs of neighbouring rows in random order, shuffled in
+//! pools that fit into memory. Invariant: the order depends on the seed and the epoch alone.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::activations::ActivationSource;
 use crate::error::Result;
 
-/// Neighbouring rows that are read together.
-const STRETCH: usize = 64;
-/// About this many bytes of rows are shuffled together.
+/// Neighbouring rows that are read together: a run.
+const RUN: usize = 64;
+/// About this many bytes of rows make a pool and are shuffled together.
 pub(super) const POOL_BYTES: usize = 128 << 20;
 
-/// Where in the rows a training stands: the next batch begins there.
+/// The position in the order of rows at which the next batch begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Passes done.
+pub struct BatchPosition {
+    /// Passes over all rows that are done.
     pub epoch: usize,
     /// Pools of this pass that are done.
     pub pool: usize,
@@ -30,11 +30,10 @@ pub(super) struct Batches<'a> {
     source: &'a dyn ActivationSource,
     batch: usize,
     seed: u64,
-    /// What rows are multiplied by.
+    /// The factor that rows are multiplied by.
     pub(super) scale: f32,
-    /// Stretches a pool.
-    stretches: usize,
-    at: Place,
+    runs_per_pool: usize,
+    at: BatchPosition,
     /// The rows of pool `at.pool` in order; empty when it is still to be read.
     pool: Vec<f32>,
 }
@@ -47,17 +46,17 @@ impl<'a> Batches<'a> {
         scale: f32,
     ) -> Self {
         let row_bytes = 4 * source.shape().1.max(1);
-        // Whole batches in all pools but the last, so that a pass has as many steps as it must.
-        let rows = (POOL_BYTES / row_bytes).max(batch).max(STRETCH);
-        let step = batch / gcd(batch, STRETCH) * STRETCH;
-        let stretches = rows.div_ceil(step) * step / STRETCH;
+        // All pools but the last hold whole batches, so that an epoch has ⌈n / batch⌉ steps.
+        let rows = (POOL_BYTES / row_bytes).max(batch).max(RUN);
+        let step = batch / gcd(batch, RUN) * RUN;
+        let runs_per_pool = rows.div_ceil(step) * step / RUN;
         Self {
             source,
             batch,
             seed,
             scale,
-            stretches,
-            at: Place::default(),
+            runs_per_pool,
+            at: BatchPosition::default(),
             pool: Vec::new(),
         }
     }
@@ -74,14 +73,14 @@ impl<'a> Batches<'a> {
         self.rows().div_ceil(self.batch) as u64
     }
 
-    /// Goes on from a place.
-    pub(super) fn seek(&mut self, place: Place) -> Result<()> {
-        (self.at, self.pool) = (place, Vec::new());
+    /// Continues from a position.
+    pub(super) fn seek(&mut self, position: BatchPosition) -> Result<()> {
+        (self.at, self.pool) = (position, Vec::new());
         Ok(())
     }
 
-    /// The next batch, scaled, row-major, and the place after it.
-    pub(super) fn next(&mut self) -> Result<(Vec<f32>, Place)> {
+    /// The next batch, scaled, row-major `[rows][d]`, and the position after it.
+    pub(super) fn next(&mut self) -> Result<(Vec<f32>, BatchPosition)> {
         let d = self.source.shape().1;
         if self.pool.is_empty() {
             self.pool = self.read_pool()?;
@@ -93,13 +92,13 @@ impl<'a> Batches<'a> {
         self.at.row = end;
         if end == rows {
             self.pool.clear();
-            self.at = Place {
+            self.at = BatchPosition {
                 epoch: self.at.epoch,
                 pool: self.at.pool + 1,
                 row: 0,
             };
-            if self.at.pool * self.stretches * STRETCH >= self.rows().next_multiple_of(STRETCH) {
-                self.at = Place {
+            if self.at.pool * self.runs_per_pool * RUN >= self.rows().next_multiple_of(RUN) {
+                self.at = BatchPosition {
                     epoch: self.at.epoch + 1,
                     pool: 0,
                     row: 0,
@@ -111,29 +110,27 @@ impl<'a> Batches<'a> {
 
     fn read_pool(&self) -> Result<Vec<f32>> {
         let (n, d) = self.source.shape();
-        let mut order: Vec<usize> = (0..n.div_ceil(STRETCH)).collect();
-        // The short stretch at the end stays last, so that every pool but the last is whole.
-        let whole = n / STRETCH;
+        let mut order: Vec<usize> = (0..n.div_ceil(RUN)).collect();
+        // The short run at the end stays last, so that every pool but the last is whole.
+        let whole = n / RUN;
         order[..whole].shuffle(&mut self.rng(u64::MAX));
-        let first = (self.at.pool * self.stretches).min(order.len());
-        let last = (first + self.stretches).min(order.len());
-        let mut rows = Vec::with_capacity(self.stretches * STRETCH * d);
-        for &stretch in &order[first..last] {
-            let block = self
-                .source
-                .rows(stretch * STRETCH..n.min((stretch + 1) * STRETCH))?;
+        let first = (self.at.pool * self.runs_per_pool).min(order.len());
+        let last = (first + self.runs_per_pool).min(order.len());
+        let mut rows = Vec::with_capacity(self.runs_per_pool * RUN * d);
+        for &run in &order[first..last] {
+            let block = self.source.rows(run * RUN..n.min((run + 1) * RUN))?;
             rows.extend(block.data.iter().map(|v| v * self.scale));
         }
-        let mut places: Vec<usize> = (0..rows.len() / d).collect();
-        places.shuffle(&mut self.rng(self.at.pool as u64));
+        let mut order: Vec<usize> = (0..rows.len() / d).collect();
+        order.shuffle(&mut self.rng(self.at.pool as u64));
         let mut shuffled = Vec::with_capacity(rows.len());
-        places
+        order
             .iter()
             .for_each(|&i| shuffled.extend_from_slice(&rows[i * d..(i + 1) * d]));
         Ok(shuffled)
     }
 
-    /// Draws of this pass for one purpose.
+    /// The random numbers of this epoch for one purpose: the order of runs, or of a pool's rows.
     fn rng(&self, purpose: u64) -> Pcg64Mcg {
         let words = [self.seed, self.at.epoch as u64, purpose]
             .map(u64::to_le_bytes)
@@ -156,7 +153,7 @@ mod tests {
         let n = 1000;
         let source = InMemory::new(n, 1, (0..n).map(|i| i as f32).collect());
         let mut batches = Batches::new(&source, 96, 1, 2.0);
-        batches.stretches = 6; // pools of 4 batches
+        batches.runs_per_pool = 6; // pools of 4 batches
         let pass = |batches: &mut Batches<'_>| {
             let epoch = batches.at.epoch;
             let (mut seen, mut steps) = (Vec::new(), 0);
@@ -180,16 +177,16 @@ mod tests {
     fn any_place_can_be_gone_on_from() {
         let source = InMemory::new(500, 2, (0..1000).map(|i| i as f32).collect());
         let mut whole = Batches::new(&source, 48, 3, 1.0);
-        whole.stretches = 3;
-        let mut place = Place::default();
+        whole.runs_per_pool = 3;
+        let mut position = BatchPosition::default();
         for _ in 0..40 {
             let mut again = Batches::new(&source, 48, 3, 1.0);
-            again.stretches = 3;
-            again.seek(place).unwrap();
+            again.runs_per_pool = 3;
+            again.seek(position).unwrap();
             let (expected, after) = whole.next().unwrap();
             assert_eq!(again.next().unwrap(), (expected, after));
-            place = after;
+            position = after;
         }
-        assert!(place.epoch >= 2);
+        assert!(position.epoch >= 2);
     }
 }

@@ -1,4 +1,4 @@
-//! A training on disk, whole or not at all.
+//! The checkpoint of a training, written atomically.
 //!
 //! Layout, little-endian: magic, length of a JSON header, the header, the arrays, xxh3 of all
 //! before it.
@@ -8,13 +8,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Gate, Normalise, Place, Sae, State, TrainConfig};
+use super::{BatchPosition, Gate, Normalise, Sae, State, TrainConfig};
 use crate::disk::NewFile;
 use crate::error::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"mlpeekS1";
 
-/// Everything small.
+/// The JSON header: all that is not an array.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Header {
     config: TrainConfig,
@@ -22,28 +22,29 @@ struct Header {
     width: usize,
     fingerprint: u64,
     step: u64,
-    place: Place,
-    /// Bits of the sums of the present pass, so that nothing is rounded.
+    #[serde(rename = "place")]
+    position: BatchPosition,
+    /// The sums of the present pass as the bits of f64, so that JSON does not round them.
     sums: (u64, u64),
     seconds: f64,
 }
 
 impl State {
-    /// The small part of a state: its arrays stay behind.
-    pub(super) fn clone_header(&self) -> Small {
-        Small {
+    /// The state without its arrays.
+    pub(super) fn small_state(&self) -> SmallState {
+        SmallState {
             step: self.step,
-            place: self.place,
+            position: self.position,
             sums: self.sums,
             seconds: self.seconds,
         }
     }
 }
 
-/// What a state holds beside arrays.
-pub(super) struct Small {
+/// A [`State`] without its arrays.
+pub(super) struct SmallState {
     step: u64,
-    place: Place,
+    position: BatchPosition,
     sums: (f64, f64),
     pub(super) seconds: f64,
 }
@@ -53,18 +54,18 @@ pub(super) fn write(
     config: &TrainConfig,
     (rows, width): (usize, usize),
     fingerprint: u64,
-    small: &Small,
+    small_state: &SmallState,
     state: &State,
 ) -> Result<()> {
-    let sums = (small.sums.0.to_bits(), small.sums.1.to_bits());
-    let (step, place, seconds) = (small.step, small.place, small.seconds);
+    let sums = (small_state.sums.0.to_bits(), small_state.sums.1.to_bits());
+    let (step, position, seconds) = (small_state.step, small_state.position, small_state.seconds);
     let header = Header {
         config: config.clone(),
         rows,
         width,
         fingerprint,
         step,
-        place,
+        position,
         sums,
         seconds,
     };
@@ -72,13 +73,13 @@ pub(super) fn write(
         .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
     let mut file = NewFile::create(path)?;
     let mut hash = Xxh3::new();
-    let mut put = |bytes: &[u8]| {
+    let mut write_hashed = |bytes: &[u8]| {
         hash.update(bytes);
         file.write(bytes)
     };
-    put(&MAGIC)?;
-    put(&(json.len() as u64).to_le_bytes())?;
-    put(&json)?;
+    write_hashed(&MAGIC)?;
+    write_hashed(&(json.len() as u64).to_le_bytes())?;
+    write_hashed(&json)?;
     let sae = &state.sae;
     let weights = [
         &sae.encoder,
@@ -87,15 +88,16 @@ pub(super) fn write(
         &sae.decoder_bias,
     ];
     for array in weights.into_iter().chain(state.moments.iter().flatten()) {
-        put(bytemuck::cast_slice(array))?;
+        write_hashed(bytemuck::cast_slice(array))?;
     }
-    put(bytemuck::cast_slice(&state.silent))?;
+    write_hashed(bytemuck::cast_slice(&state.silent))?;
     let digest = hash.digest();
     file.write(&digest.to_le_bytes())?;
     file.commit()
 }
 
-/// Reads a training of `config` on rows of this shape and fingerprint.
+/// Reads the checkpoint of a training of `config` on rows of this shape and fingerprint; any other
+/// checkpoint is refused.
 pub(super) fn read(
     path: &Path,
     config: &TrainConfig,
@@ -163,7 +165,7 @@ pub(super) fn read(
         moments,
         silent,
         step: header.step,
-        place: header.place,
+        position: header.position,
         sums,
         seconds: header.seconds,
     })

@@ -1,5 +1,5 @@
-//! The gradient of a batch's loss: sparse, since a latent learns only from the rows where it is
-//! active.
+//! The gradient of a batch's loss (the formula is in [`super`]): sparse, since a latent learns only
+//! from the rows where it is active.
 
 use rayon::prelude::*;
 
@@ -7,39 +7,39 @@ use super::AUX;
 use crate::directions::sae::{Sae, largest};
 use crate::matrix::gemm::{View, product};
 
-/// The least variance of a batch, as a share of what as many rows have on average.
+/// The least variance of a batch, as a share of the average variance of as many rows.
 const LEAST_VARIANCE: f64 = 0.1;
 
 /// A row where a latent is active.
 #[derive(Debug, Clone, Copy)]
-struct Use {
+struct LatentUse {
     row: u32,
     value: f32,
-    /// Of the auxiliary loss.
+    /// Whether the auxiliary loss used it, not the main one.
     aux: bool,
 }
 
-/// The gradient of the last batch.
+/// The gradient of the last batch, with the buffers that it is computed in.
 #[derive(Debug, Default)]
 pub(super) struct Gradient {
     d: usize,
-    /// Of a row, on average over all rows.
+    /// Mean of ‖x − μ‖² over all rows of the source.
     row_variance: f64,
-    /// x − b_dec.
+    /// x − b_dec, `[rows][d]`.
     centred: Vec<f32>,
-    /// The loss's gradient by x̂, and by ê.
+    /// The loss's gradient by x̂ and by ê, `[rows][d]`.
     by_output: Vec<f32>,
     by_aux: Vec<f32>,
     pre: Vec<f32>,
-    /// Uses of latent j: `uses[offsets[j]..offsets[j + 1]]`, in the order of rows.
-    uses: Vec<Use>,
+    /// The uses of latent j are `uses[offsets[j]..offsets[j + 1]]`, in the order of rows.
+    uses: Vec<LatentUse>,
     offsets: Vec<usize>,
     pub(super) encoder_bias: Vec<f32>,
     pub(super) decoder_bias: Vec<f32>,
 }
 
 impl Gradient {
-    /// For rows of this variance.
+    /// For a source whose rows have a mean ‖x − μ‖² of `row_variance`.
     pub(super) fn new(row_variance: f64) -> Self {
         Self {
             row_variance,
@@ -47,9 +47,9 @@ impl Gradient {
         }
     }
 
-    /// Takes the gradient of a batch; gives Σ‖x − x̂‖² and Σ‖x − x̄‖². `dead` are the silent
+    /// Computes the gradient of a batch; returns Σ‖x − x̂‖² and Σ‖x − x̄‖². `dead` are the silent
     /// latents, ascending.
-    pub(super) fn take(
+    pub(super) fn compute(
         &mut self,
         sae: &Sae,
         batch: &[f32],
@@ -72,12 +72,12 @@ impl Gradient {
         );
         product((rows, d, k), x, w, &mut self.pre, k, false, true);
 
-        // A last batch of one row has no variance of its own, nor have rows that chance to be
-        // alike.
+        // A last batch of one row has no variance of its own, and neither have rows that happen to
+        // be equal: the loss divides by the variance.
         let variance = variance(batch, d).max(LEAST_VARIANCE * rows as f64 * self.row_variance);
         let aux_k = (d / 2).max(1);
         let share = (dead.len() as f32 / aux_k as f32).min(1.0);
-        let step = Step {
+        let step = BatchLoss {
             sae,
             top_k,
             dead,
@@ -107,17 +107,17 @@ impl Gradient {
                 .collect()
         };
         let error = of_rows.iter().map(|(_, e)| e).sum();
-        self.gather(k, &of_rows);
-        self.biases(sae);
+        self.group_by_latent(k, &of_rows);
+        self.compute_biases(sae);
         (error, variance)
     }
 
     /// Sorts the rows' active latents by latent.
-    fn gather(&mut self, k: usize, of_rows: &[(Active, f64)]) {
+    fn group_by_latent(&mut self, k: usize, of_rows: &[(Active, f64)]) {
         let all = || {
             (0u32..).zip(of_rows).flat_map(|(row, (active, _))| {
                 let of = move |aux| {
-                    move |&(j, value): &(u32, f32)| (j as usize, Use { row, value, aux })
+                    move |&(j, value): &(u32, f32)| (j as usize, LatentUse { row, value, aux })
                 };
                 active
                     .main
@@ -136,7 +136,7 @@ impl Gradient {
         self.uses.clear();
         self.uses.resize(
             self.offsets[k],
-            Use {
+            LatentUse {
                 row: 0,
                 value: 0.0,
                 aux: false,
@@ -148,7 +148,7 @@ impl Gradient {
         }
     }
 
-    fn uses(&self, j: usize) -> impl Iterator<Item = (&Use, &[f32])> {
+    fn uses(&self, j: usize) -> impl Iterator<Item = (&LatentUse, &[f32])> {
         let d = self.d;
         self.uses[self.offsets[j]..self.offsets[j + 1]]
             .iter()
@@ -165,7 +165,7 @@ impl Gradient {
             })
     }
 
-    /// Latents that the batch's own loss used.
+    /// The latents that the main loss of the batch used.
     pub(super) fn active(&self) -> impl Iterator<Item = usize> {
         let used = |j: &usize| {
             self.uses[self.offsets[*j]..self.offsets[j + 1]]
@@ -175,14 +175,14 @@ impl Gradient {
         (0..self.offsets.len().saturating_sub(1)).filter(used)
     }
 
-    fn biases(&mut self, sae: &Sae) {
+    fn compute_biases(&mut self, sae: &Sae) {
         let d = self.d;
         let of = |j: usize| {
             let row = &sae.decoder[j * d..(j + 1) * d];
             self.uses(j).map(|(_, by)| dot(row, by)).sum::<f32>()
         };
         self.encoder_bias = (0..sae.latents()).into_par_iter().map(of).collect();
-        // b_dec is added to x̂ and taken from what is encoded.
+        // b_dec is added to x̂ and subtracted from the row before it is encoded.
         let mut sums = vec![0.0f32; d];
         for by in self.by_output.chunks_exact(d) {
             sums.iter_mut().zip(by).for_each(|(s, v)| *s += v);
@@ -195,9 +195,9 @@ impl Gradient {
         self.decoder_bias = sums;
     }
 
-    /// The gradients by the encoder's and the decoder's row of latent j, the part along the
-    /// decoder's row left out.
-    pub(super) fn of_latent(
+    /// The gradients by the encoder's and the decoder's row of latent j. The component along the
+    /// decoder's row is left out, since that row keeps unit norm.
+    pub(super) fn gradient_of_latent(
         &self,
         j: usize,
         decoder: &[f32],
@@ -227,25 +227,25 @@ impl Gradient {
     }
 }
 
-/// The active latents of a row.
+/// The active latents of a row, with their values: those of the main and of the auxiliary loss.
 struct Active {
     main: Vec<(u32, f32)>,
     aux: Vec<(u32, f32)>,
 }
 
-/// What the rows of a batch share.
-struct Step<'a> {
+/// The loss of a batch, with all that its rows share.
+struct BatchLoss<'a> {
     sae: &'a Sae,
     top_k: usize,
     dead: &'a [u32],
     aux_k: usize,
-    /// Factors of x̂ − x and of ê − e in the gradients.
+    /// The factors of x̂ − x and of ê − e in the gradients.
     main: f32,
     aux: f32,
 }
 
-impl Step<'_> {
-    /// Encodes, decodes and differentiates one row; gives its active latents and ‖x − x̂‖².
+impl BatchLoss<'_> {
+    /// Encodes, decodes and differentiates one row; returns its active latents and ‖x − x̂‖².
     fn row(
         &self,
         centred: &[f32],
@@ -286,7 +286,7 @@ impl Step<'_> {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Eight fixed partial sums: vectorised, and the same on every machine.
+    // Eight partial sums in a fixed order are vectorised, and round the same on every machine.
     let mut parts = [0.0f32; 8];
     let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
     let tail: f32 = left

@@ -94,7 +94,7 @@ fn the_gradient_is_that_of_finite_differences() {
     let (batch, _) = trainer.batches.next().unwrap();
     for dead in [vec![], vec![1, 4, 5, 11]] {
         let mut gradient = Gradient::new(0.0);
-        gradient.take(&sae, &batch, 3, &dead);
+        gradient.compute(&sae, &batch, 3, &dead);
         let difference = |part: fn(&mut Sae) -> &mut Vec<f32>, at: usize| {
             let h = 1e-3f32;
             let moved = |by: f32| {
@@ -114,7 +114,7 @@ fn the_gradient_is_that_of_finite_differences() {
         let mut moved = 0.0;
         for j in 0..14 {
             let row = &sae.decoder[j * d..(j + 1) * d];
-            gradient.of_latent(j, row, &mut ge, &mut gd);
+            gradient.gradient_of_latent(j, row, &mut ge, &mut gd);
             let raw: Vec<f64> = (0..d)
                 .map(|c| difference(|s| &mut s.decoder, j * d + c))
                 .collect();

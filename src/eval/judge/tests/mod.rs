@@ -1,6 +1,7 @@
 //! An endpoint on a loopback socket that answers, stalls, talks nonsense, refuses and goes away.
 
 mod replies;
+mod secrets;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -55,15 +56,15 @@ impl Fake {
         self.seen.lock().unwrap().len()
     }
 
-    fn judge(&self, answers: &Path) -> Judge {
-        let key = Some(Key("sk-secret".to_owned()));
+    fn judge(&self, answers: &Path) -> JudgeClient {
+        let key = Some(ApiKey("sk-secret".to_owned()));
         let endpoint = Endpoint {
             timeout: 0.5,
             pause: 0.01,
             tries: 3,
             ..Endpoint::new(&self.url, "m", key).unwrap()
         };
-        Judge::new(endpoint, Answers::in_dir(answers))
+        JudgeClient::new(endpoint, AnswerCache::in_dir(answers))
     }
 }
 
@@ -157,10 +158,10 @@ fn answer(
 }
 
 fn questions(words: &[&str]) -> Vec<Question> {
-    wanting(Wants::Text, words)
+    wanting(Expected::Text, words)
 }
 
-fn wanting(wants: Wants, words: &[&str]) -> Vec<Question> {
+fn wanting(expected: Expected, words: &[&str]) -> Vec<Question> {
     let one = |w: &&str| {
         let (system, user) = ("s".to_owned(), format!("say {w}"));
         Question {
@@ -168,7 +169,7 @@ fn wanting(wants: Wants, words: &[&str]) -> Vec<Question> {
             user,
             max_tokens: 5,
             temperature: 0.0,
-            wants,
+            expected,
         }
     };
     words.iter().map(one).collect()
@@ -206,9 +207,9 @@ fn questions_are_answered_in_order_and_never_twice() {
     );
     let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
     assert_eq!(texts(&answers), ["a", "b", "c", "d", "e", "f"]);
-    let tally = judge.tally();
+    let usage = judge.usage();
     assert_eq!(
-        (tally.calls, tally.prompt_tokens, tally.completion_tokens),
+        (usage.calls, usage.prompt_tokens, usage.completion_tokens),
         (6, 42, 12)
     );
     assert!(
@@ -226,7 +227,7 @@ fn questions_are_answered_in_order_and_never_twice() {
         6
     );
     assert_eq!(
-        (fake.asked(), again.tally().calls, again.tally().answered),
+        (fake.asked(), again.usage().calls, again.usage().answered),
         (6, 0, 6)
     );
     // Another model, or another question, is another call.
@@ -288,7 +289,7 @@ fn what_stays_is_a_record_and_no_answer() {
             .contains("status 500: … is wrong really, 3 tries")),
         "{answers:?}"
     );
-    assert_eq!((judge.tally().failed, fake.asked()), (2, 6));
+    assert_eq!((judge.usage().failed, fake.asked()), (2, 6));
     assert_eq!(
         judge.estimate(&questions(&["a", "b"])).calls,
         2,
@@ -322,7 +323,7 @@ fn a_wrong_key_model_or_address_ends_it_at_once() {
         ..Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap()
     };
     let message = refused(
-        Judge::new(endpoint, Answers::in_dir(dir.path()))
+        JudgeClient::new(endpoint, AnswerCache::in_dir(dir.path()))
             .ask(&questions(&["a"]), &TaskCtx::silent()),
     );
     assert!(
@@ -352,7 +353,7 @@ fn a_stalled_endpoint_does_not_hold_a_user_who_leaves() {
     let fake = Fake::serve(vec![Reply::Stall]);
     let mut judge = fake.judge(dir.path());
     judge.endpoint.timeout = 600.0;
-    let mut judge = Judge::new(judge.endpoint, judge.answers);
+    let mut judge = JudgeClient::new(judge.endpoint, judge.answers);
     let cancel = CancelToken::default();
     let own = cancel.clone();
     let ctx = TaskCtx::new(cancel, move |_| own.cancel());
@@ -363,128 +364,9 @@ fn a_stalled_endpoint_does_not_hold_a_user_who_leaves() {
 }
 
 #[test]
-fn a_key_does_not_show_itself() {
-    let endpoint = Endpoint::new(
-        "http://x/v1/chat/completions",
-        "m",
-        Some(Key("sk-secret".to_owned())),
-    )
-    .unwrap();
-    assert!(!format!("{endpoint:?}").contains("sk-secret"));
-    assert_eq!(
-        (endpoint.url.as_str(), endpoint.name().as_str()),
-        ("http://x/v1", "m at x/v1")
-    );
-    let slashes = Key("sk/secret\"1".to_owned());
-    assert_eq!(
-        slashes.taken_out(r#"a sk/secret"1 b sk/secret\"1 c"#),
-        "a … b … c"
-    );
-    assert_eq!(
-        Key("x".to_owned()).taken_out("next"),
-        "next",
-        "a placeholder hides nothing"
-    );
-}
-
-#[test]
-fn an_address_that_holds_a_secret_is_refused_without_repeating_it() {
-    for url in [
-        "http://me:sk-secret@127.0.0.1:1/v1",
-        "http://sk-secret@127.0.0.1:1",
-        "http://127.0.0.1:1/v1?key=sk-secret",
-        "http://127.0.0.1:1/v1#sk-secret",
-        "me:sk-secret@host",
-    ] {
-        let error = Endpoint::new(url, "m", None).unwrap_err();
-        assert!(
-            error.exit_code() == 2 && !error.to_string().contains("secret"),
-            "{error}"
-        );
-    }
-    for url in [
-        "not an address",
-        "",
-        "http://",
-        "ftp://x/v1",
-        "127.0.0.1:1/v1",
-        "http://a b/v1",
-    ] {
-        let error = Endpoint::new(url, "m", None).unwrap_err();
-        assert!(
-            error.exit_code() == 2 && error.to_string().contains("is no address"),
-            "{error}"
-        );
-    }
-}
-
-#[test]
-fn answers_of_another_length_or_temperature_are_other_answers() {
-    let usual = Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap();
-    let chosen = Endpoint {
-        max_tokens: Some(900),
-        temperature: Some(0.5),
-        ..usual.clone()
-    };
-    let question = super::prompts::rate_fluency("a text");
-    let (body, other) = (question.body(&usual), question.body(&chosen));
-    assert_eq!(
-        (&body["max_tokens"], &body["temperature"]),
-        (&question.max_tokens.into(), &0.0.into())
-    );
-    assert_eq!(
-        (&other["max_tokens"], &other["temperature"]),
-        (&900.into(), &0.5.into())
-    );
-    assert_ne!(question.hash(&usual), question.hash(&chosen));
-    assert_eq!(chosen.name(), "m at 127.0.0.1:1/v1, temperature 0.5");
-    let nothing = tempfile::tempdir().unwrap();
-    let asked = |endpoint| {
-        let judge = super::Judge::new(endpoint, Answers::in_dir(nothing.path()));
-        judge
-            .estimate(std::slice::from_ref(&question))
-            .completion_tokens
-    };
-    assert_eq!((asked(usual), asked(chosen)), (question.max_tokens, 900));
-}
-
-#[test]
-fn a_server_that_repeats_the_key_gives_it_to_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    // At every distance from the place where a message is cut, whole and in its middle.
-    for before in 140..170 {
-        let body = format!("{} sk-secret", "x".repeat(before)).leak();
-        let fake = Fake::serve(vec![Reply::Raw(
-            format!(
-                "HTTP/1.1 404 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            )
-            .leak()
-            .as_bytes(),
-        )]);
-        let message = refused(
-            fake.judge(dir.path())
-                .ask(&questions(&["a"]), &TaskCtx::silent()),
-        );
-        assert!(
-            !message.contains("sk-s") && !message.contains(" sk"),
-            "{message}"
-        );
-    }
-    let fake = Fake::serve(vec![Reply::Echo]);
-    let mut judge = fake.judge(dir.path());
-    let answers = judge
-        .ask(&questions(&["sk-secret!"]), &TaskCtx::silent())
-        .unwrap();
-    assert_eq!(texts(&answers), ["…!"]);
-    let kept = judge.known(&questions(&["sk-secret!"])[0]).unwrap();
-    assert_eq!(kept.text, "…!", "nor does the answer that is kept hold it");
-}
-
-#[test]
 fn what_was_not_answered_is_asked_again() {
     let (fake, dir) = (Fake::serve(vec![Reply::Echo]), tempfile::tempdir().unwrap());
-    let asked = wanting(Wants::Rating, &["nothing", "Rating:2"]);
+    let asked = wanting(Expected::Rating, &["nothing", "Rating:2"]);
     let mut judge = fake.judge(dir.path());
     let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
     assert_eq!(
@@ -506,7 +388,7 @@ fn what_was_not_answered_is_asked_again() {
     // What an earlier version kept is no answer either.
     judge
         .answers
-        .keep(
+        .insert(
             &asked[0].hash(&judge.endpoint),
             &answers[0].clone().unwrap(),
         )
@@ -531,7 +413,7 @@ fn a_judge_that_only_fails_ends_the_run() {
             judge.endpoint.tries,
             judge.endpoint.concurrency,
         ) = (0.1, 2, 1);
-        let mut judge = Judge::new(judge.endpoint, judge.answers);
+        let mut judge = JudgeClient::new(judge.endpoint, judge.answers);
         // A run asks a few questions at a time.
         assert_eq!(
             judge
@@ -564,7 +446,7 @@ fn a_question_that_is_rejected_costs_that_question_alone() {
         let asked = questions(&["a", "1bad", "2bad", "3bad", "4bad", "b"]);
         let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
         assert_eq!(texts(&answers), ["a", "-", "-", "-", "-", "b"]);
-        assert_eq!((judge.tally().failed, judge.tally().calls), (4, 2));
+        assert_eq!((judge.usage().failed, judge.usage().calls), (4, 2));
         // Run again, the rejected ones alone are asked, and all of them rejected.
         let mut again = fake.judge(&dir.path().join(status.to_string()));
         assert_eq!(

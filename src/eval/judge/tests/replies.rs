@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::super::client::Client;
+use super::super::client::HttpClient;
 use super::*;
 
 /// A reply of a chat endpoint with this message, ended for this reason.
@@ -126,8 +126,8 @@ fn what_is_cut_off_or_only_thought_is_no_answer_and_names_the_option() {
         assert_eq!(
             (
                 fake.asked(),
-                judge.tally().failed,
-                judge.tally().completion_tokens
+                judge.usage().failed,
+                judge.usage().completion_tokens
             ),
             (1, 1, 7),
             "asked and paid once"
@@ -353,7 +353,7 @@ fn the_form_that_an_endpoint_takes_is_found_out_once() {
     let mut judge = fake.judge(dir.path());
     judge.endpoint.temperature = Some(0.5);
     let message = refused(
-        Judge::new(judge.endpoint, judge.answers).ask(&questions(&["a"]), &TaskCtx::silent()),
+        JudgeClient::new(judge.endpoint, judge.answers).ask(&questions(&["a"]), &TaskCtx::silent()),
     );
     assert!(
         message.contains("takes no --judge-temperature 0.5") && fake.asked() == 1,
@@ -409,8 +409,8 @@ fn an_answer_of_an_earlier_version_is_not_used() {
         prompt_tokens: 1,
         completion_tokens: 5,
     };
-    judge.answers.keep(&old, &thought).unwrap();
-    assert!(judge.answers.get(&old).is_some() && judge.known(&asked[0]).is_none());
+    judge.answers.insert(&old, &thought).unwrap();
+    assert!(judge.answers.get(&old).is_some() && judge.cached_answer(&asked[0]).is_none());
     assert_eq!(
         texts(&judge.ask(&asked, &TaskCtx::silent()).unwrap()),
         ["a"]
@@ -423,10 +423,10 @@ fn a_request_goes_through_the_proxy_that_is_set_and_a_failure_names_it() {
     let ask = |url: &str, variable: &'static str, value: &str| {
         let endpoint = Endpoint {
             timeout: 5.0,
-            ..Endpoint::new(url, "m", Some(Key("sk-secret".to_owned()))).unwrap()
+            ..Endpoint::new(url, "m", Some(ApiKey("sk-secret".to_owned()))).unwrap()
         };
         let var = |name: &str| (name == variable).then(|| value.to_owned());
-        Client::in_environment(&endpoint, &var).ask(question)
+        HttpClient::in_environment(&endpoint, &var).ask(question)
     };
     // As curl does: the whole address to the proxy, and who asks.
     let proxy = Fake::serve(vec![Reply::Echo]);

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::points::{self, Series};
-use crate::analysis::matching::{Alone, FitComparison};
+use crate::analysis::matching::{FitComparison, Unmatched};
 use crate::study::FitEntry;
 use crate::text;
 use crate::ui::describe::settings;
@@ -47,7 +47,7 @@ pub(super) fn line(fit: &FitEntry, selected: bool, width: usize, cx: &Cx) -> Lin
     );
     let took = match fit.is_finished() {
         true => format!("{} sweeps in {}", fit.sweeps, text::duration(fit.seconds)),
-        false => fit.standing().to_string(),
+        false => fit.status().to_string(),
     };
     let room = width.saturating_sub(19);
     let (facts, took) = (
@@ -168,16 +168,17 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
             false if !of_first => other(id),
             false => format!("#{id}"),
         };
-    let alone = |title: String, list: &[Alone], of_first: bool, lines: &mut Vec<Line<'static>>| {
-        lines.push(Line::default());
-        lines.push(Line::styled(title, theme.heading()));
-        for one in list {
-            lines.push(Line::from(vec![
-                Span::styled(format!("  nearest {:.2}  ", one.nearest), theme.dim()),
-                Span::raw(named(one.id, of_first)),
-            ]));
-        }
-    };
+    let alone =
+        |title: String, list: &[Unmatched], of_first: bool, lines: &mut Vec<Line<'static>>| {
+            lines.push(Line::default());
+            lines.push(Line::styled(title, theme.heading()));
+            for one in list {
+                lines.push(Line::from(vec![
+                    Span::styled(format!("  nearest {:.2}  ", one.nearest), theme.dim()),
+                    Span::raw(named(one.id, of_first)),
+                ]));
+            }
+        };
     alone(
         format!("{} only in {a}", found.lost.len()),
         &found.lost,

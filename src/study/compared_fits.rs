@@ -1,4 +1,4 @@
-//! Two fits held beside each other, of one study or of two.
+//! The comparison of two fits, of one study or of two.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{HookPoint, ModelInfo};
 
-/// One of them.
+/// A fit with all that a comparison shows of it.
 #[derive(Debug, Clone)]
-pub struct Side {
-    /// The fit's name.
+pub struct ComparedFit {
+    /// The name of the fit.
     pub name: String,
-    /// What it is a fit of.
+    /// The hook that it factorises.
     pub hook: HookPoint,
-    /// Its relative error.
+    /// The relative error ‖A − YZᵀ‖² / ‖A‖².
     pub relative_error: Option<f64>,
-    /// Its factors.
+    /// The factors Z and Y.
     pub factors: Arc<Factors>,
     /// The model that the activations came from; `None` for a matrix from elsewhere.
     model: Option<ModelInfo>,
@@ -28,7 +28,7 @@ pub struct Side {
     notes: Notes,
 }
 
-impl Side {
+impl ComparedFit {
     /// Its features as a list shows them.
     pub fn rows(&self) -> Vec<FeatureRow> {
         contexts::feature_rows(&self.factors, &self.tokens, &self.notes)
@@ -36,10 +36,13 @@ impl Side {
 }
 
 impl Study {
-    /// A fit to hold beside another; `None` is the newest.
-    pub fn side(&self, fit: Option<&str>) -> Result<Side> {
+    /// A fit to compare with another; `None` is the newest.
+    ///
+    /// # Errors
+    /// What [`Self::load_fit`] returns; tokens or notes that cannot be read.
+    pub fn compared_fit(&self, fit: Option<&str>) -> Result<ComparedFit> {
         let (entry, factors) = self.load_fit(fit)?;
-        Ok(Side {
+        Ok(ComparedFit {
             hook: entry.hook,
             relative_error: entry.relative_error,
             factors,
@@ -51,8 +54,11 @@ impl Study {
     }
 }
 
-/// Which features two fits have in common; fails where their neurons have nothing in common.
-pub fn compare(a: &Side, b: &Side) -> Result<FitComparison> {
+/// Which features two fits have in common.
+///
+/// # Errors
+/// [`Error::Usage`] for fits of different hooks, widths or models.
+pub fn compare(a: &ComparedFit, b: &ComparedFit) -> Result<FitComparison> {
     let widths = (a.factors.features.rows, b.factors.features.rows);
     if widths.0 != widths.1 || a.hook != b.hook {
         return Err(Error::usage(format!(

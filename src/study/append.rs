@@ -38,8 +38,13 @@ impl Study {
         )))
     }
 
-    /// Adds a corpus to a complete study, for collecting to go on with; see [`Self::check_append`].
+    /// Adds a corpus to a complete study, for collecting to continue with; see
+    /// [`Self::check_append`].
     /// Adding one that it has already changes nothing.
+    ///
+    /// # Errors
+    /// What [`Self::check_append`] returns; a study that is open for reading; files that cannot be
+    /// written.
     pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
         self.check_writable()?;
         self.check_append(corpus)?;
@@ -52,7 +57,7 @@ impl Study {
         manifest.complete = false;
         manifest.write(&self.dir)?;
         self.manifest = manifest;
-        self.forget_tokens();
+        self.clear_token_cache();
         Ok(())
     }
 
@@ -73,7 +78,7 @@ impl Study {
                 "{dir} has no added corpus that was cut short: there is nothing to withdraw"
             )));
         };
-        if let Some(fit) = self.fit_beyond(manifest.rows)? {
+        if let Some(fit) = self.fit_with_more_rows(manifest.rows)? {
             return Err(Error::refused(format!(
                 "fit '{fit}' of {dir} is of rows of {name}: remove {dir}/fits/{fit} first"
             )));
@@ -89,7 +94,7 @@ impl Study {
         for &hook in &self.manifest.hooks {
             energy::forget(&self.dir, hook)?;
         }
-        self.forget_tokens();
+        self.clear_token_cache();
         self.withdraw_if_empty()?;
         // The caches go back to the rows of the log.
         Appender::open(self)?;
@@ -121,7 +126,7 @@ impl Study {
         manifest.write(&self.dir)?;
         samples::remove(&self.dir, manifest.corpora.len())?;
         self.manifest = manifest;
-        self.forget_tokens();
+        self.clear_token_cache();
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Where studies without a path live: the data directory, by model, layer, hook and corpus.
+//! Where studies lie: the data directory, by model, layer, hook and corpus, and the paths of studies
+//! that were opened elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,17 +23,17 @@ const ELSEWHERE: usize = 30;
 /// A study as the Start pane lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyEntry {
-    /// Its directory.
+    /// The directory of the study.
     pub dir: PathBuf,
-    /// Model id.
+    /// The id of the model.
     pub model: String,
-    /// Hooks.
+    /// The hooks whose activations it holds.
     pub hooks: Vec<HookPoint>,
-    /// Corpus name.
+    /// The names of its corpora, joined by " + ".
     pub corpus: String,
-    /// Rows.
+    /// The number of token rows.
     pub rows: usize,
-    /// Its fits.
+    /// The number of its fits.
     pub fits: usize,
     /// How far it is collected, where that was cut short.
     #[serde(default)]
@@ -45,12 +46,18 @@ pub struct StudyEntry {
 }
 
 /// mlpeek's data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
+///
+/// # Errors
+/// [`Error::Usage`] where neither the variable nor a home directory is set.
 pub fn home() -> Result<PathBuf> {
     crate::model::source::data_dir()
 }
 
-/// Where studies without a path live: the data directory (`MLPEEK_HOME`, else XDG), by model,
+/// The directory of a study that is given no path: in the data directory (`MLPEEK_HOME`, else XDG), by model,
 /// layer, hook and corpus.
+///
+/// # Errors
+/// What [`home`] returns.
 pub fn default_dir(model_id: &str, hook: HookPoint, corpus: &Corpus) -> Result<PathBuf> {
     Ok(place(&home()?, model_id, hook, corpus))
 }
@@ -110,7 +117,10 @@ pub fn recent() -> Vec<StudyEntry> {
     home().map(|home| list(&home)).unwrap_or_default()
 }
 
-/// Remembers a study that was opened by its path, for [`recent`].
+/// Records the path of a study that was opened, for [`recent`].
+///
+/// # Errors
+/// What [`home`] returns; a file that cannot be written.
 pub fn remember(dir: &Path) -> Result<()> {
     remember_in(&home()?, dir)
 }
@@ -182,7 +192,7 @@ fn entry(dir: &Path) -> Option<StudyEntry> {
         .chain(&changed)
         .filter_map(|p| seconds(p))
         .max();
-    // What cannot be read is told when the study is opened.
+    // What cannot be read is reported when the study is opened.
     let unfinished = study.collected().ok().filter(|state| !state.is_complete());
     let fits = study.fits().unwrap_or_default();
     let stopped = fits.last().filter(|fit| !fit.is_finished());
@@ -201,7 +211,7 @@ fn entry(dir: &Path) -> Option<StudyEntry> {
             .join(" + "),
         rows: unfinished.map_or(manifest.rows, |state| state.rows),
         fits: fits.len(),
-        stopped: stopped.map(|fit| format!("{} {}", fit.name, fit.standing())),
+        stopped: stopped.map(|fit| format!("{} {}", fit.name, fit.status())),
         unfinished,
         modified: modified.unwrap_or(manifest.created),
     })

@@ -1,4 +1,4 @@
-//! Answers on disk, a file each, so that nothing is paid for twice.
+//! The cache of answers on disk, one file each, so that nothing is paid for twice.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,12 @@ use crate::error::Result;
 
 /// A directory of answers by the hash of their questions.
 #[derive(Debug, Clone)]
-pub struct Answers {
+pub struct AnswerCache {
     dir: PathBuf,
 }
 
-impl Answers {
-    /// The answers in `dir`, which is made when there is the first.
+impl AnswerCache {
+    /// The cache in `dir`, which is made with the first answer.
     pub fn in_dir(dir: &Path) -> Self {
         Self {
             dir: dir.to_path_buf(),
@@ -26,12 +26,12 @@ impl Answers {
             .join(format!("{hash}.json"))
     }
 
-    /// An answer from earlier; one that cannot be read counts as none.
+    /// The cached answer; one that cannot be read counts as absent.
     pub(super) fn get(&self, hash: &str) -> Option<Answer> {
         serde_json::from_slice(&std::fs::read(self.path(hash)).ok()?).ok()
     }
 
-    pub(super) fn keep(&self, hash: &str, answer: &Answer) -> Result<()> {
+    pub(super) fn insert(&self, hash: &str, answer: &Answer) -> Result<()> {
         let path = self.path(hash);
         disk::create_dir(disk::parent(&path))?;
         let bytes = serde_json::to_vec(answer).unwrap_or_default();

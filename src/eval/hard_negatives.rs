@@ -1,4 +1,4 @@
-//! Hard negatives: a label's sentences against those of the labels that are most like it.
+//! Hard negatives: detection of a label's sentences among those of the most similar labels.
 //!
 //! Sees activations only through scores of sentences.
 
@@ -13,7 +13,7 @@ use crate::directions::Directions;
 use crate::error::Result;
 use crate::task::TaskCtx;
 
-/// How a label's direction does against its rivals' sentences.
+/// How well a label's direction separates its sentences from its rivals'.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct HardNegatives {
     /// AUROC on held-out sentences, the label's against its rivals'.
@@ -48,6 +48,9 @@ pub fn rivals(means: &Directions, count: usize) -> Vec<Vec<usize>> {
 
 /// Scores the direction that was chosen for each label once more, against its rivals alone; an
 /// entry for each of `found`, `None` where one side of a label has no sentence.
+///
+/// # Errors
+/// What [`each_strip`] returns.
 pub fn against_rivals(
     source: &dyn ActivationSource,
     split: &Split,
@@ -91,7 +94,7 @@ pub fn against_rivals(
 }
 
 fn judge(train: &[(f32, bool)], held: &[(f32, bool)]) -> Option<HardNegatives> {
-    let threshold = youden(train)?;
+    let threshold = youden_threshold(train)?;
     let scores: Vec<f32> = held.iter().map(|s| s.0).collect();
     let groups: Vec<Option<u32>> = held.iter().map(|s| s.1.then_some(0)).collect();
     let auroc = auroc_by_group(&scores, &groups, 1)[0]?;
@@ -111,7 +114,7 @@ fn judge(train: &[(f32, bool)], held: &[(f32, bool)]) -> Option<HardNegatives> {
 
 /// The score at which TPR − FPR is largest, the highest of equals; `None` where one kind is
 /// missing.
-fn youden(scores: &[(f32, bool)]) -> Option<f32> {
+fn youden_threshold(scores: &[(f32, bool)]) -> Option<f32> {
     let positives = scores.iter().filter(|s| s.1).count();
     let negatives = scores.len() - positives;
     if positives == 0 || negatives == 0 {
@@ -154,7 +157,7 @@ mod tests {
             (0.1, false),
             (0.0, false),
         ];
-        assert_eq!(youden(&train), Some(0.5));
+        assert_eq!(youden_threshold(&train), Some(0.5));
         let held = [(0.8, true), (0.4, true), (0.6, false), (0.2, false)];
         assert_eq!(
             judge(&train, &held),
@@ -163,7 +166,7 @@ mod tests {
                 accuracy: 0.5
             })
         );
-        assert_eq!(youden(&train[..1]), None);
+        assert_eq!(youden_threshold(&train[..1]), None);
     }
 
     #[test]

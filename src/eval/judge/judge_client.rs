@@ -1,4 +1,5 @@
-//! Many questions: several at once, tried again with growing pauses, answers kept as they come.
+//! The client of a judge: it asks many questions, several at once and again with growing pauses, and
+//! caches each answer as it arrives.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +9,23 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use serde::Serialize;
 
-use super::client::Client;
+use super::client::HttpClient;
 use super::reply::Failure;
-use super::{Answer, Answers, Endpoint, Question};
+use super::{Answer, AnswerCache, Endpoint, Question};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// So many calls in a row that nobody answers mean that the endpoint is gone.
+/// After this many calls in a row without a connection the endpoint counts as gone.
 const GONE_AFTER: usize = 3;
-/// So many calls in a row that failed in spite of every try, in whatever way, mean that waiting for
-/// more is of no use.
+/// After this many calls in a row that failed in spite of all retries the run ends.
 const BROKEN_AFTER: usize = 4;
-/// So many questions that are rejected, or answered in part, before the first answer mean that it
-/// is not the questions.
+/// After this many questions that were rejected or answered in part, before any answer, the run
+/// ends, since it is not the questions.
 const REJECTS_ALL_AFTER: usize = 3;
 
-/// What asking would cost.
+/// The cost of asking, estimated in advance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Estimate {
+pub struct CostEstimate {
     /// Questions that must be asked.
     pub calls: usize,
     /// Questions that were answered before.
@@ -36,7 +36,7 @@ pub struct Estimate {
     pub completion_tokens: usize,
 }
 
-impl std::ops::AddAssign for Estimate {
+impl std::ops::AddAssign for CostEstimate {
     fn add_assign(&mut self, other: Self) {
         self.calls += other.calls;
         self.answered += other.answered;
@@ -45,9 +45,9 @@ impl std::ops::AddAssign for Estimate {
     }
 }
 
-/// What asking did cost.
+/// The questions that were asked, and the tokens that they took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct TokenUsage {
     /// Questions that were asked and answered.
     pub calls: u64,
     /// Questions that were answered before.
@@ -60,43 +60,42 @@ pub struct Tally {
     pub completion_tokens: u64,
 }
 
-/// A judge with a memory.
-pub struct Judge {
+/// A judge behind an endpoint, with a cache of its answers.
+pub struct JudgeClient {
     pub(super) endpoint: Endpoint,
-    client: Arc<Client>,
-    pub(super) answers: Answers,
-    tally: Tally,
-    streak: Streak,
+    client: Arc<HttpClient>,
+    pub(super) answers: AnswerCache,
+    usage: TokenUsage,
+    streak: FailureStreak,
 }
 
-/// How the last calls went, over all of a judge's questions: a run asks them a few at a time.
+/// The failures of the last calls in a row, over all calls of [`JudgeClient::ask`].
 #[derive(Debug, Clone, Copy, Default)]
-struct Streak {
-    /// It has answered something, now or in an earlier run.
-    heard: bool,
+struct FailureStreak {
+    /// Whether the endpoint has answered any question, now or in an earlier run.
+    has_answered: bool,
     unreachable: usize,
     failed: usize,
     rejected: usize,
 }
 
-impl Streak {
+impl FailureStreak {
     fn answered(&mut self) {
         *self = Self {
-            heard: true,
+            has_answered: true,
             ..Self::default()
         };
     }
 
-    /// Why there is no use in going on after this failure, with `total` calls asked for, if that is
-    /// so.
-    fn over(&mut self, failure: &Failure, total: usize) -> Option<String> {
+    /// The reason to stop after this failure, where there is one; `total` calls are to be made.
+    fn stop_reason(&mut self, failure: &Failure, total: usize) -> Option<String> {
         let (unreachable, failed, rejected) =
             (self.unreachable + 1, self.failed + 1, self.rejected + 1);
-        // Whoever rejects a question is there.
+        // An endpoint that rejects a question can be reached.
         *self = match failure {
             Failure::Rejected(_) | Failure::Cut(..) => Self {
                 rejected,
-                heard: self.heard,
+                has_answered: self.has_answered,
                 ..Self::default()
             },
             Failure::Unreachable(_) => Self {
@@ -112,10 +111,10 @@ impl Streak {
         };
         match failure {
             Failure::Final(why) => Some(why.clone()),
-            Failure::Rejected(why) if !self.heard && rejected >= REJECTS_ALL_AFTER => {
+            Failure::Rejected(why) if !self.has_answered && rejected >= REJECTS_ALL_AFTER => {
                 Some(format!("rejects every question ({why})"))
             }
-            Failure::Cut(why, ..) if !self.heard && rejected >= REJECTS_ALL_AFTER => {
+            Failure::Cut(why, ..) if !self.has_answered && rejected >= REJECTS_ALL_AFTER => {
                 Some(format!("comes to no answer ({why})"))
             }
             Failure::Unreachable(why) if unreachable >= GONE_AFTER.min(total) => {
@@ -129,41 +128,41 @@ impl Streak {
     }
 }
 
-impl Judge {
-    /// A judge whose answers are kept in `answers`.
-    pub fn new(endpoint: Endpoint, answers: Answers) -> Self {
-        let client = Arc::new(Client::new(&endpoint));
+impl JudgeClient {
+    /// A judge whose answers are cached in `answers`.
+    pub fn new(endpoint: Endpoint, answers: AnswerCache) -> Self {
+        let client = Arc::new(HttpClient::new(&endpoint));
         Self {
             endpoint,
             client,
             answers,
-            tally: Tally::default(),
-            streak: Streak::default(),
+            usage: TokenUsage::default(),
+            streak: FailureStreak::default(),
         }
     }
 
-    /// What was asked so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    /// The questions that were asked so far, and the tokens that they took.
+    pub fn usage(&self) -> TokenUsage {
+        self.usage
     }
 
-    /// Who answers.
+    /// The endpoint that answers.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// What was answered earlier, where it holds what is asked for.
-    pub fn known(&self, question: &Question) -> Option<Answer> {
+    /// The cached answer to a question, provided that it contains what is asked for.
+    pub fn cached_answer(&self, question: &Question) -> Option<Answer> {
         self.answers
             .get(&question.hash(&self.endpoint))
-            .filter(|a| question.wants.met_by(&a.text))
+            .filter(|a| question.expected.is_in(&a.text))
     }
 
-    /// What [`Judge::ask`] would cost.
-    pub fn estimate(&self, questions: &[Question]) -> Estimate {
-        let mut estimate = Estimate::default();
+    /// The cost of [`JudgeClient::ask`].
+    pub fn estimate(&self, questions: &[Question]) -> CostEstimate {
+        let mut estimate = CostEstimate::default();
         for question in questions {
-            if self.known(question).is_some() {
+            if self.cached_answer(question).is_some() {
                 estimate.answered += 1;
             } else {
                 estimate.calls += 1;
@@ -187,13 +186,13 @@ impl Judge {
         let mut out: Vec<Option<Result<Answer, String>>> = Vec::with_capacity(questions.len());
         let mut queue = VecDeque::new();
         for (i, question) in questions.iter().enumerate() {
-            let known = self.known(question);
-            match &known {
-                Some(_) => self.tally.answered += 1,
+            let cached_answer = self.cached_answer(question);
+            match &cached_answer {
+                Some(_) => self.usage.answered += 1,
                 None => queue.push_back((i, question.clone())),
             }
-            self.streak.heard |= known.is_some();
-            out.push(known.map(Ok));
+            self.streak.has_answered |= cached_answer.is_some();
+            out.push(cached_answer.map(Ok));
         }
         let total = queue.len();
         let (mut done, mut answered) = (0, 0);
@@ -209,7 +208,7 @@ impl Judge {
                 Ok(result) => result,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(self.gone("stopped working", answered, total));
+                    return Err(self.stopped("stopped working", answered, total));
                 }
             };
             done += 1;
@@ -220,13 +219,13 @@ impl Judge {
                     Ok(answer)
                 }
                 Err(failure) => {
-                    if let Some(why) = self.streak.over(&failure, total) {
-                        return Err(self.gone(&why, answered, total));
+                    if let Some(why) = self.streak.stop_reason(&failure, total) {
+                        return Err(self.stopped(&why, answered, total));
                     }
-                    self.tally.failed += 1;
+                    self.usage.failed += 1;
                     if let Failure::Cut(_, asked, answered) = failure {
-                        self.tally.prompt_tokens += asked;
-                        self.tally.completion_tokens += answered;
+                        self.usage.prompt_tokens += asked;
+                        self.usage.completion_tokens += answered;
                     }
                     Err(match failure {
                         Failure::Passing(why, _) | Failure::Unreachable(why) => {
@@ -249,19 +248,20 @@ impl Judge {
             .collect())
     }
 
-    /// Counts an answer, and keeps it where it holds what was asked for.
+    /// Counts an answer, and caches it where it contains what was asked for.
     fn take(&mut self, question: &Question, answer: &Answer) -> Result<()> {
-        if question.wants.met_by(&answer.text) {
-            self.answers.keep(&question.hash(&self.endpoint), answer)?;
+        if question.expected.is_in(&answer.text) {
+            self.answers
+                .insert(&question.hash(&self.endpoint), answer)?;
         }
         self.streak.answered();
-        self.tally.calls += 1;
-        self.tally.prompt_tokens += answer.prompt_tokens;
-        self.tally.completion_tokens += answer.completion_tokens;
+        self.usage.calls += 1;
+        self.usage.prompt_tokens += answer.prompt_tokens;
+        self.usage.completion_tokens += answer.completion_tokens;
         Ok(())
     }
 
-    fn gone(&self, why: &str, answered: usize, total: usize) -> Error {
+    fn stopped(&self, why: &str, answered: usize, total: usize) -> Error {
         let name = self.endpoint.name();
         Error::refused(format!(
             "the judge {name}: {why}, after {answered} of {total} calls; what was answered is kept: mend it and run the same \
@@ -270,8 +270,8 @@ impl Judge {
     }
 }
 
-/// Threads that ask. They are let go, not waited for: an endpoint that stalls must not hold up a
-/// user who leaves.
+/// The threads that make the calls. They are detached, not joined, so that an endpoint that stalls
+/// does not delay a user who quits.
 struct Workers {
     results: crossbeam_channel::Receiver<(usize, Result<Answer, Failure>)>,
     stop: Arc<AtomicBool>,
@@ -279,7 +279,7 @@ struct Workers {
 
 impl Workers {
     fn start(
-        client: &Arc<Client>,
+        client: &Arc<HttpClient>,
         endpoint: &Endpoint,
         queue: VecDeque<(usize, Question)>,
     ) -> Self {
@@ -309,7 +309,7 @@ impl Drop for Workers {
 }
 
 struct Worker {
-    client: Arc<Client>,
+    client: Arc<HttpClient>,
     tries: usize,
     pause: f64,
     queue: Arc<Mutex<VecDeque<(usize, Question)>>>,
@@ -326,13 +326,17 @@ impl Worker {
                 .unwrap_or_else(PoisonError::into_inner)
                 .pop_front();
             let Some((i, question)) = next else { return };
-            if self.sender.send((i, self.patiently(&question))).is_err() {
+            if self
+                .sender
+                .send((i, self.ask_with_retries(&question)))
+                .is_err()
+            {
                 return;
             }
         }
     }
 
-    fn patiently(&self, question: &Question) -> Result<Answer, Failure> {
+    fn ask_with_retries(&self, question: &Question) -> Result<Answer, Failure> {
         let mut pause = self.pause;
         for attempt in 1.. {
             let failure = match self.client.ask(question) {

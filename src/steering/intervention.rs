@@ -1,6 +1,7 @@
-//! What an intervention does along its directions, prepared once for any strength.
+//! An intervention: what is done to activations along its directions, prepared once and applied at
+//! any strength.
 //!
-//! Knows vectors, no tensors and no rows.
+//! Knows vectors; knows no tensors and no rows.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::matrix::cholesky;
 use crate::model::HookPoint;
 
-/// Directions whose Gram matrix has a pivot below this are not independent.
+/// Directions whose Gram matrix has a pivot below this count as linearly dependent.
 const INDEPENDENT: f64 = 1e-6;
 
 /// How activations x change along the directions v, each with its weight w, at strength α.
@@ -27,14 +28,14 @@ pub enum Mode {
 
 /// The terms of an intervention, by hook.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Push {
+pub struct Intervention {
     mode: Mode,
-    parts: Vec<(HookPoint, Part)>,
+    parts: Vec<(HookPoint, HookTerms)>,
 }
 
-/// The terms at one hook.
+/// The terms of an intervention at one hook: m directions of d values.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Part {
+pub(super) struct HookTerms {
     mode: Mode,
     width: usize,
     weights: Vec<f32>,
@@ -44,8 +45,8 @@ pub(super) struct Part {
     duals: Vec<f32>,
 }
 
-impl Push {
-    /// Gathers terms by hook.
+impl Intervention {
+    /// Groups terms by their hook.
     ///
     /// # Errors
     /// [`Error::Usage`] for terms of one hook that differ in width, and, unless they are added, for
@@ -59,7 +60,7 @@ impl Push {
         }
         let part = |hook: HookPoint| {
             let of: Vec<&SteerTerm> = terms.iter().filter(|t| t.hook == hook).collect();
-            Ok((hook, Part::new(&of, mode)?))
+            Ok((hook, HookTerms::new(&of, mode)?))
         };
         Ok(Self {
             mode,
@@ -67,17 +68,17 @@ impl Push {
         })
     }
 
-    /// How.
+    /// What is done along the directions.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Where.
+    /// The hooks at which it acts, each once.
     pub fn hooks(&self) -> impl Iterator<Item = HookPoint> + '_ {
         self.parts.iter().map(|(hook, _)| *hook)
     }
 
-    pub(super) fn at(&self, hook: HookPoint) -> Option<&Part> {
+    pub(super) fn at(&self, hook: HookPoint) -> Option<&HookTerms> {
         self.parts
             .iter()
             .find(|(h, _)| *h == hook)
@@ -85,7 +86,7 @@ impl Push {
     }
 }
 
-impl Part {
+impl HookTerms {
     fn new(terms: &[&SteerTerm], mode: Mode) -> Result<Self> {
         let width = terms.first().map_or(0, |t| t.direction.len());
         if let Some(other) = terms.iter().find(|t| t.direction.len() != width) {
@@ -132,27 +133,27 @@ impl Part {
         self.width
     }
 
-    /// How many directions.
+    /// m, the number of directions.
     pub(super) fn count(&self) -> usize {
         self.weights.len()
     }
 
-    /// What α = 1 adds whatever x is, where it does not depend on x.
+    /// The vector that α = 1 adds, where it does not depend on x ([`Mode::Add`]).
     pub(super) fn sum(&self) -> Option<&[f32]> {
         (self.mode == Mode::Add).then_some(&self.values)
     }
 
-    /// `[count][width]`.
+    /// The unit directions, `[m][d]`.
     pub(super) fn units(&self) -> &[f32] {
         &self.values
     }
 
-    /// `[count][width]`.
+    /// Their dual basis, `[m][d]`.
     pub(super) fn duals(&self) -> &[f32] {
         &self.duals
     }
 
-    /// What is added along direction j where x holds c there: gain·c + offset.
+    /// (gain, offset): gain·c + offset is added along direction j of an x whose component there is c.
     pub(super) fn change(&self, j: usize, alpha: f64) -> (f32, f32) {
         match self.mode {
             Mode::Add => (0.0, (alpha * f64::from(self.weights[j])) as f32),
@@ -226,21 +227,22 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_push_is_refused() {
-        let narrow = Push::new(&[term(1, &[1.0]), term(1, &[1.0, 2.0])], Mode::Add)
+        let narrow = Intervention::new(&[term(1, &[1.0]), term(1, &[1.0, 2.0])], Mode::Add)
             .unwrap_err()
             .to_string();
         assert!(narrow.contains("1 and 2 values"), "{narrow}");
         let twice = [term(1, &[1.0, 1.0]), term(1, &[2.0, 2.0])];
-        assert!(Push::new(&twice, Mode::Add).is_ok());
+        assert!(Intervention::new(&twice, Mode::Add).is_ok());
         assert!(
-            Push::new(&twice, Mode::Ablate)
+            Intervention::new(&twice, Mode::Ablate)
                 .unwrap_err()
                 .to_string()
                 .contains("depend on each other")
         );
-        assert!(Push::new(&[term(1, &[0.0, 0.0])], Mode::Set).is_err());
+        assert!(Intervention::new(&[term(1, &[0.0, 0.0])], Mode::Set).is_err());
         // At two layers nothing depends on anything.
-        let apart = Push::new(&[term(1, &[1.0, 1.0]), term(2, &[1.0, 1.0])], Mode::Ablate).unwrap();
+        let apart =
+            Intervention::new(&[term(1, &[1.0, 1.0]), term(2, &[1.0, 1.0])], Mode::Ablate).unwrap();
         assert_eq!(apart.hooks().map(|h| h.layer).collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -1,0 +1,376 @@
+//! The judge that needs no language model: concept by a label's own words, fluency by the perplexity
+//! under the unsteered model.
+//!
+//! Knows sentences, labels and unsteered texts; no model. Invariant: a label's words and the scale of
+//! their share are learnt from different sentences.
+
+use std::collections::{HashMap, HashSet};
+
+use super::TextRecord;
+use super::judge::{Judgement, RatingCase, TextJudge};
+use super::vocabulary::{LabelledText, WordCounts, words};
+use crate::error::{Error, Result};
+use crate::eval::rank::auroc_by_group;
+use crate::task::TaskCtx;
+
+/// The name of [`OfflineJudge`].
+pub const OFFLINE: &str = "offline";
+
+/// A label is judged only where its words separate its sentences from other labels' with at least
+/// this AUROC, on sentences that they were not learnt from.
+const TELLS: f64 = 0.7;
+/// The fluency of a text falls to 0 at this many times the perplexity of unsteered texts.
+const PERPLEXITY: f64 = 10.0;
+
+/// The judge that needs no language model. Concept: the share of a text's words that belong to the concept's
+/// own vocabulary, from what unsteered texts have (0) to what the concept's own sentences have (2),
+/// linear between and cut at both ends. Fluency: 2 at the unsteered texts' mean log-perplexity
+/// under the unsteered model or below, falling linearly to 0 at ten times the perplexity; times the
+/// share of distinct runs of three tokens, in units of the unsteered texts', because a loop is
+/// likely but not fluent.
+pub struct OfflineJudge {
+    concepts: HashMap<String, Concept>,
+    nll: f64,
+    distinct: f64,
+}
+
+/// A concept's words and its scale.
+#[derive(Debug, Clone, PartialEq)]
+struct Concept {
+    words: HashSet<String>,
+    /// The share of these words in unsteered texts.
+    base: f64,
+    /// Their share in sentences of the concept that they were not learnt from.
+    own: f64,
+}
+
+impl OfflineJudge {
+    /// Learns each concept's words from `learn`, and from `scale`, as (label, text), how many of
+    /// them its sentences have and whether they tell its sentences from the others' (AUROC of 0.7
+    /// or more); `unsteered` sets the zero of the concepts and the scale of fluency. Returns the
+    /// labels that it cannot judge, with reasons, beside the judge.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when no label can be judged.
+    pub fn learn(
+        learn: &[LabelledText<'_>],
+        scale: &[LabelledText<'_>],
+        unsteered: &[TextRecord],
+    ) -> Result<(Self, Vec<(String, String)>)> {
+        let mut labels: Vec<&str> = learn.iter().map(|s| s.0).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        let counts = WordCounts::of(learn);
+        let groups: Vec<Option<u32>> = scale
+            .iter()
+            .map(|s| labels.binary_search(&s.0).ok().map(|l| l as u32))
+            .collect();
+        let (mut concepts, mut left_out) = (HashMap::new(), Vec::new());
+        for (l, &label) in labels.iter().enumerate() {
+            let words = counts.words_of(label);
+            let shares: Vec<f64> = scale.iter().map(|s| share(s.1, &words)).collect();
+            let own: Vec<f64> = shares
+                .iter()
+                .zip(scale)
+                .filter(|(_, s)| s.0 == label)
+                .map(|(&v, _)| v)
+                .collect();
+            let scores: Vec<f32> = shares.iter().map(|&v| v as f32).collect();
+            let tells = auroc_by_group(&scores, &groups, labels.len())[l].unwrap_or(0.5);
+            let base: Vec<f64> = unsteered.iter().map(|t| share(&t.text, &words)).collect();
+            let concept = Concept {
+                base: mean(&base),
+                own: mean(&own),
+                words,
+            };
+            let problem = if concept.words.is_empty() {
+                "no words set its sentences apart".to_owned()
+            } else if own.is_empty() {
+                "no sentence is left to scale its words by".to_owned()
+            } else if tells < TELLS {
+                format!(
+                    "its words do not tell sentences that they were not learnt from (AUROC {tells:.2}, wanted {TELLS})"
+                )
+            } else if concept.own <= concept.base {
+                "unsteered texts use its words as much as its own sentences do".to_owned()
+            } else {
+                concepts.insert(label.to_owned(), concept);
+                continue;
+            };
+            left_out.push((label.to_owned(), problem));
+        }
+        if concepts.is_empty() {
+            return Err(Error::refused(
+                "no label can be judged offline: give a corpus with at least two labels and several sentences of each",
+            ));
+        }
+        let nll = mean(&unsteered.iter().map(|t| t.nll).collect::<Vec<_>>());
+        let distinct = mean(&unsteered.iter().map(|t| t.distinct).collect::<Vec<_>>());
+        Ok((
+            Self {
+                concepts,
+                nll,
+                distinct,
+            },
+            left_out,
+        ))
+    }
+
+    /// Whether a label can be judged.
+    pub fn knows(&self, label: &str) -> bool {
+        self.concepts.contains_key(label)
+    }
+
+    /// A label's words, the longest first, to be shown.
+    pub fn words(&self, label: &str) -> Vec<&str> {
+        let mut words: Vec<&str> = self
+            .concepts
+            .get(label)
+            .into_iter()
+            .flat_map(|c| c.words.iter().map(String::as_str))
+            .collect();
+        words.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        words
+    }
+
+    fn judge(&self, case: &RatingCase) -> Judgement {
+        let Some(concept) = self.concepts.get(&case.label) else {
+            return Judgement::Unrated {
+                unrated: format!("the judge knows no words of '{}'", case.label),
+            };
+        };
+        let share = share(&case.text, &concept.words);
+        let about = ((share - concept.base) / (concept.own - concept.base)).clamp(0.0, 1.0);
+        let likely = (1.0 - (case.nll - self.nll) / PERPLEXITY.ln()).clamp(0.0, 1.0);
+        let varied = if self.distinct > 0.0 {
+            (case.distinct / self.distinct).min(1.0)
+        } else {
+            1.0
+        };
+        Judgement::Rated {
+            concept: 2.0 * about,
+            fluency: 2.0 * likely * varied,
+        }
+    }
+}
+
+impl TextJudge for OfflineJudge {
+    fn name(&self) -> &str {
+        OFFLINE
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "offline judge: concept 0 to 2 by the share of the concept's own words between unsteered texts and its \
+             sentences, fluency 2 to 0 by perplexity between the unsteered model's {:.1} and ten times that, times distinct \
+             3-token runs",
+            self.nll.exp()
+        )
+    }
+
+    fn rate(&mut self, cases: &[RatingCase], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
+        ctx.check()?;
+        Ok(cases.iter().map(|case| self.judge(case)).collect())
+    }
+}
+
+/// The share of a text's words that are among `own`; 0 for a text without words.
+fn share(text: &str, own: &HashSet<String>) -> f64 {
+    let (hits, all) = words(text).fold((0usize, 0usize), |(h, n), w| {
+        (h + usize::from(own.contains(&w)), n + 1)
+    });
+    if all == 0 {
+        0.0
+    } else {
+        hits as f64 / all as f64
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TextKey;
+    use super::super::vocabulary::written;
+    use super::*;
+
+    fn corpus() -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        for i in 0..8 {
+            out.push((
+                "days".to_owned(),
+                format!("we met on Monday and then on Friday number {i} again"),
+            ));
+            out.push((
+                "sea".to_owned(),
+                format!("the boat and the tide met the harbour number {i} again"),
+            ));
+            out.push(("once".to_owned(), format!("unique{i} thing{i} other{i}")));
+        }
+        out
+    }
+
+    fn unsteered(text: &str, nll: f64, distinct: f64) -> TextRecord {
+        let key = TextKey {
+            method: "unsteered".into(),
+            label: String::new(),
+            target: 0.0,
+            sign: 0,
+            prompt: 0,
+            sample: 0,
+        };
+        TextRecord {
+            key,
+            direction: 0,
+            alpha: 0.0,
+            kl: 0.0,
+            text: text.to_owned(),
+            tokens: 9,
+            nll,
+            distinct,
+        }
+    }
+
+    fn judge() -> (OfflineJudge, Vec<(String, String)>) {
+        let corpus = corpus();
+        let pairs: Vec<LabelledText<'_>> = corpus
+            .iter()
+            .map(|(l, t)| (l.as_str(), t.as_str()))
+            .collect();
+        let base = [
+            unsteered("and then we met again", 1.0, 0.8),
+            unsteered("it is so", 3.0, 1.0),
+        ];
+        OfflineJudge::learn(&pairs, &pairs, &base).unwrap()
+    }
+
+    fn rate(label: &str, text: &str, nll: f64, distinct: f64) -> (f64, f64) {
+        let case = RatingCase {
+            label: label.into(),
+            prompt: String::new(),
+            text: text.into(),
+            nll,
+            distinct,
+        };
+        match judge()
+            .0
+            .rate(&[case], &TaskCtx::silent())
+            .unwrap()
+            .remove(0)
+        {
+            Judgement::Rated { concept, fluency } => (concept, fluency),
+            Judgement::Unrated { unrated } => panic!("{unrated}"),
+        }
+    }
+
+    #[test]
+    fn a_concept_is_known_by_its_own_words() {
+        let (judge, left_out) = judge();
+        let days = judge.words("days");
+        assert!(
+            days.contains(&"monday") && days.contains(&"friday"),
+            "{days:?}"
+        );
+        assert!(
+            !days.contains(&"again") && !days.contains(&"number"),
+            "{days:?}"
+        );
+        assert_eq!(left_out.len(), 1);
+        assert_eq!(
+            left_out[0].0, "once",
+            "words of one sentence each are nobody's vocabulary"
+        );
+        assert!(judge.knows("sea") && !judge.knows("once"));
+        let corpus = corpus();
+        let pairs: Vec<LabelledText<'_>> = corpus
+            .iter()
+            .map(|(l, t)| (l.as_str(), t.as_str()))
+            .collect();
+        let written = &written(&pairs, &["days".to_owned()])[0];
+        assert!(
+            written.contains(&"Monday".to_owned()) && written.len() == days.len(),
+            "{written:?}"
+        );
+    }
+
+    #[test]
+    fn words_that_do_not_carry_over_judge_nothing() {
+        let learn: Vec<(String, String)> = corpus();
+        let pairs = |of: &'static str, text: &'static str| (0..6).map(move |_| (of, text));
+        let scale: Vec<LabelledText<'_>> = pairs("days", "a day of other words")
+            .chain(pairs("sea", "the boat and the harbour"))
+            .collect();
+        let learn: Vec<LabelledText<'_>> = learn
+            .iter()
+            .map(|(l, t)| (l.as_str(), t.as_str()))
+            .collect();
+        let (judge, left_out) =
+            OfflineJudge::learn(&learn, &scale, &[unsteered("it is so", 1.0, 1.0)]).unwrap();
+        assert!(judge.knows("sea") && !judge.knows("days"));
+        let why = &left_out.iter().find(|(l, _)| l == "days").unwrap().1;
+        assert!(why.contains("AUROC 0."), "{why}");
+    }
+
+    #[test]
+    fn ratings_run_from_unsteered_texts_to_the_concepts_own() {
+        assert_eq!(rate("days", "it is so", 2.0, 0.9).0, 0.0);
+        assert!(
+            (rate(
+                "days",
+                "we met on Monday and then on Friday number 3 again",
+                2.0,
+                0.9
+            )
+            .0 - 2.0)
+                .abs()
+                < 1e-9
+        );
+        assert_eq!(
+            rate("days", "Monday, Friday!", 2.0, 0.9).0,
+            2.0,
+            "cut at the top"
+        );
+        let some = rate(
+            "days",
+            "on Monday and Friday the weather was quite good",
+            2.0,
+            0.9,
+        )
+        .0;
+        assert!(some > 0.0 && some < 2.0, "{some}");
+        assert_eq!(rate("days", "", 2.0, 0.9), (0.0, 2.0));
+    }
+
+    #[test]
+    fn fluency_falls_with_perplexity_and_with_repetition() {
+        let fluency = |nll, distinct| rate("days", "x", nll, distinct).1;
+        assert!((fluency(2.0, 0.9) - 2.0).abs() < 1e-9 && (fluency(0.5, 1.0) - 2.0).abs() < 1e-9);
+        assert!((fluency(2.0 + 10f64.sqrt().ln(), 0.9) - 1.0).abs() < 1e-9);
+        assert_eq!(fluency(2.0 + 10f64.ln(), 0.9), 0.0);
+        assert!(
+            (fluency(0.1, 0.09) - 0.2).abs() < 1e-9,
+            "a loop is likely, but does not read well"
+        );
+    }
+
+    #[test]
+    fn nothing_to_judge_is_said() {
+        assert!(OfflineJudge::learn(&[], &[], &[]).is_err());
+        let pairs = [("a", "one two"), ("a", "three")];
+        assert!(
+            OfflineJudge::learn(&pairs, &pairs, &[]).is_err(),
+            "a single label has nothing to stand out from"
+        );
+        let mut judge = judge().0;
+        let case = RatingCase {
+            label: "x".into(),
+            prompt: String::new(),
+            text: "y".into(),
+            nll: 0.0,
+            distinct: 1.0,
+        };
+        assert!(!judge.rate(&[case], &TaskCtx::silent()).unwrap()[0].is_rated());
+    }
+}

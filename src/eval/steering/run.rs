@@ -1,0 +1,479 @@
+//! The run of a causal evaluation: it searches strengths, generates texts and has them judged, where
+//! the log does not hold them yet.
+//!
+//! Knows directions and a judge, not where they come from. Invariant: what an event reports is in the
+//! log before it is reported.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::judge::{Judgement, RatingCase, TextJudge};
+use super::log::Log;
+use super::{
+    JudgedRecord, LabelDirection, RunEvent, SteeringConfig, StrengthRecord, TextKey, TextRecord,
+    UNSTEERED, perplexity, rise, texts_of, unsteered_of,
+};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::generate::{Arithmetic, Continuation, generate};
+use crate::steering::calibrate::{SignedIntervention, calibrate, for_each_shift};
+use crate::steering::tap::{SteerTap, Steering, TokenSelection};
+use crate::steering::{Intervention, Positions};
+use crate::task::{Progress, TaskCtx};
+
+/// Number of directions and signs whose α are searched together.
+const SEARCHED_TOGETHER: usize = 16;
+
+/// A run: the model, the configuration, and the log that it continues from.
+pub struct Run<'a> {
+    model: &'a Model,
+    config: &'a SteeringConfig,
+    prompts: Vec<Vec<u32>>,
+    log: &'a mut Log,
+}
+
+/// Texts to generate that differ in their draws alone: they share the prompt's key-value cache.
+struct TextGroup {
+    intervention: Option<Arc<Intervention>>,
+    key: TextKey,
+    direction: usize,
+    alpha: f64,
+    kl: f64,
+    samples: Vec<usize>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of `config` that continues from `log`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a configuration that asks for nothing or for a KL that is no positive
+    /// number, and for a prompt without tokens.
+    pub fn new(model: &'a Model, config: &'a SteeringConfig, log: &'a mut Log) -> Result<Self> {
+        config.check()?;
+        let encode = |text: &String| model.tokenizer().encode(text, config.bos);
+        let prompts = config
+            .prompts
+            .iter()
+            .map(encode)
+            .collect::<Result<Vec<_>>>()?;
+        if let Some(at) = prompts.iter().position(Vec::is_empty) {
+            return Err(Error::usage(format!(
+                "prompt {} has no tokens: give a text such as 'I think that'",
+                at + 1
+            )));
+        }
+        Ok(Self {
+            model,
+            config,
+            prompts,
+            log,
+        })
+    }
+
+    /// The directory of the log.
+    pub fn dir(&self) -> &std::path::Path {
+        self.log.dir()
+    }
+
+    /// The unsteered texts, generated where the log lacks them.
+    ///
+    /// # Errors
+    /// What the model and the log return; [`Error::Cancelled`].
+    pub fn unsteered(&mut self, ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
+        let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
+        let mut groups = Vec::new();
+        for prompt in 0..self.prompts.len() {
+            let key = |sample| TextKey {
+                method: UNSTEERED.to_owned(),
+                label: String::new(),
+                target: 0.0,
+                sign: 0,
+                prompt,
+                sample,
+            };
+            let samples = (0..unsteered_of(self.config) / self.prompts.len())
+                .filter(|&s| !have.contains(&key(s).id()));
+            let samples: Vec<usize> = samples.collect();
+            groups.push(TextGroup {
+                intervention: None,
+                key: key(0),
+                direction: 0,
+                alpha: 0.0,
+                kl: 0.0,
+                samples,
+            });
+        }
+        groups.retain(|g| !g.samples.is_empty());
+        let all = groups.iter().map(|g| g.samples.len()).sum::<usize>();
+        let mut done = 0;
+        while !groups.is_empty() {
+            ctx.checkpoint(Progress::new(
+                "unsteered texts",
+                done as u64,
+                all as u64,
+                "texts",
+            ))?;
+            let batch: Vec<TextGroup> = groups
+                .drain(..groups_in_batch(&groups, self.config.batch))
+                .collect();
+            let texts = self.generate(&batch, ctx)?;
+            done += texts.len();
+            self.log.add_texts(&texts)?;
+        }
+        Ok(self
+            .log
+            .texts()
+            .iter()
+            .filter(|t| t.key.method == UNSTEERED)
+            .cloned()
+            .collect())
+    }
+
+    /// Generates and judges the texts that the log lacks; gives each batch to `on_event`.
+    ///
+    /// # Errors
+    /// What the model, the log, the judge and `on_event` return; [`Error::Cancelled`]. The log
+    /// keeps what was done, and another run continues from it.
+    pub fn generate_and_judge(
+        &mut self,
+        subjects: &[LabelDirection],
+        judge: &mut dyn TextJudge,
+        on_event: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
+        self.judge_missing(judge, on_event, ctx)?;
+        let of_cell = self.prompts.len() * self.config.samples;
+        // Without texts only the rise of the labels' words is measured, for which α is positive.
+        let (signs, unit): (&[i8], _) = if of_cell == 0 {
+            (&[1], "directions")
+        } else {
+            (&[1, -1], "texts")
+        };
+        let signed: Vec<(&LabelDirection, i8)> = subjects
+            .iter()
+            .flat_map(|s| signs.iter().map(move |&g| (s, g)))
+            .collect();
+        let total = if of_cell == 0 {
+            signed.len()
+        } else {
+            texts_of(subjects.len(), self.config)
+        };
+        let mut progress = RunProgress {
+            done: 0,
+            total,
+            unit,
+            ctx,
+        };
+        let quiet = ctx.without_progress();
+        let mut pending: Vec<TextGroup> = Vec::new();
+        for signed in signed.chunks(SEARCHED_TOGETHER) {
+            let interventions: Vec<Arc<Intervention>> = signed
+                .iter()
+                .map(|(subject, _)| subject.intervention())
+                .collect::<Result<_>>()?;
+            let strengths = self.strengths(signed, &interventions, &quiet)?;
+            for (((subject, _), intervention), strengths) in
+                signed.iter().zip(&interventions).zip(&strengths)
+            {
+                on_event(RunEvent::Strengths(strengths))?;
+                for found in strengths.iter().filter(|s| s.reached) {
+                    let groups = self.groups(subject, found, intervention, &have);
+                    // What an earlier run has done counts as done, and has no part in the rate.
+                    let missing: usize = groups.iter().map(|g| g.samples.len()).sum();
+                    progress.done += of_cell - missing;
+                    pending.extend(groups);
+                }
+                // A target out of reach has no texts, which count as done.
+                progress.add(strengths.iter().filter(|s| !s.reached).count() * of_cell)?;
+            }
+            if of_cell == 0 {
+                progress.add(signed.len())?;
+            }
+            while pending.iter().map(|g| g.samples.len()).sum::<usize>() >= self.config.batch {
+                let count = groups_in_batch(&pending, self.config.batch);
+                let batch: Vec<TextGroup> = pending.drain(..count).collect();
+                progress.add(self.batch(&batch, judge, on_event, &quiet)?)?;
+            }
+        }
+        while !pending.is_empty() {
+            let count = groups_in_batch(&pending, self.config.batch);
+            let batch: Vec<TextGroup> = pending.drain(..count).collect();
+            progress.add(self.batch(&batch, judge, on_event, &quiet)?)?;
+        }
+        Ok(())
+    }
+
+    /// The α of every target of each direction and sign, searched where the log lacks them.
+    fn strengths(
+        &mut self,
+        signed: &[(&LabelDirection, i8)],
+        interventions: &[Arc<Intervention>],
+        ctx: &TaskCtx,
+    ) -> Result<Vec<Vec<StrengthRecord>>> {
+        let targets = &self.config.targets;
+        let known = |(subject, sign): &(&LabelDirection, i8)| -> Option<Vec<StrengthRecord>> {
+            let all = self.log.strengths().iter();
+            let of = all.filter(|s| {
+                s.method == subject.method && s.label == subject.label && s.sign == *sign
+            });
+            let of: Vec<StrengthRecord> = of.cloned().collect();
+            targets
+                .iter()
+                .all(|t| of.iter().any(|k| k.target == *t))
+                .then_some(of)
+        };
+        let mut out: Vec<Option<Vec<StrengthRecord>>> = signed.iter().map(known).collect();
+        let missing: Vec<usize> = (0..signed.len()).filter(|&i| out[i].is_none()).collect();
+        let wanted: Vec<SignedIntervention> = missing
+            .iter()
+            .map(|&i| SignedIntervention {
+                intervention: interventions[i].clone(),
+                negative: signed[i].1 < 0,
+            })
+            .collect();
+        if !wanted.is_empty() {
+            let found = calibrate(
+                self.model,
+                &wanted,
+                &self.prompts,
+                targets,
+                Positions::All,
+                ctx,
+            )?;
+            for (&i, found) in missing.iter().zip(found) {
+                let (subject, sign) = signed[i];
+                let records = found
+                    .into_iter()
+                    .zip(targets)
+                    .map(|(c, &target)| subject.strength(sign, target, c));
+                out[i] = Some(records.collect());
+            }
+            let fresh = out
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| missing.contains(i));
+            let records = fresh.flat_map(|(i, of)| {
+                of.iter_mut()
+                    .flatten()
+                    .map(move |r| (signed[i].0, &interventions[i], r))
+            });
+            self.rises(records.collect(), ctx)?;
+            for i in missing {
+                self.log
+                    .add_strengths(out[i].as_deref().unwrap_or_default())?;
+            }
+        }
+        Ok(out.into_iter().flatten().collect())
+    }
+
+    /// Adds the percentile of each label's own words at the α that were found.
+    fn rises(
+        &self,
+        found: Vec<(&LabelDirection, &Arc<Intervention>, &mut StrengthRecord)>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let mut found = found;
+        found.retain(|(subject, _, record)| record.reached && !subject.words.is_empty());
+        if found.is_empty() {
+            return Ok(());
+        }
+        let steering = |intervention: &Arc<Intervention>, alpha| Steering {
+            intervention: intervention.clone(),
+            alpha,
+        };
+        let steerings: Vec<Steering> = found
+            .iter()
+            .map(|(_, intervention, record)| steering(intervention, record.alpha))
+            .collect();
+        for_each_shift(
+            self.model,
+            &steerings,
+            &self.prompts,
+            Positions::All,
+            ctx,
+            |i, changes| {
+                let (subject, _, record) = &mut found[i];
+                record.rise = rise::percentile(changes, &subject.words);
+            },
+        )
+    }
+
+    /// One group a prompt, of the samples that the log lacks.
+    fn groups(
+        &self,
+        subject: &LabelDirection,
+        found: &StrengthRecord,
+        intervention: &Arc<Intervention>,
+        have: &HashSet<String>,
+    ) -> Vec<TextGroup> {
+        let key = |prompt, sample| TextKey {
+            method: subject.method.clone(),
+            label: subject.label.clone(),
+            target: found.target,
+            sign: found.sign,
+            prompt,
+            sample,
+        };
+        let group = |prompt| TextGroup {
+            intervention: Some(intervention.clone()),
+            key: key(prompt, 0),
+            direction: subject.direction,
+            alpha: found.alpha,
+            kl: found.kl,
+            samples: (0..self.config.samples)
+                .filter(|&s| !have.contains(&key(prompt, s).id()))
+                .collect(),
+        };
+        (0..self.prompts.len())
+            .map(group)
+            .filter(|g| !g.samples.is_empty())
+            .collect()
+    }
+
+    /// Generates, logs and judges a batch; returns the number of texts.
+    fn batch(
+        &mut self,
+        groups: &[TextGroup],
+        judge: &mut dyn TextJudge,
+        on_event: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<usize> {
+        let texts = self.generate(groups, ctx)?;
+        self.log.add_texts(&texts)?;
+        self.judge(&texts, judge, on_event, ctx)?;
+        Ok(texts.len())
+    }
+
+    /// Judges texts of an earlier run that was stopped before their judgement, and those that a
+    /// judge gave no rating.
+    fn judge_missing(
+        &mut self,
+        judge: &mut dyn TextJudge,
+        on_event: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let judged = self.log.judged(judge.name())?;
+        let rated: HashSet<String> = judged
+            .iter()
+            .filter(|j| j.judgement.is_rated())
+            .map(|j| j.key.id())
+            .collect();
+        let missing = |t: &&TextRecord| t.key.sign != 0 && !rated.contains(&t.key.id());
+        let missing: Vec<TextRecord> = self.log.texts().iter().filter(missing).cloned().collect();
+        missing
+            .chunks(self.config.batch)
+            .try_for_each(|texts| self.judge(texts, judge, on_event, ctx))
+    }
+
+    fn judge(
+        &mut self,
+        texts: &[TextRecord],
+        judge: &mut dyn TextJudge,
+        on_event: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let case = |t: &TextRecord| RatingCase {
+            label: t.key.label.clone(),
+            prompt: self.config.prompts[t.key.prompt].clone(),
+            text: t.text.clone(),
+            nll: t.nll,
+            distinct: t.distinct,
+        };
+        let cases: Vec<RatingCase> = texts.iter().map(case).collect();
+        let said = judge.rate(&cases, ctx)?;
+        let record = |(t, judgement): (&TextRecord, Judgement)| JudgedRecord {
+            key: t.key.clone(),
+            judgement,
+        };
+        let judged: Vec<JudgedRecord> = texts.iter().zip(said).map(record).collect();
+        self.log.add_judged(judge.name(), &judged)?;
+        on_event(RunEvent::Texts(texts, &judged))
+    }
+
+    fn generate(&self, groups: &[TextGroup], ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
+        let stream = |g: &TextGroup, sample: usize| (g.key.prompt * 1000 + sample) as u64;
+        let continuation = |g: &TextGroup| Continuation {
+            prompt: self.prompts[g.key.prompt].clone(),
+            streams: g.samples.iter().map(|&s| stream(g, s)).collect(),
+        };
+        let continuations: Vec<Continuation> = groups.iter().map(continuation).collect();
+        let steering = |g: &TextGroup| {
+            g.intervention.clone().map(|intervention| Steering {
+                intervention,
+                alpha: g.alpha,
+            })
+        };
+        let rows = groups
+            .iter()
+            .flat_map(|g| std::iter::repeat_n(steering(g), g.samples.len()))
+            .collect();
+        let mut tap = SteerTap::new(rows, TokenSelection::All)?;
+        let made = generate(
+            self.model,
+            &continuations,
+            &self.config.sampling,
+            Arithmetic::Widened,
+            &mut tap,
+            &mut |_| {},
+            ctx,
+        )?;
+        let places: Vec<(&TextGroup, usize)> = groups
+            .iter()
+            .flat_map(|g| g.samples.iter().map(move |&s| (g, s)))
+            .collect();
+        let rows: Vec<(&[u32], &[u32])> = places
+            .iter()
+            .zip(&made)
+            .map(|((g, _), m)| (&self.prompts[g.key.prompt][..], &m.ids[..]))
+            .collect();
+        let nll = perplexity::mean_nll(self.model, &rows, ctx)?;
+        let record = |(((group, sample), made), nll): (
+            (&(&TextGroup, usize), crate::model::generate::GeneratedRow),
+            f64,
+        )| TextRecord {
+            key: TextKey {
+                sample: *sample,
+                ..group.key.clone()
+            },
+            direction: group.direction,
+            alpha: group.alpha,
+            kl: group.kl,
+            tokens: made.ids.len(),
+            distinct: perplexity::distinct_share(&made.ids),
+            text: made.text,
+            nll,
+        };
+        Ok(places.iter().zip(made).zip(nll).map(record).collect())
+    }
+}
+
+/// The progress of a run.
+struct RunProgress<'a> {
+    done: usize,
+    total: usize,
+    unit: &'static str,
+    ctx: &'a TaskCtx,
+}
+
+impl RunProgress<'_> {
+    fn add(&mut self, count: usize) -> Result<()> {
+        self.done += count;
+        self.ctx.checkpoint(Progress::new(
+            "steering",
+            self.done as u64,
+            self.total as u64,
+            self.unit,
+        ))
+    }
+}
+
+/// How many of the first groups fill a batch: at least one.
+fn groups_in_batch(groups: &[TextGroup], batch: usize) -> usize {
+    let mut rows = 0;
+    let count = groups.iter().take_while(|g| {
+        rows += g.samples.len();
+        rows <= batch
+    });
+    count.count().max(1)
+}
