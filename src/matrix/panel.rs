@@ -39,7 +39,7 @@ pub(super) fn store_line<V: Vector>(panel: &mut [f32], j: usize, values: [V; VEC
 
 kernel! {
     /// P = A Z on one panel: `out[j] = Σ_q values[j][q] · panel[indices[j][q]]` for each sparse
-    /// column j. `offsets`, `indices` and `values` are those of [`crate::factor::SparseColumns`].
+    /// column j. `offsets`, `indices` and `values` are those of a matrix whose columns are sparse.
     pub fn project(out: &mut [f32], panel: &[f32], offsets: &[usize], indices: &[u32], values: &[f32]) = project_body;
 }
 
