@@ -1,7 +1,7 @@
 //! Jobs run for the explorer: each takes what it needs of the session, calls the job, and tells its
 //! events.
 //!
-//! Knows no thread: [`super::Handling`] says where these run. Invariant: the study is locked only
+//! Knows no thread: [`super::handling::Handling`] says where these run. Invariant: the study is locked only
 //! while it is read or written, never while a job computes.
 
 use super::session::{Session, lock};
@@ -176,7 +176,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Res
     Ok(format!("{} numbers of features, {fits} fits", rows.len()))
 }
 
-impl super::Handling<'_> {
+impl super::handling::Handling<'_> {
     /// One at a time with trainings: either takes all cores.
     pub(super) fn sweep(&self, ask: SweepRequest) {
         let token = crate::task::CancelToken::default();

@@ -37,7 +37,7 @@ pub struct Config {
     pub problems: Vec<String>,
 }
 
-/// `$XDG_CONFIG_HOME/mlpeek/config.toml`.
+/// Where the configuration lies: `$XDG_CONFIG_HOME/mlpeek/config.toml`.
 pub fn path() -> Option<PathBuf> {
     use etcetera::BaseStrategy;
     etcetera::choose_base_strategy()

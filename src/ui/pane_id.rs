@@ -1,7 +1,7 @@
 //! The names of the panes: what everything from the key table to the layout calls them by. Knows no
 //! pane.
 
-/// A pane.
+/// Which pane it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PaneId {
     /// The feature list.
@@ -22,7 +22,7 @@ pub enum PaneId {
     Steer,
     /// Features on a text that is typed.
     Live,
-    /// The fit.
+    /// The fit and its error curve.
     Fit,
     /// What to open.
     Start,
