@@ -10,6 +10,8 @@
 
 use half::f16;
 
+use super::simd::vectorised;
+
 /// Values in a block.
 pub const BLOCK: usize = 32;
 
@@ -109,7 +111,7 @@ impl QuantisedRows {
             scales: vec![[0.0; 2]; x.len() / BLOCK],
             blocks: k / BLOCK,
         };
-        pulp::Arch::new().dispatch(|| {
+        vectorised(|| {
             let blocks = x
                 .chunks_exact(BLOCK)
                 .zip(out.values.chunks_exact_mut(BLOCK))
@@ -199,7 +201,7 @@ pub fn dequantise(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
         blocks.len() / format.bytes() * BLOCK == out.len(),
         "32 values a block"
     );
-    pulp::Arch::new().dispatch(|| {
+    vectorised(|| {
         for (block, out) in blocks
             .chunks_exact(format.bytes())
             .zip(out.chunks_exact_mut(BLOCK))

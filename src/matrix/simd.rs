@@ -4,6 +4,9 @@
 //! with FMA and for the baseline (NEON on aarch64), and picks at run time. No build flag is needed
 //! for a fast binary. Invariant: the vector types of an instruction set are named by [`kernel`]
 //! alone, after the set was found on this processor.
+//!
+//! A loop that the compiler turns into vectors by itself needs no [`Vector`]: [`vectorised`] compiles
+//! it for the same choice of instruction sets.
 
 /// Lanes of a [`Vector`]: one register of AVX-512 and one cache line.
 pub(crate) const WIDTH: usize = 16;
@@ -174,6 +177,42 @@ pub(crate) fn has_avx512() -> bool {
 #[inline]
 pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Runs `f`, compiled for the widest instruction set of this processor. `f` is a closure around plain
+/// loops, which are short enough to be inlined into each of the three forms; what they compute does
+/// not depend on the form, since products and sums are not fused by the compiler.
+#[inline]
+pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2")]
+        fn wide<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2")]
+        fn narrow<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        let bits = is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
+        if bits
+            && has_avx512()
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            // SAFETY: the features that `wide` enables were just found on this processor.
+            #[allow(unsafe_code)]
+            return unsafe { wide(f) };
+        }
+        if bits && has_avx2() {
+            // SAFETY: the features that `narrow` enables were just found on this processor.
+            #[allow(unsafe_code)]
+            return unsafe { narrow(f) };
+        }
+    }
+    f()
 }
 
 /// Compiles `body::<V>` (an `#[inline(always)]` function over a [`Vector`]) for each instruction

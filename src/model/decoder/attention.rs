@@ -5,7 +5,6 @@
 //! sees it.
 
 use candle_core::{DType, Device, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::cache::LayerCache;
@@ -13,6 +12,7 @@ use super::linear::with_slice;
 use super::vector;
 use crate::error::Result;
 use crate::matrix::gemm::{View, product};
+use crate::matrix::simd::vectorised;
 use crate::model::config::{Config, LayerKind, NormKind, QkvOrder};
 
 /// The number of queries of one head that are scored at a time.
@@ -155,9 +155,8 @@ impl Attention<'_> {
             .rope
             .filter(|_| side < 2)
             .map(|i| &row_positions.angles[i]);
-        let arch = Arch::new();
         vector::for_each_row(&mut out, heads * dim, |t, row| {
-            arch.dispatch(|| {
+            vectorised(|| {
                 for (h, head) in row.chunks_exact_mut(dim).enumerate() {
                     let from = t * stride + self.column(side, h);
                     match norm {
@@ -252,7 +251,7 @@ impl Attention<'_> {
                 let head = kv_head * heads + h;
                 let q = &q[first * width + head * dim..];
                 if n == 1 {
-                    Arch::new().dispatch(|| {
+                    vectorised(|| {
                         self.attend_query(
                             &q[..dim],
                             keys,
@@ -265,8 +264,7 @@ impl Attention<'_> {
                 }
                 let (q, keys) = (View::rows(q, width), View::transposed(keys, kv_width));
                 product((n, dim, span), q, keys, &mut scores, span, false, false);
-                Arch::new()
-                    .dispatch(|| self.masked_softmax(&mut scores, span, begin, offset + first));
+                vectorised(|| self.masked_softmax(&mut scores, span, begin, offset + first));
                 let (weights, values) = (View::rows(&scores, span), View::rows(values, kv_width));
                 let out = &mut out[(first * heads + h) * dim..];
                 product(

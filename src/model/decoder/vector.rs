@@ -3,9 +3,9 @@
 //! Owns plain arithmetic on slices; knows nothing of tensors. Invariant: a row's result depends on
 //! that row alone, so that batching never changes a number.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::matrix::simd::vectorised;
 use crate::model::config::{Activation, NormKind};
 
 /// Values below which a loop stays on one thread.
@@ -93,11 +93,10 @@ fn map_rows(out: &mut [f32], input: &[f32], gated: bool, f: impl Fn(f32) -> f32)
 pub(super) fn activate(kind: Activation, gated: bool, input: &[f32], width: usize) -> Vec<f32> {
     let stride = if gated { 2 * width } else { width };
     let mut out = vec![0.0; input.len() / stride * width];
-    let arch = Arch::new();
     for_each_row(&mut out, width, |i, row| {
         let input = &input[i * stride..(i + 1) * stride];
         // One loop for each function, so that each is compiled to vectors.
-        arch.dispatch(|| match kind {
+        vectorised(|| match kind {
             Activation::Silu => map_rows(row, input, gated, |x| act(Activation::Silu, x)),
             Activation::GeluTanh => map_rows(row, input, gated, |x| act(Activation::GeluTanh, x)),
             Activation::Gelu => map_rows(row, input, gated, |x| act(Activation::Gelu, x)),
@@ -186,10 +185,9 @@ pub(super) fn norm(
 ) -> Vec<f32> {
     let width = weight.len();
     let mut out = vec![0.0; x.len()];
-    let arch = Arch::new();
     for_each_row(&mut out, width, |i, row| {
         let x = &x[i * width..(i + 1) * width];
-        arch.dispatch(|| norm_row(kind, eps as f32, weight, bias, x, row));
+        vectorised(|| norm_row(kind, eps as f32, weight, bias, x, row));
     });
     out
 }
@@ -259,10 +257,9 @@ pub(super) fn axpy(out: &mut [f32], w: f32, x: &[f32]) {
 /// The elementwise sum of two slices of one length.
 pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut out = a.to_vec();
-    let arch = Arch::new();
     rows_mut_flat(&mut out, |at, part| {
         let b = &b[at..at + part.len()];
-        arch.dispatch(|| {
+        vectorised(|| {
             for (o, &v) in part.iter_mut().zip(b) {
                 *o += v;
             }
@@ -275,7 +272,7 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
 pub(super) fn all_finite(x: &[f32]) -> bool {
     // A sum of x · 0 is NaN as soon as one value is NaN or infinite, and vectorises where a search
     // would not.
-    Arch::new().dispatch(|| sum_by(x, |v| v * 0.0)) == 0.0
+    vectorised(|| sum_by(x, |v| v * 0.0)) == 0.0
 }
 
 fn rows_mut_flat(data: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
