@@ -208,7 +208,7 @@ fn a_torn_last_shard_is_dropped_by_the_writer() {
 }
 
 #[test]
-fn anothers_shards_are_never_dropped() {
+fn shards_of_another_run_are_never_dropped() {
     let dir = tempfile::tempdir().unwrap();
     ten_rows(dir.path(), CacheDtype::F32);
     assert!(CacheWriter::open(dir.path(), 4, CacheDtype::F32).is_err());
