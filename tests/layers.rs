@@ -1,8 +1,9 @@
 //! The rule of `src/lib.rs`, held: imports point down its table and no two top-level modules import
-//! each other in a circle.
+//! each other in a circle. `src/ui/mod.rs` has a table of its own modules, which is held alike.
 //!
-//! The table is read from the header of `src/lib.rs` itself, a row a layer, the highest first;
-//! every path of the sources is read by a parser. Test code is left out: it may look anywhere.
+//! A table is read from the header of the file that declares the modules, a row a layer, the
+//! highest first; every path of the sources is read by a parser. Test code is left out: it may look
+//! anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,57 +18,96 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The layer of every module named in the table of `lib.rs`; 0 is the highest.
-fn layers() -> BTreeMap<String, usize> {
-    let text = std::fs::read_to_string(src().join("lib.rs")).unwrap();
-    let rows = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("//! | "))
-        .skip_while(|row| !row.contains('`'));
-    let mut layers = BTreeMap::new();
-    for (layer, row) in rows.enumerate() {
-        let modules = row.split_once('|').expect("a row has two cells").1;
-        for name in modules
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .filter(|name| src_of(name).is_some())
-        {
-            assert!(
-                layers.insert(name.to_owned(), layer).is_none(),
-                "{name} stands twice in the table"
-            );
-        }
+/// A module whose children have a table of layers.
+struct Parent {
+    /// Its path below the crate's root: none for the crate itself.
+    path: &'static [&'static str],
+    /// The file that declares its children, with the table in its header.
+    file: &'static str,
+}
+
+const CRATE: Parent = Parent {
+    path: &[],
+    file: "lib.rs",
+};
+const UI: Parent = Parent {
+    path: &["ui"],
+    file: "ui/mod.rs",
+};
+
+/// A row of the table of actions names the functions of the app that carry it out; nothing else of
+/// the app is used there.
+const NAMED_ABOVE: [(&str, &str); 1] = [("action", "app")];
+
+impl Parent {
+    fn dir(&self) -> PathBuf {
+        self.path.iter().fold(src(), |dir, name| dir.join(name))
     }
-    layers
+
+    /// The layer of every module named in the table; 0 is the highest.
+    fn layers(&self) -> BTreeMap<String, usize> {
+        let text = std::fs::read_to_string(src().join(self.file)).unwrap();
+        let rows = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | "))
+            .skip_while(|row| !row.contains('`'));
+        let mut layers = BTreeMap::new();
+        for (layer, row) in rows.enumerate() {
+            let modules = row.split_once('|').expect("a row has two cells").1;
+            for name in modules
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|name| self.file_of(name).is_some())
+            {
+                assert!(
+                    layers.insert(name.to_owned(), layer).is_none(),
+                    "{name} stands twice in the table"
+                );
+            }
+        }
+        layers
+    }
+
+    /// The file that a child begins in.
+    fn file_of(&self, module: &str) -> Option<PathBuf> {
+        [
+            self.dir().join(format!("{module}.rs")),
+            self.dir().join(module).join("mod.rs"),
+        ]
+        .into_iter()
+        .find(|path| path.exists())
+    }
+
+    /// The names of the children, but for those that are compiled for tests alone.
+    fn modules(&self) -> BTreeSet<String> {
+        let text = std::fs::read_to_string(src().join(self.file)).unwrap();
+        let items = syn::parse_file(&text).unwrap().items;
+        let name = |item: &syn::Item| match item {
+            syn::Item::Mod(child) if !is_test(&child.attrs) => Some(child.ident.to_string()),
+            _ => None,
+        };
+        items.iter().filter_map(name).collect()
+    }
+
+    fn imports(&self) -> Imports {
+        let modules = self.modules();
+        let mut imports = Imports::new();
+        for module in &modules {
+            let found = imports.entry(module.clone()).or_default();
+            let file = self.file_of(module).unwrap();
+            read(&file, self.path.len() + 1, self.path, &modules, found);
+            found.remove(module);
+            found.retain(|to, _| !NAMED_ABOVE.contains(&(module.as_str(), to.as_str())));
+        }
+        imports
+    }
 }
 
-/// The file that a top-level module begins in.
-fn src_of(module: &str) -> Option<PathBuf> {
-    [
-        src().join(format!("{module}.rs")),
-        src().join(module).join("mod.rs"),
-    ]
-    .into_iter()
-    .find(|path| path.exists())
-}
-
-/// The names of the top-level modules, from the files themselves.
-fn modules() -> BTreeSet<String> {
-    let entries = std::fs::read_dir(src())
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let is_module = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|e| e == "rs");
-    let name = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
-    entries
-        .filter(is_module)
-        .map(name)
-        .filter(|name| name != "lib" && name != "main")
-        .collect()
-}
-
-/// Collects the top-level modules that a file's paths name.
+/// Collects the children of a module that a file's paths name.
 struct Paths<'a> {
+    /// The path of the parent.
+    parent: &'a [&'a str],
     modules: &'a BTreeSet<String>,
     /// How many modules below the crate's root the code being read stands.
     depth: usize,
@@ -86,18 +126,21 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
 impl Paths<'_> {
     /// `names` are a path's first segments, as far as they are known.
     fn take(&mut self, names: &[String]) {
-        let root = match names.first().map(String::as_str) {
-            Some("crate") => 1,
-            Some("super") => {
-                let up = names.iter().take_while(|name| *name == "super").count();
-                if up < self.depth {
-                    return;
-                }
-                up
+        let below = match names.first().map(String::as_str) {
+            Some("crate") => {
+                let path = &names[1..];
+                let inside = path.iter().zip(self.parent).all(|(a, b)| a == b);
+                path.get(self.parent.len()..).filter(|_| inside)
             }
-            _ => return,
+            Some("super") => {
+                // So many steps up lead to the parent, unless they stop below it.
+                let up = names.iter().take_while(|name| *name == "super").count();
+                (up == self.depth - self.parent.len()).then(|| &names[up..])
+            }
+            _ => None,
         };
-        if let Some(module) = names.get(root).filter(|name| self.modules.contains(*name)) {
+        let child = below.and_then(|names| names.first());
+        if let Some(module) = child.filter(|name| self.modules.contains(*name)) {
             self.found.insert(module.clone());
         }
     }
@@ -171,11 +214,12 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         // tokens.
         let tokens = call.tokens.to_string().replace(' ', "");
         for (at, _) in tokens.match_indices("crate::") {
-            let name: String = tokens[at + 7..]
+            let path: String = tokens[at..]
                 .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':'))
                 .collect();
-            self.take(&["crate".to_owned(), name]);
+            let names: Vec<String> = path.split("::").map(str::to_owned).collect();
+            self.take(&names);
         }
         visit::visit_macro(self, call);
     }
@@ -186,12 +230,14 @@ impl<'ast> Visit<'ast> for Paths<'_> {
 fn read(
     file: &Path,
     depth: usize,
+    parent: &[&str],
     modules: &BTreeSet<String>,
     found: &mut BTreeMap<String, BTreeSet<PathBuf>>,
 ) {
     let text = std::fs::read_to_string(file).unwrap();
     let tree = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     let mut paths = Paths {
+        parent,
         modules,
         depth,
         found: BTreeSet::new(),
@@ -223,51 +269,45 @@ fn read(
             .iter()
             .find(|f| f.exists())
             .unwrap_or_else(|| panic!("module {name} of {}", file.display()));
-        read(file, depth + 1, modules, found);
+        read(file, depth + 1, parent, modules, found);
     }
-}
-
-fn imports() -> Imports {
-    let modules = modules();
-    let mut imports = Imports::new();
-    for module in &modules {
-        let found = imports.entry(module.clone()).or_default();
-        read(&src_of(module).unwrap(), 1, &modules, found);
-        found.remove(module);
-    }
-    imports
 }
 
 #[test]
-fn the_table_of_the_crate_names_every_module() {
-    let named: BTreeSet<String> = layers().into_keys().collect();
-    assert_eq!(
-        named,
-        modules(),
-        "the table in src/lib.rs against the modules in src/"
-    );
+fn the_tables_name_every_module() {
+    for parent in [CRATE, UI] {
+        let named: BTreeSet<String> = parent.layers().into_keys().collect();
+        assert_eq!(
+            named,
+            parent.modules(),
+            "the table in src/{} against the modules that it declares",
+            parent.file
+        );
+    }
 }
 
 #[test]
 fn imports_point_down() {
-    let (layers, mut wrong) = (layers(), Vec::new());
-    for (from, targets) in imports() {
-        for (to, files) in targets {
-            if layers[&to] < layers[&from] {
-                let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
-                wrong.push(format!(
-                    "{from} imports {to}, which stands above it: {}",
-                    files.join(", ")
-                ));
+    let mut wrong = Vec::new();
+    for parent in [CRATE, UI] {
+        let layers = parent.layers();
+        for (from, targets) in parent.imports() {
+            for (to, files) in targets {
+                if layers[&to] < layers[&from] {
+                    let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
+                    wrong.push(format!(
+                        "{from} imports {to}, which stands above it: {}",
+                        files.join(", ")
+                    ));
+                }
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
-fn no_modules_import_each_other_in_a_circle() {
-    let mut left = imports();
+/// What of `imports` is in a circle.
+fn circle(mut left: Imports) -> Imports {
     // What imports nothing that is left is in no circle, and so on until nothing more can be taken
     // away.
     loop {
@@ -289,35 +329,62 @@ fn no_modules_import_each_other_in_a_circle() {
             break;
         }
     }
+    left
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
     let mut lines = Vec::new();
-    for (from, targets) in &left {
-        for (to, files) in targets.iter().filter(|(to, _)| left.contains_key(*to)) {
-            let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
-            lines.push(format!("{from} -> {to}: {}", files.join(", ")));
+    for parent in [CRATE, UI] {
+        let left = circle(parent.imports());
+        for (from, targets) in &left {
+            for (to, files) in targets.iter().filter(|(to, _)| left.contains_key(*to)) {
+                let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
+                lines.push(format!("{from} -> {to}: {}", files.join(", ")));
+            }
         }
     }
     assert!(
-        left.is_empty(),
+        lines.is_empty(),
         "these modules import each other in a circle:\n{}",
         lines.join("\n")
     );
 }
 
-#[test]
-fn a_path_is_found_wherever_it_is_written() {
-    let modules: BTreeSet<String> = ["disk", "study", "eval", "factor", "ui", "text"]
-        .map(str::to_owned)
-        .into();
-    let code = "use crate::disk; use super::{study::Study, other::X as Y}; mod inner { use super::super::eval; }
-        fn f() -> crate::factor::Fit { format!(\"{}\", crate::ui::name()); }
-        #[cfg(test)] mod tests { use crate::text; } #[cfg(test)] use crate::text::x;";
+/// The modules of `modules` that `code` names, standing `depth` modules below the crate's root.
+fn found(code: &str, parent: &[&str], depth: usize, modules: &[&str]) -> Vec<String> {
+    let modules: BTreeSet<String> = modules.iter().map(|&name| name.to_owned()).collect();
     let mut paths = Paths {
+        parent,
         modules: &modules,
-        depth: 1,
+        depth,
         found: BTreeSet::new(),
         test_files: Vec::new(),
     };
     paths.visit_file(&syn::parse_file(code).unwrap());
-    let found: Vec<&str> = paths.found.iter().map(String::as_str).collect();
-    assert_eq!(found, ["disk", "eval", "factor", "study", "ui"]);
+    paths.found.into_iter().collect()
+}
+
+#[test]
+fn a_path_is_found_wherever_it_is_written() {
+    let code = "use crate::disk; use super::{study::Study, other::X as Y}; mod inner { use super::super::eval; }
+        fn f() -> crate::factor::Fit { format!(\"{}\", crate::ui::name()); }
+        #[cfg(test)] mod tests { use crate::text; } #[cfg(test)] use crate::text::x;";
+    let modules = ["disk", "study", "eval", "factor", "ui", "text"];
+    assert_eq!(
+        found(code, &[], 1, &modules),
+        ["disk", "eval", "factor", "study", "ui"]
+    );
+}
+
+#[test]
+fn a_path_is_found_below_a_module() {
+    let code =
+        "use crate::ui::{app::App, draw::put}; use crate::theme::Other; use super::list::motion;
+        use super::super::world::World; fn f() { g!(crate::ui::action::A); }";
+    let modules = ["app", "draw", "theme", "list", "world", "action"];
+    assert_eq!(
+        found(code, &["ui"], 3, &modules),
+        ["action", "app", "draw", "world"]
+    );
 }

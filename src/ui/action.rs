@@ -313,6 +313,16 @@ mod tests {
     }
 
     #[test]
+    fn every_tab_is_gone_to_by_an_action_and_every_pane_names_one_that_is() {
+        for pane in PaneId::ALL {
+            assert_eq!(pane.tab().tab(), pane.tab());
+            assert!(!pane.is_tab() || pane.action().is_some(), "{pane:?}");
+            let known = pane.action().map(Action::by_name);
+            assert!(known.is_none_or(|action| action.is_some()), "{pane:?}");
+        }
+    }
+
+    #[test]
     fn no_two_actions_share_a_key_in_one_pane() {
         for pane in PaneId::ALL {
             let mut taken = std::collections::HashMap::new();

@@ -8,6 +8,7 @@
 pub(in crate::ui) mod availability;
 mod cards;
 pub(in crate::ui) mod commands;
+mod dialogs;
 mod dispatch;
 mod messages;
 mod mouse;
@@ -22,7 +23,8 @@ use std::time::Duration;
 use crossterm::event::{KeyEventKind, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
-use super::dialogs::Overlay;
+use super::dialog::Dialog;
+use super::dialogs::CopyDialog;
 use super::keymap::Keymap;
 use super::layout::{Layout, Want};
 use super::panes::{self};
@@ -30,7 +32,7 @@ use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Job, Level, Reply, RequestCounter};
 use crate::text;
-use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 pub use messages::{AppOptions, Effect, Msg};
 pub use toasts::Toast;
@@ -53,7 +55,7 @@ pub struct App {
     trail: Vec<TrailEntry>,
     size: (u16, u16),
     zoom: bool,
-    pub(crate) overlay: Option<Overlay>,
+    pub(crate) dialog: Option<Box<dyn Dialog>>,
     pub(crate) toasts: Vec<Toast>,
     pub(crate) notes: Vec<String>,
     cards: cards::Cards,
@@ -100,7 +102,7 @@ impl App {
             trail: Vec::new(),
             size,
             zoom: false,
-            overlay: None,
+            dialog: None,
             toasts,
             notes: options.notes,
             cards: cards::Cards::default(),
@@ -292,7 +294,7 @@ impl App {
                 self.toast(Level::Error, format!("{} failed: {text}", job.label()))
             }
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
-            Event::NoModel(_) if self.overlay.is_none() && self.closing.is_none() => {
+            Event::NoModel(_) if self.dialog.is_none() && self.closing.is_none() => {
                 self.open_model_dialog()
             }
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
@@ -351,7 +353,7 @@ impl App {
             theme: &self.theme,
             keymap: &self.keymap,
             area: self.pane_area(id),
-            focused: self.focus == id && self.overlay.is_none(),
+            focused: self.focus == id && self.dialog.is_none(),
             contexts_seen: self.contexts_seen(),
             requests: &self.requests,
         }
@@ -452,14 +454,14 @@ impl App {
                     effects.push(self.send(command));
                 }
                 Step::Ask(request) => effects.push(Effect::Send(request)),
-                Step::Offer(copies) => self.overlay = Some(Overlay::Copy(copies)),
+                Step::Offer(copies) => self.open_dialog(CopyDialog::new(*copies)),
                 Step::Copy(text, what) => effects.push(Effect::Copy(text, what)),
                 Step::Select(id) => effects.extend(self.select(id)),
                 Step::Visit(id) => effects.extend(self.visit(id)),
                 Step::VisitNeuron(index) => effects.extend(self.visit_neuron(index)),
                 Step::Focus(pane) => effects.extend(self.go_to(pane)),
                 Step::Rename(id) => self.open_name_dialog(id),
-                Step::Tell(pane, note) => effects.extend(self.tell(pane, &note)),
+                Step::HandOver(pane, handover) => effects.extend(self.hand_over(pane, &handover)),
                 Step::Say(level, text) => self.say(level, text),
             }
         }
@@ -473,9 +475,9 @@ impl App {
         Effect::Send(self.requests.request(command))
     }
 
-    fn tell(&mut self, pane: PaneId, note: &Note) -> Vec<Effect> {
+    fn hand_over(&mut self, pane: PaneId, handover: &Handover) -> Vec<Effect> {
         let mut effects = self.go_to(pane);
-        if let Some(steps) = self.with(pane, |p, cx| p.note(note, cx)) {
+        if let Some(steps) = self.with(pane, |p, cx| p.take_over(handover, cx)) {
             effects.extend(self.carry_out(steps));
         }
         effects

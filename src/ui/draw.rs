@@ -40,6 +40,19 @@ pub fn put_at(buf: &mut Buffer, area: Rect, column: usize, row: usize, line: &Li
     }
 }
 
+/// Empties the cells of `area` and takes their styles off, so that nothing beneath shines through
+/// what is drawn there next.
+pub fn clear(buf: &mut Buffer, area: Rect) {
+    let area = area.intersection(buf.area);
+    for y in area.top()..area.bottom() {
+        // Half of a wide character is none: its other half goes too.
+        if area.x > buf.area.x && text::width(buf[(area.x - 1, y)].symbol()) > 1 {
+            buf[(area.x - 1, y)].set_symbol(" ").diff_option = CellDiffOption::None;
+        }
+        (area.left()..area.right()).for_each(|x| buf[(x, y)].reset());
+    }
+}
+
 /// Writes a line from column `x` on, as much of it as fits before column `right`.
 fn set_line(buf: &mut Buffer, mut x: u16, right: u16, y: u16, line: &Line) {
     for span in &line.spans {

@@ -1,7 +1,8 @@
 //! The explorer: an Elm-like shell on ratatui. Talks to the world only through [`crate::engine`]'s
 //! commands and events and plain data; never sees a tensor, a store or a model.
 //!
-//! Imports point down this table, as they do down the crate's.
+//! Imports point down this table, as they do down the crate's, and `tests/layers.rs` holds the
+//! sources to it.
 //!
 //! | layer | modules |
 //! | --- | --- |
@@ -9,8 +10,8 @@
 //! | terminal | [`terminal`] (all I/O of the screen) · [`clipboard`] |
 //! | app | [`app`] (`update`: messages to effects) · [`view`] (the frame around the panes) |
 //! | what is on the screen | [`panes`] (one file a pane) · [`dialogs`] (one file a dialog) |
-//! | contract | [`pane`] (what a pane is) · [`layout`] (where panes are) |
-//! | shared by panes | [`list`] (motion) · [`describe`] (words) · [`heat`] (tokens as cells) · [`draw`] (lines and bars) · [`input`] and [`textbox`] (text being typed) · `edit` |
+//! | contract | [`pane`] (what a pane is) · [`dialog`] (what a dialog is) · [`layout`] (where panes are) |
+//! | shared by panes | [`list`] (motion) · [`describe`] (words) · [`heat`] (tokens as cells) · [`draw`] (lines and bars) · [`form`] (fields) · [`input`] and [`textbox`] (text being typed) · `edit` |
 //! | what is known | [`world`] (what the engine has told) · [`config`] (the user's file) · [`keymap`] (which key does what) |
 //! | names | [`action`] (what keys can do, in one table) · [`pane_id`] · [`theme`] (colours by meaning) |
 
@@ -21,9 +22,11 @@ pub mod config;
 #[cfg(test)]
 pub(crate) mod demo;
 pub mod describe;
+pub mod dialog;
 pub mod dialogs;
 pub mod draw;
 mod edit;
+pub mod form;
 pub mod heat;
 pub mod input;
 mod key_table;

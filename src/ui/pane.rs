@@ -22,7 +22,7 @@ use crate::engine::{Command, Level, Mode, OpenRequest, Reply, Request, RequestCo
 pub struct Cx<'a> {
     /// What the engine told.
     pub world: &'a World,
-    /// Styles.
+    /// Styles by meaning.
     pub theme: &'a Theme,
     /// Keys, for hints in empty panes.
     pub keymap: &'a Keymap,
@@ -70,8 +70,8 @@ pub enum Step {
     Focus(PaneId),
     /// Ask for the name of a feature.
     Rename(usize),
-    /// Tell another pane something, and go there.
-    Tell(PaneId, Note),
+    /// Hand something to another pane, and go there.
+    HandOver(PaneId, Handover),
     /// A toast and a log line.
     Say(Level, String),
 }
@@ -89,16 +89,16 @@ pub struct Copies {
     pub markdown: String,
 }
 
-/// What panes tell each other.
+/// What one pane hands to another.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Note {
+pub enum Handover {
     /// To Steer: add these features with their weights, or replace the list when `replace`.
     Steer {
         /// Features with their weights.
         features: Vec<(usize, f32)>,
         /// Which of their neurons.
         part: SteerPart,
-        /// Suppress.
+        /// Whether they are suppressed.
         negative: bool,
         /// Forget what was there.
         replace: bool,
@@ -124,7 +124,8 @@ pub enum Note {
     Open(OpenRequest),
 }
 
-/// A pane.
+/// What every pane can do. Only its name, title, drawing and actions are its own to write; the rest
+/// has a default that does nothing.
 pub trait Pane {
     /// Which it is.
     fn id(&self) -> PaneId;
@@ -183,9 +184,9 @@ pub trait Pane {
         let _ = request;
     }
 
-    /// Another pane told something.
-    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
-        let _ = (note, cx);
+    /// Takes what another pane hands over.
+    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+        let _ = (handover, cx);
         Vec::new()
     }
 

@@ -1,77 +1,84 @@
-//! The names of the panes: what everything from the key table to the layout calls them by. Knows no
-//! pane.
+//! The names of the panes, in one table: what everything from the key table to the layout calls them
+//! by. Knows no pane.
+//!
+//! Invariant: every pane has one row, and the row of a tab names itself as its tab.
 
-/// Which pane it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PaneId {
+/// Makes [`PaneId`] of the table: a pane, its title, the tab that shows it, and the action that goes
+/// to it.
+macro_rules! table {
+    ($($(#[$doc:meta])* $pane:ident, $title:literal, $tab:ident, $action:expr;)*) => {
+        /// Which pane it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum PaneId {
+            $($(#[$doc])* $pane,)*
+        }
+
+        impl PaneId {
+            /// All of them, in the order of the table.
+            pub const ALL: [Self; [$(Self::$pane),*].len()] = [$(Self::$pane),*];
+
+            /// Its name for a person, and in a session.
+            pub fn title(self) -> &'static str {
+                match self {
+                    $(Self::$pane => $title,)*
+                }
+            }
+
+            /// The tab that shows it: the reading panes share one.
+            pub fn tab(self) -> Self {
+                match self {
+                    $(Self::$pane => Self::$tab,)*
+                }
+            }
+
+            /// The name of the action that goes to it; `None` where only a link or the focus does.
+            pub fn action(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$pane => $action,)*
+                }
+            }
+        }
+    };
+}
+
+table! {
     /// The feature list.
-    Features,
+    Features, "Features", Features, Some("explore");
     /// Contexts of the selected feature as a heat map.
-    Contexts,
+    Contexts, "Contexts", Features, None;
     /// What the selected feature (or a neuron) is made of.
-    Feature,
+    Feature, "Feature", Features, None;
     /// Marked features side by side.
-    Compare,
+    Compare, "Compare", Features, Some("compare");
     /// Features against labels.
-    Labels,
+    Labels, "Labels", Features, Some("labels");
     /// What directions cause, judged.
-    Evaluate,
+    Evaluate, "Evaluate", Steer, Some("evaluate");
     /// Dendrogram of shared neurons.
-    Tree,
+    Tree, "Tree", Tree, Some("tree");
     /// Steered beside unsteered text.
-    Steer,
+    Steer, "Steer", Steer, Some("steer");
     /// Features on a text that is typed.
-    Live,
+    Live, "Live", Live, Some("live");
     /// The fit and its error curve.
-    Fit,
+    Fit, "Fit", Fit, Some("fit");
     /// What to open.
-    Start,
+    Start, "Start", Start, Some("start");
 }
 
 impl PaneId {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::Features,
-        Self::Contexts,
-        Self::Feature,
-        Self::Compare,
-        Self::Labels,
-        Self::Evaluate,
-        Self::Tree,
-        Self::Steer,
-        Self::Live,
-        Self::Fit,
-        Self::Start,
-    ];
-
-    /// Its name for a person.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Features => "Features",
-            Self::Contexts => "Contexts",
-            Self::Feature => "Feature",
-            Self::Compare => "Compare",
-            Self::Labels => "Labels",
-            Self::Evaluate => "Evaluate",
-            Self::Tree => "Tree",
-            Self::Steer => "Steer",
-            Self::Live => "Live",
-            Self::Fit => "Fit",
-            Self::Start => "Start",
-        }
-    }
-
     /// By its title, as a session stores it.
     pub fn by_title(title: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|p| p.title() == title)
     }
 
-    /// The tab that shows it: the reading panes share one.
-    pub fn tab(self) -> Self {
-        match self {
-            Self::Contexts | Self::Feature | Self::Compare | Self::Labels => Self::Features,
-            Self::Evaluate => Self::Steer,
-            other => other,
-        }
+    /// The pane that the action of this name goes to.
+    pub fn by_action(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.action() == Some(name))
+    }
+
+    /// Whether it is a tab of its own.
+    pub fn is_tab(self) -> bool {
+        self.tab() == self
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
 use super::app::{App, AppOptions, Effect, Msg};
@@ -206,24 +208,60 @@ impl Stage {
             .join("\n")
     }
 
+    /// The cells of the open dialog as text, its border among them.
+    pub fn dialog(&self) -> String {
+        let terminal = self.buffer();
+        let buffer = terminal.backend().buffer();
+        let area = self.app.dialog_area().expect("a dialog is open");
+        let line = |y| {
+            let mut line = String::new();
+            let mut x = area.left();
+            while x < area.right() {
+                let symbol = buffer[(x, y)].symbol();
+                line.push_str(symbol);
+                // The second cell of a wide character is empty.
+                x += (crate::text::width(symbol) as u16).max(1);
+            }
+            line.trim_end().to_owned()
+        };
+        let lines: Vec<String> = (area.top()..area.bottom()).map(line).collect();
+        lines.join("\n")
+    }
+
+    /// The styles of the open dialog's cells, its corner being 0, 0.
+    pub fn dialog_styles(&self) -> String {
+        self.styles_in(self.app.dialog_area().expect("a dialog is open"))
+    }
+
+    /// The cells of the screen with their styles.
+    pub fn cells(&self) -> Buffer {
+        self.buffer().backend().buffer().clone()
+    }
+
     /// The screen's styles: a line for every run of cells that is not plain.
     pub fn styles(&self) -> String {
+        let (width, height) = self.app.size();
+        self.styles_in(Rect::new(0, 0, width, height))
+    }
+
+    fn styles_in(&self, area: Rect) -> String {
         let terminal = self.buffer();
         let buffer = terminal.backend().buffer();
         let mut out = String::new();
-        for y in 0..buffer.area.height {
-            let mut x = 0;
-            while x < buffer.area.width {
+        for y in area.top()..area.bottom() {
+            let mut x = area.left();
+            while x < area.right() {
                 let style = buffer[(x, y)].style();
                 let from = x;
                 let mut run = String::new();
-                while x < buffer.area.width && buffer[(x, y)].style() == style {
+                while x < area.right() && buffer[(x, y)].style() == style {
                     run.push_str(buffer[(x, y)].symbol());
                     x += 1;
                 }
                 let named = name(style);
                 if !named.is_empty() && (!run.trim().is_empty() || named.contains("on")) {
-                    out.push_str(&format!("{y}:{from}-{} {named} |{}|\n", x - 1, run));
+                    let (y, from, to) = (y - area.y, from - area.x, x - 1 - area.x);
+                    out.push_str(&format!("{y}:{from}-{to} {named} |{run}|\n"));
                 }
             }
         }

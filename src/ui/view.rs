@@ -9,12 +9,12 @@ use ratatui::text::{Line, Span};
 
 use super::action::{ACTIONS, Action};
 use super::app::App;
-use super::draw::bar;
+use super::dialog;
+use super::draw::{bar, clear, put, put_at};
 use super::layout::{Class, Layout, Placed};
 use super::world::{CutShort, RunningJob};
 use crate::engine::Level;
 use crate::text;
-use crate::ui::draw::put;
 
 /// Hints in the footer at most.
 const HINTS: usize = 6;
@@ -55,8 +55,8 @@ fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
     typed_line(app, &layout, buf);
     progress(app, layout.progress, buf);
     footer(app, layout.footer, buf);
-    if let Some(overlay) = &app.overlay {
-        overlay.view(app, app.under_dialogs().intersection(screen), buf);
+    if let Some(dialog) = &app.dialog {
+        app.with_dialog_cx(|cx| dialog::draw(dialog.as_ref(), cx, buf));
     }
     toasts(app, &layout, screen, buf);
 }
@@ -250,7 +250,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
         let width = text::width(&shown);
         if used + width <= usize::from(area.width) {
             let x = usize::from(area.width) - width;
-            return super::draw::put_at(buf, area, x, 0, &Line::styled(shown, style));
+            return put_at(buf, area, x, 0, &Line::styled(shown, style));
         }
         words.remove(words.len().min(2) - 1);
     }
@@ -474,6 +474,9 @@ fn toasts(app: &App, layout: &Layout, screen: Rect, buf: &mut Buffer) {
         }
         y -= shown;
         let x = usize::from(screen.width).saturating_sub(cells + 1);
+        let area = Rect::new(x as u16, y as u16, cells as u16, shown as u16);
+        // The colours of what lies beneath would show through: a heat map has them.
+        clear(buf, area.intersection(screen));
         for (i, line) in lines.iter().take(shown).enumerate() {
             let line = if i + 1 == shown && lines.len() > shown {
                 format!("{line}…")
@@ -481,7 +484,10 @@ fn toasts(app: &App, layout: &Layout, screen: Rect, buf: &mut Buffer) {
                 line.clone()
             };
             let whole = text::pad(&format!("▌ {line}"), cells);
-            super::draw::put_at(buf, screen, x, y + i, &Line::styled(whole, style));
+            put_at(buf, screen, x, y + i, &Line::styled(whole, style));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

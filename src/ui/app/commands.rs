@@ -9,8 +9,11 @@ use crate::engine::{Command, Level, OpenRequest, SteerPart};
 use crate::factor::FitConfig;
 use crate::study::newest;
 use crate::ui::action::Action;
-use crate::ui::dialogs::{Overlay, Question};
-use crate::ui::pane::Note;
+use crate::ui::dialogs::{
+    HelpDialog, LogDialog, PaletteDialog, Question, QuestionDialog, SetsDialog, sweep_dialog,
+    train_dialog,
+};
+use crate::ui::pane::Handover;
 use crate::ui::pane_id::PaneId;
 use crate::ui::world::CutShort;
 
@@ -59,32 +62,32 @@ pub fn model_place(app: &mut App) -> Vec<Effect> {
 
 /// Opens the list of all keys.
 pub fn help(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::help(app.focus))
+    app.show(HelpDialog::new(app.focus))
 }
 
 /// Opens the palette.
 pub fn palette(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::palette(app.focus))
+    app.show(PaletteDialog::new(app.focus))
 }
 
 /// Opens the log.
 pub fn log(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::log())
+    app.show(LogDialog::default())
 }
 
 /// Opens the choice of sets of directions.
 pub fn sets(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::sets(&app.world))
+    app.show(SetsDialog::new(&app.world))
 }
 
 /// Opens the form for training an autoencoder.
 pub fn train(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::train(&app.world))
+    app.show(train_dialog(&app.world))
 }
 
 /// Opens the form for a sweep over the number of features.
 pub fn sweep(app: &mut App) -> Vec<Effect> {
-    app.show(Overlay::sweep(&app.world))
+    app.show(sweep_dialog(&app.world))
 }
 
 /// Captures the mouse, or leaves it to the terminal.
@@ -108,14 +111,14 @@ pub fn export_notes(app: &mut App) -> Vec<Effect> {
 /// Asks for a file of names and notes.
 pub fn import_notes(app: &mut App) -> Vec<Effect> {
     let file = notes_file(app).display().to_string();
-    app.show(Overlay::ask(Question::Notes, &file))
+    app.show(QuestionDialog::new(Question::Notes, &file))
 }
 
 /// Asks for a study to hold the fit on show beside.
 pub fn compare_study(app: &mut App) -> Vec<Effect> {
     let fit = app.world.fit_name().unwrap_or_default().to_owned();
     let other = other_study(app).unwrap_or_default();
-    app.show(Overlay::ask(Question::Study(fit), &other))
+    app.show(QuestionDialog::new(Question::Study(fit), &other))
 }
 
 /// Takes the selected feature to the Steer pane, with a negative sign to suppress it.
@@ -123,13 +126,13 @@ pub fn steer_with(app: &mut App, negative: bool) -> Vec<Effect> {
     let Some(id) = app.world.selected else {
         return Vec::new();
     };
-    let note = Note::Steer {
+    let handover = Handover::Steer {
         features: vec![(id, 1.0)],
         part: SteerPart::Whole,
         negative,
         replace: false,
     };
-    app.tell(PaneId::Steer, &note)
+    app.hand_over(PaneId::Steer, &handover)
 }
 
 /// Marks the selected feature or takes its mark away, and goes to the next where the list has the
@@ -207,7 +210,7 @@ pub fn other_layer(app: &mut App) -> Vec<Effect> {
         fit,
         ..OpenRequest::default()
     };
-    app.tell(PaneId::Start, &Note::Open(request))
+    app.hand_over(PaneId::Start, &Handover::Open(request))
 }
 
 /// Where the notes of the fit on show are written: `STUDY/notes-k100.json`.

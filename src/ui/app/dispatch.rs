@@ -7,7 +7,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::{App, Effect};
 use crate::engine::{Command, Job, Level};
 use crate::ui::action::Action;
-use crate::ui::dialogs::{Answer, Overlay, Question};
+use crate::ui::dialog::{Answer, Dialog};
+use crate::ui::dialogs::{Question, QuestionDialog, QuitDialog};
 use crate::ui::keymap::Key;
 use crate::ui::pane_id::PaneId;
 
@@ -28,11 +29,14 @@ impl App {
             };
         }
         let alt = key.modifiers.contains(KeyModifiers::ALT) && action.is_none();
-        if let Some(overlay) = &mut self.overlay {
-            if alt {
-                return self.esc_then(key);
-            }
-            let answer = overlay.key(key, &self.world, &self.keymap);
+        if self.dialog.is_some() && alt {
+            return self.esc_then(key);
+        }
+        let answer = self.with_dialog(|dialog, cx| match key.code {
+            KeyCode::Esc => Answer::Close,
+            _ => dialog.key(key, cx),
+        });
+        if let Some(answer) = answer {
             return self.answer(answer);
         }
         let place = self.focus;
@@ -58,35 +62,6 @@ impl App {
         let mut effects = self.key(KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         effects.extend(self.key(KeyEvent::new(key.code, key.modifiers - KeyModifiers::ALT)));
         effects
-    }
-
-    pub(super) fn answer(&mut self, answer: Answer) -> Vec<Effect> {
-        match answer {
-            Answer::Stay => Vec::new(),
-            Answer::Close => {
-                self.overlay = None;
-                Vec::new()
-            }
-            Answer::Do(action) => {
-                self.overlay = None;
-                self.perform(action)
-            }
-            Answer::Send(command) => {
-                self.overlay = None;
-                let request = self.requests.request(*command);
-                self.with(self.focus, |pane, _| pane.asked(&request));
-                vec![Effect::Send(request)]
-            }
-            Answer::Note(note) => {
-                self.overlay = None;
-                self.save_note(note)
-            }
-            Answer::Copy(text, what) => {
-                self.overlay = None;
-                vec![Effect::Copy(text, what)]
-            }
-            Answer::Quit => self.close(),
-        }
     }
 
     /// Why an action cannot be done now; `None` when it can.
@@ -131,11 +106,11 @@ impl App {
         };
         let why = self.world.no_model.clone().unwrap_or_default();
         let now = study.model.clone().unwrap_or_default();
-        self.overlay = Some(Overlay::ask(Question::Model(why), &now));
+        self.open_dialog(QuestionDialog::new(Question::Model(why), &now));
     }
 
-    pub(super) fn show(&mut self, overlay: Overlay) -> Vec<Effect> {
-        self.overlay = Some(overlay);
+    pub(super) fn show(&mut self, dialog: impl Dialog + 'static) -> Vec<Effect> {
+        self.open_dialog(dialog);
         Vec::new()
     }
 
@@ -156,9 +131,11 @@ impl App {
                 );
                 vec![self.send(Command::Cancel(job))]
             }
-            _ if matches!(self.overlay, Some(Overlay::Quit(_))) => self.close(),
-            _ if self.unsaved_notes() > 0 && self.closing.is_none() => self.quit(),
-            _ => self.close(),
+            _ => match self.dialog.as_ref().and_then(|dialog| dialog.cancel()) {
+                Some(answer) => self.answer(answer),
+                None if self.unsaved_notes() > 0 && self.closing.is_none() => self.quit(),
+                None => self.close(),
+            },
         }
     }
 
@@ -174,7 +151,7 @@ impl App {
         if jobs.is_empty() && self.unsaved_notes() == 0 {
             return self.close();
         }
-        self.overlay = Some(Overlay::quit(&jobs));
+        self.open_dialog(QuitDialog::new(jobs));
         Vec::new()
     }
 }

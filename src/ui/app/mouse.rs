@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
-use ratatui::layout::{Position, Rect};
+use ratatui::layout::Position;
 
 use super::{App, Effect};
 use crate::engine::Level;
 use crate::ui::action::Action;
+use crate::ui::dialog::Answer;
 use crate::ui::pane_id::PaneId;
 
 /// Two clicks in place within this are a double click.
@@ -18,8 +19,10 @@ const WHEEL: usize = 3;
 
 impl App {
     pub(super) fn paste(&mut self, text: &str) -> Vec<Effect> {
-        if let Some(overlay) = &mut self.overlay {
-            overlay.paste(text);
+        if self
+            .with_dialog(|dialog, cx| dialog.paste(text, cx))
+            .is_some()
+        {
             return Vec::new();
         }
         let place = self.focus;
@@ -35,18 +38,16 @@ impl App {
 
     pub(super) fn mouse_event(&mut self, mouse: MouseEvent) -> Vec<Effect> {
         let at = Position::new(mouse.column, mouse.row);
-        let screen = self.under_dialogs();
-        if let Some(overlay) = &mut self.overlay {
-            match mouse.kind {
-                MouseEventKind::ScrollUp => overlay.scroll(false),
-                MouseEventKind::ScrollDown => overlay.scroll(true),
-                MouseEventKind::Down(MouseButton::Left) => {
-                    let answer = overlay.click(at, screen, &self.world, &self.keymap);
-                    return self.answer(answer);
-                }
-                _ => {}
+        let answer = self.with_dialog(|dialog, cx| match mouse.kind {
+            MouseEventKind::Down(MouseButton::Left) => dialog.click(at, cx),
+            MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
+                dialog.scroll(mouse.kind == MouseEventKind::ScrollDown, cx);
+                Answer::Stay
             }
-            return Vec::new();
+            _ => Answer::Stay,
+        });
+        if let Some(answer) = answer {
+            return self.answer(answer);
         }
         let layout = self.layout();
         let under = layout
@@ -84,17 +85,6 @@ impl App {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// Where dialogs are drawn: over all but the footer.
-    pub(crate) fn under_dialogs(&self) -> Rect {
-        let (width, height) = self.size;
-        Rect::new(
-            0,
-            0,
-            width,
-            height.saturating_sub(self.layout().footer.height),
-        )
     }
 
     fn click_pane(&mut self, pane: PaneId, at: Position, inside: bool) -> Vec<Effect> {
@@ -140,14 +130,10 @@ impl App {
 
     /// The action that goes to a tab.
     pub(super) fn tab_action(tab: PaneId) -> Action {
-        match tab {
-            PaneId::Tree => Action::Tree,
-            PaneId::Steer => Action::Steer,
-            PaneId::Live => Action::Live,
-            PaneId::Fit => Action::Fit,
-            PaneId::Start => Action::Start,
-            _ => Action::Explore,
-        }
+        // Every tab has one (tested); the first tab's stands in for none.
+        tab.action()
+            .and_then(Action::by_name)
+            .unwrap_or(Action::Explore)
     }
 
     /// The words of a tab: `1 Explore`.

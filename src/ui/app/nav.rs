@@ -221,7 +221,7 @@ impl App {
             return vec![Effect::Quit];
         }
         self.closing = Some(self.world.now);
-        self.overlay = None;
+        self.dialog = None;
         let mut effects = self.send_unsaved();
         if self.world.study.is_some() {
             let session = self.session();

@@ -184,9 +184,9 @@ fn quitting_asks_while_a_job_runs_and_waits_for_the_engine() {
     app.update(told(Event::Started(Job::Collect)));
     let key = |k: &str| Msg::Key(Key::parse(k).unwrap().event());
     assert!(app.update(key("q")).is_empty());
-    assert!(app.overlay.is_some());
+    assert!(app.dialog.is_some());
     app.update(key("esc"));
-    assert!(app.overlay.is_none());
+    assert!(app.dialog.is_none());
     app.update(key("q"));
     let effects = app.update(key("enter"));
     assert!(commands(&effects).contains(&&Command::Shutdown));
@@ -518,7 +518,7 @@ fn toasts_go_away_by_themselves() {
 fn esc_pressed_quickly_before_a_key_is_not_alt() {
     let mut stage = opened();
     stage.keys("? alt-j");
-    assert!(stage.app.overlay.is_none());
+    assert!(stage.app.dialog.is_none());
     assert_eq!(stage.app.world.selected, Some(1));
 }
 
@@ -530,7 +530,7 @@ fn every_action_can_be_pressed_in_every_pane_without_a_study_and_with_one() {
                 .iter()
                 .filter(|i| i.lives_in(pane) && i.action != crate::ui::action::Action::Cancel)
             {
-                stage.app.overlay = None;
+                stage.app.dialog = None;
                 stage.app.closing = None;
                 stage.app.focus = pane;
                 let effects = stage.app.perform(info.action);
@@ -562,12 +562,6 @@ fn looks() {
         snapshot(&at("neuron"), &stage);
         stage.keys("5");
         snapshot(&at("fit"), &stage);
-        stage.keys("?");
-        snapshot(&at("help"), &stage);
-        stage.keys("esc :").type_text("log");
-        snapshot(&at("palette"), &stage);
-        stage.keys("esc ~");
-        snapshot(&at("log"), &stage);
         let mut start = Stage::with(width, height, Profile::TrueColour, true);
         start.wait(0.2);
         snapshot(&at("start"), &start);
@@ -629,8 +623,6 @@ fn looks_while_working() {
     snapshot("collecting-80x24", &stage);
     stage.keys("ctrl-c");
     snapshot("cancelling-80x24", &stage);
-    stage.keys("q");
-    snapshot("quit-80x24", &stage);
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use crate::analysis::Notes;
 use crate::engine::{Command, Level, TypedNote};
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::dialogs::{Overlay, Question};
+use crate::ui::dialogs::{Question, QuestionDialog};
 
 /// How often keeping is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(3);
@@ -149,6 +149,6 @@ impl App {
             .find(|n| (&n.study, &n.fit, n.id) == (&note.study, &note.fit, id));
         note.line = waits.map_or_else(saved, |n| n.line.clone());
         let line = note.line.clone();
-        self.overlay = Some(Overlay::ask(Question::Name(note), &line));
+        self.open_dialog(QuestionDialog::new(Question::Name(note), &line));
     }
 }

@@ -6,27 +6,26 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Answer, dialog, frame};
 use crate::text;
 use crate::ui::action::{ACTIONS, Action, ActionInfo};
-use crate::ui::app::App;
+use crate::ui::dialog::{Answer, Dialog, DialogCx, centred};
 use crate::ui::draw::put;
 use crate::ui::input::LineInput;
-use crate::ui::keymap::{Key, Keymap};
+use crate::ui::keymap::Key;
 use crate::ui::pane_id::PaneId;
 
 /// More than the rows can be: the view stops at the last.
 const MOST_ROWS: usize = 4 * ACTIONS.len();
 
-/// Its state.
+/// The filter and how far the rows are scrolled.
 #[derive(Debug)]
-pub struct HelpBox {
+pub struct HelpDialog {
     pane: PaneId,
     query: LineInput,
     offset: usize,
 }
 
-impl HelpBox {
+impl HelpDialog {
     /// For the pane at hand.
     pub fn new(pane: PaneId) -> Self {
         Self {
@@ -36,45 +35,10 @@ impl HelpBox {
         }
     }
 
-    pub(super) fn key(&mut self, key: KeyEvent, keymap: &Keymap) -> Answer {
-        let page = 10;
-        match key.code {
-            KeyCode::Up => self.offset = self.offset.saturating_sub(1),
-            KeyCode::Down => self.offset = (self.offset + 1).min(MOST_ROWS),
-            KeyCode::PageUp => self.offset = self.offset.saturating_sub(page),
-            KeyCode::PageDown => self.offset = (self.offset + page).min(MOST_ROWS),
-            KeyCode::Enter => return Answer::Close,
-            _ if self.query.text().is_empty()
-                && keymap.action(Key::of(key), self.pane) == Some(Action::Help) =>
-            {
-                return Answer::Close;
-            }
-            _ => {
-                if self.query.key(key) {
-                    self.offset = 0;
-                }
-            }
-        }
-        Answer::Stay
-    }
-
-    pub(super) fn paste(&mut self, pasted: &str) {
-        self.query.paste(pasted);
-        self.offset = 0;
-    }
-
-    pub(super) fn scroll(&mut self, down: bool) {
-        self.offset = if down {
-            (self.offset + 3).min(MOST_ROWS)
-        } else {
-            self.offset.saturating_sub(3)
-        };
-    }
-
-    fn rows(&self, app: &App, width: usize) -> Vec<Line<'static>> {
+    fn rows(&self, cx: &DialogCx, width: usize) -> Vec<Line<'static>> {
         let query = self.query.text().to_lowercase();
         let shown = |info: &&ActionInfo| {
-            let keys = app.keymap.keys(info.action).join(" ");
+            let keys = cx.keymap.keys(info.action).join(" ");
             query.is_empty()
                 || [info.name, info.doc, keys.as_str()]
                     .iter()
@@ -107,28 +71,71 @@ impl HelpBox {
             if !rows.is_empty() {
                 rows.push(Line::raw(""));
             }
-            rows.push(Line::styled(title, app.theme.heading()));
+            rows.push(Line::styled(title, cx.theme.heading()));
             rows.extend(
                 infos
                     .into_iter()
-                    .flat_map(|info| lines(info, app, self.pane, width)),
+                    .flat_map(|info| lines(info, cx, self.pane, width)),
             );
         }
         rows
     }
+}
 
-    pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let area = dialog(screen, 108, screen.height.saturating_sub(2));
-        let inner = frame("Keys", area, &app.theme, buf);
+impl Dialog for HelpDialog {
+    fn title(&self, _: &DialogCx) -> String {
+        "Keys".to_owned()
+    }
+
+    fn area(&self, cx: &DialogCx) -> Rect {
+        centred(cx.screen, 108, cx.screen.height.saturating_sub(2))
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &DialogCx) -> Answer {
+        let page = 10;
+        match key.code {
+            KeyCode::Up => self.offset = self.offset.saturating_sub(1),
+            KeyCode::Down => self.offset = (self.offset + 1).min(MOST_ROWS),
+            KeyCode::PageUp => self.offset = self.offset.saturating_sub(page),
+            KeyCode::PageDown => self.offset = (self.offset + page).min(MOST_ROWS),
+            KeyCode::Enter => return Answer::Close,
+            _ if self.query.text().is_empty()
+                && cx.keymap.action(Key::of(key), self.pane) == Some(Action::Help) =>
+            {
+                return Answer::Close;
+            }
+            _ => {
+                if self.query.key(key) {
+                    self.offset = 0;
+                }
+            }
+        }
+        Answer::Stay
+    }
+
+    fn paste(&mut self, pasted: &str, _: &DialogCx) {
+        self.query.paste(pasted);
+        self.offset = 0;
+    }
+
+    fn scroll(&mut self, down: bool, _: &DialogCx) {
+        self.offset = if down {
+            (self.offset + 3).min(MOST_ROWS)
+        } else {
+            self.offset.saturating_sub(3)
+        };
+    }
+
+    fn view(&self, inner: Rect, cx: &DialogCx, buf: &mut Buffer) {
         let width = usize::from(inner.width);
-        let rows = self.rows(app, width);
+        let rows = self.rows(cx, width);
         let height = usize::from(inner.height).saturating_sub(1).max(1);
         let offset = self.offset.min(rows.len().saturating_sub(height));
         for (i, line) in rows.iter().skip(offset).take(height).enumerate() {
             put(buf, inner, i, line);
         }
-        let mut foot = vec![Span::styled("/ ", app.theme.accent())];
-        foot.extend(self.query.line(&app.theme, width / 3).spans);
+        let mut foot = vec![Span::styled("/ ", cx.theme.accent())];
+        foot.extend(self.query.line(cx.theme, width / 3).spans);
         let more = rows.len().saturating_sub(offset + height);
         let hint = if more > 0 {
             format!("   ↓ {more} more")
@@ -137,22 +144,22 @@ impl HelpBox {
         };
         foot.push(Span::styled(
             format!("   type to filter, esc closes{hint}"),
-            app.theme.dim(),
+            cx.theme.dim(),
         ));
         put(buf, inner, height, &Line::from(foot));
     }
 }
 
-fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'static>> {
-    let keys = app.keymap.keys(info.action).join(" ");
+fn lines(info: &ActionInfo, cx: &DialogCx, pane: PaneId, width: usize) -> Vec<Line<'static>> {
+    let keys = cx.keymap.keys(info.action).join(" ");
     let refusal = if info.lives_in(pane) {
-        app.refusal(info.action)
+        (cx.refusal)(info.action)
     } else {
         None
     };
     let (style, reason) = match refusal {
-        Some(reason) => (app.theme.dim(), format!(" ({reason})")),
-        None => (app.theme.text(), String::new()),
+        Some(reason) => (cx.theme.dim(), format!(" ({reason})")),
+        None => (cx.theme.text(), String::new()),
     };
     let named = width >= 60;
     let keys_width = 18.min(width / 2);
@@ -173,9 +180,9 @@ fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'
     let head = [
         Span::styled(
             text::pad(&format!("  {keys}"), keys_width),
-            app.theme.accent(),
+            cx.theme.accent(),
         ),
-        Span::styled(name, app.theme.dim()),
+        Span::styled(name, cx.theme.dim()),
     ];
     let wrapped = text::wrap(doc, room).into_iter().enumerate();
     wrapped

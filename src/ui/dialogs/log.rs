@@ -5,20 +5,19 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Answer, frame};
 use crate::engine::Level;
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::app::App;
+use crate::ui::dialog::{Answer, Dialog, DialogCx};
 use crate::ui::draw::put;
-use crate::ui::keymap::{Key, Keymap};
+use crate::ui::keymap::Key;
 use crate::ui::pane_id::PaneId;
 use crate::ui::theme::Theme;
-use crate::ui::world::{LogLine, World};
+use crate::ui::world::LogLine;
 
-/// Its state.
+/// Which lines of the log are shown.
 #[derive(Debug, Default)]
-pub struct LogDrawer {
+pub struct LogDialog {
     /// Lines back from the end.
     back: usize,
     /// The least grave that is shown: 0 all, 1 warnings, 2 errors.
@@ -33,10 +32,24 @@ fn grade(level: Level) -> u8 {
     }
 }
 
-impl LogDrawer {
-    pub(super) fn key(&mut self, key: KeyEvent, world: &World, keymap: &Keymap) -> Answer {
-        let last = world.log.len().saturating_sub(1);
-        match keymap.action(Key::of(key), PaneId::Features) {
+impl Dialog for LogDialog {
+    fn title(&self, _: &DialogCx) -> String {
+        let what = ["all", "warnings and errors", "errors"][usize::from(self.least.min(2))];
+        format!("Log: {what}   / filters   esc closes")
+    }
+
+    fn area(&self, cx: &DialogCx) -> Rect {
+        let height = (cx.screen.height / 2).max(8).min(cx.screen.height);
+        Rect {
+            y: cx.screen.bottom() - height,
+            height,
+            ..cx.screen
+        }
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &DialogCx) -> Answer {
+        let last = cx.world.log.len().saturating_sub(1);
+        match cx.keymap.action(Key::of(key), PaneId::Features) {
             Some(Action::Log | Action::Quit) => return Answer::Close,
             Some(Action::Up) => self.back = (self.back + 1).min(last),
             Some(Action::Down) => self.back = self.back.saturating_sub(1),
@@ -51,7 +64,7 @@ impl LogDrawer {
         Answer::Stay
     }
 
-    pub(super) fn scroll(&mut self, down: bool) {
+    fn scroll(&mut self, down: bool, _: &DialogCx) {
         // The view stops at the first line.
         self.back = if down {
             self.back.saturating_sub(3)
@@ -60,23 +73,10 @@ impl LogDrawer {
         };
     }
 
-    pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let height = (screen.height / 2).max(8).min(screen.height);
-        let area = Rect {
-            y: screen.bottom() - height,
-            height,
-            ..screen
-        };
-        let what = ["all", "warnings and errors", "errors"][usize::from(self.least.min(2))];
-        let title = format!("Log: {what}   / filters   esc closes");
-        let inner = frame(&title, area, &app.theme, buf);
-        let shown = app
-            .world
-            .log
-            .iter()
-            .filter(|l| grade(l.level) >= self.least);
+    fn view(&self, inner: Rect, cx: &DialogCx, buf: &mut Buffer) {
+        let shown = cx.world.log.iter().filter(|l| grade(l.level) >= self.least);
         let lines: Vec<Line> = shown
-            .flat_map(|line| told(line, usize::from(inner.width), &app.theme))
+            .flat_map(|line| lines_of(line, usize::from(inner.width), cx.theme))
             .collect();
         let rows = usize::from(inner.height);
         let end = lines.len() - self.back.min(lines.len().saturating_sub(rows));
@@ -84,13 +84,13 @@ impl LogDrawer {
             put(buf, inner, i, line);
         }
         if lines.is_empty() {
-            put(buf, inner, 0, &Line::styled("nothing yet", app.theme.dim()));
+            put(buf, inner, 0, &Line::styled("nothing yet", cx.theme.dim()));
         }
     }
 }
 
 /// A log line in as many as it takes.
-fn told(line: &LogLine, width: usize, theme: &Theme) -> Vec<Line<'static>> {
+fn lines_of(line: &LogLine, width: usize, theme: &Theme) -> Vec<Line<'static>> {
     let (mark, style) = match line.level {
         Level::Info => (" ", theme.text()),
         Level::Warn => ("!", theme.warning()),

@@ -7,24 +7,23 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::{Answer, dialog, frame, inside};
 use crate::text;
 use crate::ui::action::{ACTIONS, ActionInfo, ActionKind};
-use crate::ui::app::App;
+use crate::ui::dialog::{Answer, Dialog, DialogCx, centred, inside};
 use crate::ui::draw::put;
 use crate::ui::input::LineInput;
 use crate::ui::list::scroll;
 use crate::ui::pane_id::PaneId;
 
-/// Its state.
+/// The query and the command that the cursor is on.
 #[derive(Debug)]
-pub struct PaletteBox {
+pub struct PaletteDialog {
     pane: PaneId,
     query: LineInput,
     selected: usize,
 }
 
-impl PaletteBox {
+impl PaletteDialog {
     /// For the pane at hand.
     pub fn new(pane: PaneId) -> Self {
         Self {
@@ -61,8 +60,19 @@ impl PaletteBox {
         scored.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
         scored.into_iter().map(|(_, info)| info).collect()
     }
+}
 
-    pub(super) fn key(&mut self, key: KeyEvent) -> Answer {
+impl Dialog for PaletteDialog {
+    fn title(&self, _: &DialogCx) -> String {
+        "Commands".to_owned()
+    }
+
+    fn area(&self, cx: &DialogCx) -> Rect {
+        let height = cx.screen.height.saturating_sub(4).min(20);
+        centred(cx.screen, 108, height)
+    }
+
+    fn key(&mut self, key: KeyEvent, _: &DialogCx) -> Answer {
         let last = self.found().len().saturating_sub(1);
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
@@ -85,12 +95,12 @@ impl PaletteBox {
         Answer::Stay
     }
 
-    pub(super) fn paste(&mut self, pasted: &str) {
+    fn paste(&mut self, pasted: &str, _: &DialogCx) {
         self.query.paste(pasted);
         self.selected = 0;
     }
 
-    pub(super) fn scroll(&mut self, down: bool) {
+    fn scroll(&mut self, down: bool, _: &DialogCx) {
         let last = self.found().len().saturating_sub(1);
         self.selected = if down {
             (self.selected + 1).min(last)
@@ -99,31 +109,28 @@ impl PaletteBox {
         };
     }
 
-    fn area(screen: Rect) -> Rect {
-        dialog(screen, 108, screen.height.saturating_sub(4).min(20))
-    }
-
-    /// A click on a command goes to it; true where it was there already.
-    pub(super) fn click(&mut self, at: Position, screen: Rect) -> bool {
-        let inner = inside(Self::area(screen));
+    fn click(&mut self, at: Position, cx: &DialogCx) -> Answer {
+        let inner = inside(self.area(cx));
         let height = usize::from(inner.height).saturating_sub(1).max(1);
         let count = self.found().len();
         if !inner.contains(at) || at.y == inner.y {
-            return false;
+            return Answer::Stay;
         }
         let hit = scroll(0, self.selected, count, height) + usize::from(at.y - inner.y) - 1;
         let again = hit == self.selected && hit < count;
         if hit < count {
             self.selected = hit;
         }
-        again
+        if again {
+            return self.key(KeyCode::Enter.into(), cx);
+        }
+        Answer::Stay
     }
 
-    pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let inner = frame("Commands", Self::area(screen), &app.theme, buf);
+    fn view(&self, inner: Rect, cx: &DialogCx, buf: &mut Buffer) {
         let width = usize::from(inner.width);
-        let mut head = vec![Span::styled(": ", app.theme.accent())];
-        head.extend(self.query.line(&app.theme, width.saturating_sub(2)).spans);
+        let mut head = vec![Span::styled(": ", cx.theme.accent())];
+        head.extend(self.query.line(cx.theme, width.saturating_sub(2)).spans);
         put(buf, inner, 0, &Line::from(head));
         let found = self.found();
         let height = usize::from(inner.height).saturating_sub(1).max(1);
@@ -132,38 +139,38 @@ impl PaletteBox {
             let y = inner.y + 1 + i as u16;
             if offset + i == self.selected {
                 let line = Rect::new(inner.x, y, inner.width, 1).intersection(buf.area);
-                buf.set_style(line, app.theme.selected(true));
+                buf.set_style(line, cx.theme.selected(true));
             }
-            put(buf, inner, 1 + i, &row(info, app, width));
+            put(buf, inner, 1 + i, &row(info, cx, width));
         }
         if found.is_empty() {
             put(
                 buf,
                 inner,
                 1,
-                &Line::styled("no command is called that", app.theme.dim()),
+                &Line::styled("no command is called that", cx.theme.dim()),
             );
         }
     }
 }
 
-fn row(info: &ActionInfo, app: &App, width: usize) -> Line<'static> {
-    let refusal = app.refusal(info.action);
+fn row(info: &ActionInfo, cx: &DialogCx, width: usize) -> Line<'static> {
+    let refusal = (cx.refusal)(info.action);
     let style = if refusal.is_some() {
-        app.theme.dim()
+        cx.theme.dim()
     } else {
-        app.theme.text()
+        cx.theme.text()
     };
     let doc = refusal.unwrap_or_else(|| info.doc.to_owned());
     Line::from(vec![
         Span::styled(text::pad(info.name, 18), style),
         Span::styled(
-            text::pad(&app.keymap.key(info.action), 10),
-            app.theme.accent(),
+            text::pad(&cx.keymap.key(info.action), 10),
+            cx.theme.accent(),
         ),
         Span::styled(
             text::truncate(&doc, width.saturating_sub(28)),
-            app.theme.dim(),
+            cx.theme.dim(),
         ),
     ])
 }
@@ -172,21 +179,25 @@ fn row(info: &ActionInfo, app: &App, width: usize) -> Line<'static> {
 mod tests {
     use super::*;
     use crate::ui::action::Action;
+    use crate::ui::stage::Stage;
+    use crate::ui::theme::Profile;
 
-    fn typed(query: &str) -> PaletteBox {
-        PaletteBox {
+    fn typed(query: &str) -> PaletteDialog {
+        PaletteDialog {
             query: LineInput::new(query),
-            ..PaletteBox::new(PaneId::Features)
+            ..PaletteDialog::new(PaneId::Features)
         }
     }
 
     #[test]
     fn a_few_letters_find_a_command_and_enter_does_it() {
-        let mut palette = typed("revs");
-        assert_eq!(palette.found()[0].action, Action::Reverse);
-        let enter = KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE);
-        assert_eq!(palette.key(enter), Answer::Do(Action::Reverse));
-        assert_eq!(typed("xyzzyq").key(enter), Answer::Stay);
+        assert_eq!(typed("revs").found()[0].action, Action::Reverse);
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        let before = stage.screen();
+        stage.keys(":").type_text("revs").keys("enter");
+        assert!(stage.app.dialog.is_none() && stage.screen() != before);
+        stage.keys(":").type_text("xyzzyq").keys("enter");
+        assert!(stage.app.dialog.is_some(), "there is nothing to do");
     }
 
     #[test]
@@ -201,18 +212,19 @@ mod tests {
 
     #[test]
     fn a_command_is_clicked_and_a_second_click_does_it() {
-        let mut stage = crate::ui::stage::Stage::opened(80, 24, crate::ui::theme::Profile::Mono);
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
         stage.keys(":");
         let (y, x) = stage.find("neurons ").expect("a command in sight");
         stage.click(x, y);
-        let chosen = match &stage.app.overlay {
-            Some(crate::ui::dialogs::Overlay::Palette(p)) => p.found()[p.selected].name,
-            other => panic!("the palette stays: {other:?}"),
-        };
-        assert_eq!(chosen, "neurons");
+        let styles = stage.styles();
+        let mut chosen = styles.lines().filter(|l| l.contains("reversed"));
+        assert!(
+            chosen.any(|l| l.starts_with(&format!("{y}:")) && l.contains("neurons")),
+            "{styles}"
+        );
         stage.click(x, y);
         assert!(
-            stage.app.overlay.is_none() && stage.app.focus() == PaneId::Feature,
+            stage.app.dialog.is_none() && stage.app.focus() == PaneId::Feature,
             "{}",
             stage.screen()
         );

@@ -6,20 +6,19 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::{Answer, dialog, frame, inside};
 use crate::engine::{Baseline, Command, Count, SetKind, StudyInfo};
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::app::App;
+use crate::ui::dialog::{Answer, Dialog, DialogCx, centred, inside};
 use crate::ui::draw::put;
-use crate::ui::keymap::{Key, Keymap};
+use crate::ui::keymap::Key;
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane_id::PaneId;
 use crate::ui::world::World;
 
-/// Its state.
+/// The line that the cursor is on, and why it could not be chosen.
 #[derive(Debug)]
-pub struct SetsBox {
+pub struct SetsDialog {
     cursor: usize,
     problem: Option<String>,
 }
@@ -134,7 +133,7 @@ fn on_show(kind: &SetKind, world: &World) -> bool {
         .map_or(*kind == SetKind::FIT, |set| set.kind == *kind)
 }
 
-impl SetsBox {
+impl SetsDialog {
     /// The cursor is on what is shown.
     pub fn new(world: &World) -> Self {
         let cursor = entries(world)
@@ -146,10 +145,23 @@ impl SetsBox {
             problem: None,
         }
     }
+}
 
-    pub(super) fn key(&mut self, key: KeyEvent, world: &World, keymap: &Keymap) -> Answer {
-        let all = entries(world);
-        let action = keymap.action(Key::of(key), PaneId::Features);
+impl Dialog for SetsDialog {
+    fn title(&self, cx: &DialogCx) -> String {
+        let study = cx.world.study.as_ref();
+        let hook = study.map_or_else(String::new, |study| format!(" at {}", study.hook));
+        format!("Directions{hook}")
+    }
+
+    fn area(&self, cx: &DialogCx) -> Rect {
+        let height = entries(cx.world).len() as u16 + 4;
+        centred(cx.screen, 96, height.min(cx.screen.height))
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &DialogCx) -> Answer {
+        let all = entries(cx.world);
+        let action = cx.keymap.action(Key::of(key), PaneId::Features);
         if key.code == KeyCode::Enter {
             let Some(entry) = all.get(self.cursor) else {
                 return Answer::Close;
@@ -158,7 +170,7 @@ impl SetsBox {
                 self.problem = Some(reason.clone());
                 return Answer::Stay;
             }
-            return match on_show(&entry.kind, world) {
+            return match on_show(&entry.kind, cx.world) {
                 true => Answer::Close,
                 false => Answer::Send(Box::new(Command::ShowSet(entry.kind.clone()))),
             };
@@ -175,7 +187,7 @@ impl SetsBox {
         Answer::Stay
     }
 
-    pub(super) fn scroll(&mut self, down: bool) {
+    fn scroll(&mut self, down: bool, _: &DialogCx) {
         // The view stops at the last line.
         self.cursor = if down {
             self.cursor + 1
@@ -184,35 +196,27 @@ impl SetsBox {
         };
     }
 
-    fn area(count: usize, screen: Rect) -> Rect {
-        dialog(screen, 96, (count as u16 + 4).min(screen.height))
-    }
-
-    /// A click on a set goes to it; true where it was there already.
-    pub(super) fn click(&mut self, at: Position, screen: Rect, world: &World) -> bool {
-        let count = entries(world).len();
-        let inner = inside(Self::area(count, screen));
+    fn click(&mut self, at: Position, cx: &DialogCx) -> Answer {
+        let count = entries(cx.world).len();
+        let inner = inside(self.area(cx));
         let height = usize::from(inner.height).saturating_sub(1).max(1);
         let cursor = self.cursor.min(count.saturating_sub(1));
         if !inner.contains(at) || usize::from(at.y - inner.y) >= height {
-            return false;
+            return Answer::Stay;
         }
         let hit = scroll(0, cursor, count, height) + usize::from(at.y - inner.y);
         if hit < count {
             (self.cursor, self.problem) = (hit, None);
         }
-        hit == cursor && hit < count
+        if hit == cursor && hit < count {
+            return self.key(KeyCode::Enter.into(), cx);
+        }
+        Answer::Stay
     }
 
-    pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let (world, theme) = (&app.world, &app.theme);
+    fn view(&self, inner: Rect, cx: &DialogCx, buf: &mut Buffer) {
+        let (world, theme) = (cx.world, cx.theme);
         let all = entries(world);
-        let area = Self::area(all.len(), screen);
-        let hook = world
-            .study
-            .as_ref()
-            .map_or_else(String::new, |study| format!(" at {}", study.hook));
-        let inner = frame(&format!("Directions{hook}"), area, theme, buf);
         let width = usize::from(inner.width);
         let height = usize::from(inner.height).saturating_sub(1).max(1);
         let cursor = self.cursor.min(all.len().saturating_sub(1));

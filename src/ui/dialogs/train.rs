@@ -1,17 +1,10 @@
-//! What an autoencoder is trained with: a small form over the Fit pane. Owns what is typed in it.
+//! The form of what a sparse autoencoder is trained with, over the Fit pane.
 
-use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
-
-use super::{Answer, dialog, frame, inside};
+use super::form::{FormDialog, RequestForm};
 use crate::engine::{Command, TrainConfig};
 use crate::study::SaeEntry;
 use crate::text;
-use crate::ui::app::App;
-use crate::ui::draw::put;
-use crate::ui::input::LineInput;
+use crate::ui::form::{Field, Fields, whole};
 use crate::ui::world::World;
 
 /// The fields: a name, and what it means.
@@ -21,20 +14,12 @@ const FIELDS: [(&str, &str); 3] = [
     ("passes", "over all tokens"),
 ];
 
-/// Cells of a field's name, and of its value.
-const NAME: usize = 10;
-const VALUE: usize = 10;
-/// Of the whole, with its border.
-const SIZE: (u16, u16) = (66, 8);
-
-/// Its state.
+/// What it is trained with, as it is typed.
 #[derive(Debug)]
-pub struct TrainBox {
+pub struct TrainForm {
     /// What is not asked for.
     base: TrainConfig,
-    typed: [LineInput; 3],
-    at: usize,
-    problem: Option<String>,
+    typed: [String; 3],
 }
 
 /// Trainings of the hook on show, newest first.
@@ -48,33 +33,20 @@ fn here(world: &World) -> impl Iterator<Item = &SaeEntry> {
     })
 }
 
-impl TrainBox {
-    /// Begins with what was stopped, or the defaults.
-    pub fn new(world: &World) -> Self {
-        let stopped = here(world)
-            .find(|sae| sae.resumable)
-            .and_then(|sae| sae.trained.clone());
-        let base = stopped.unwrap_or_default();
-        let typed = [base.latents, base.top_k, base.epochs].map(|n| LineInput::new(&n.to_string()));
-        Self {
-            base,
-            typed,
-            at: 0,
-            problem: None,
-        }
-    }
+/// Begins with the training that was stopped, or the defaults.
+pub fn train_dialog(world: &World) -> FormDialog<TrainForm> {
+    let stopped = here(world)
+        .find(|sae| sae.resumable)
+        .and_then(|sae| sae.trained.clone());
+    let base = stopped.unwrap_or_default();
+    let typed = [base.latents, base.top_k, base.epochs].map(|n| n.to_string());
+    FormDialog::new(TrainForm { base, typed }, world)
+}
 
+impl TrainForm {
     /// The configuration as it is typed, or what is wrong with it.
     fn config(&self) -> Result<TrainConfig, String> {
-        let number = |i: usize| {
-            let plain: String = self.typed[i]
-                .text()
-                .chars()
-                .filter(|c| !",_ ".contains(*c))
-                .collect();
-            let read = plain.parse::<usize>().ok().filter(|&n| n > 0);
-            read.ok_or_else(|| format!("{}: a whole number above 0", FIELDS[i].0))
-        };
+        let number = |i: usize| whole(&self.typed[i], FIELDS[i].0, 1..=usize::MAX);
         let (latents, top_k, epochs) = (number(0)?, number(1)?, number(2)?);
         if top_k > latents {
             return Err(format!(
@@ -89,47 +61,34 @@ impl TrainBox {
             ..self.base.clone()
         })
     }
+}
 
-    pub(super) fn key(&mut self, key: KeyEvent) -> Answer {
-        match key.code {
-            KeyCode::Up | KeyCode::BackTab => self.at = (self.at + FIELDS.len() - 1) % FIELDS.len(),
-            KeyCode::Down | KeyCode::Tab => self.at = (self.at + 1) % FIELDS.len(),
-            KeyCode::Enter => match self.config() {
-                Ok(config) => return Answer::Send(Box::new(Command::TrainSae(config))),
-                Err(problem) => self.problem = Some(problem),
-            },
-            _ => {
-                self.typed[self.at].key(key);
-                self.problem = None;
-            }
-        }
-        Answer::Stay
+impl Fields for TrainForm {
+    fn fields(&self, _: &World) -> Vec<Field> {
+        let field = |((name, help), typed): ((&str, &str), &String)| Field::text(name, help, typed);
+        FIELDS.into_iter().zip(&self.typed).map(field).collect()
     }
 
-    pub(super) fn paste(&mut self, pasted: &str) {
-        self.typed[self.at].paste(pasted);
-        self.problem = None;
+    fn step(&mut self, _: usize, _: bool, _: &World) -> Result<(), String> {
+        Ok(())
     }
 
-    /// The wheel goes from field to field.
-    pub(super) fn scroll(&mut self, down: bool) {
-        self.at = if down {
-            (self.at + 1).min(FIELDS.len() - 1)
-        } else {
-            self.at.saturating_sub(1)
-        };
+    fn set(&mut self, at: usize, typed: &str, _: &World) -> Result<(), String> {
+        typed.clone_into(&mut self.typed[at]);
+        Ok(())
+    }
+}
+
+impl RequestForm for TrainForm {
+    const TITLE: &'static str = "Train an autoencoder";
+    const WIDTH: u16 = 66;
+    const VALUE: usize = 10;
+    const VERB: &'static str = "trains";
+
+    fn command(&self, _: &World) -> Result<Command, String> {
+        self.config().map(Command::TrainSae)
     }
 
-    /// A click goes to a field.
-    pub(super) fn click(&mut self, row: u16, screen: Rect) {
-        let inner = inside(dialog(screen, SIZE.0, SIZE.1));
-        let hit = usize::from(row.wrapping_sub(inner.y));
-        if hit < FIELDS.len() && hit < usize::from(inner.height) {
-            self.at = hit;
-        }
-    }
-
-    /// What comes of it, in a line.
     fn outlook(&self, world: &World) -> Result<String, String> {
         let config = self.config()?;
         let same = here(world).find(|sae| sae.trained.as_ref() == Some(&config));
@@ -149,62 +108,6 @@ impl TrainBox {
                 text::count(rows)
             ),
         })
-    }
-
-    pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let theme = &app.theme;
-        let hook = app
-            .world
-            .study
-            .as_ref()
-            .map_or_else(String::new, |study| format!(" at {}", study.hook));
-        let area = dialog(screen, SIZE.0, SIZE.1);
-        let inner = frame(&format!("Train an autoencoder{hook}"), area, theme, buf);
-        let width = usize::from(inner.width);
-        for (i, (name, what)) in FIELDS.into_iter().enumerate() {
-            let here = i == self.at;
-            let mut spans = vec![
-                Span::styled(if here { "▌" } else { " " }, theme.accent()),
-                Span::styled(text::pad(name, NAME - 1), theme.dim()),
-            ];
-            if here {
-                spans.extend(self.typed[i].line(theme, VALUE).spans);
-            } else {
-                spans.push(Span::styled(
-                    text::truncate(&text::clean(self.typed[i].text()), VALUE),
-                    theme.heading(),
-                ));
-            }
-            let used: usize = spans.iter().map(Span::width).sum();
-            spans.push(Span::raw(
-                " ".repeat((NAME + VALUE + 2).saturating_sub(used)),
-            ));
-            spans.push(Span::styled(
-                text::truncate(what, width.saturating_sub(NAME + VALUE + 2)),
-                theme.dim(),
-            ));
-            put(buf, inner, i, &Line::from(spans));
-        }
-        let (said, style) = match (&self.problem, self.outlook(&app.world)) {
-            (Some(problem), _) => (problem.clone(), theme.warning()),
-            (None, Err(problem)) => (problem, theme.warning()),
-            (None, Ok(outlook)) => (outlook, theme.text()),
-        };
-        put(
-            buf,
-            inner,
-            4,
-            &Line::styled(text::truncate(&said, width), style),
-        );
-        put(
-            buf,
-            inner,
-            5,
-            &Line::styled(
-                text::truncate("enter trains, up and down go, esc leaves", width),
-                theme.dim(),
-            ),
-        );
     }
 }
 

@@ -15,7 +15,7 @@ use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
 use crate::ui::list::{motion, scroll};
-use crate::ui::pane::{Copies, Cx, Note, Pane, Step};
+use crate::ui::pane::{Copies, Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::panes::empty;
 use rows::{markdown, neurons, summary, texts};
@@ -25,7 +25,7 @@ const BESIDE: usize = 100;
 /// Cells of a cosine or a weight.
 const CELL: usize = 6;
 
-/// The pane.
+/// The comparison, and the cursor on its rows.
 #[derive(Debug, Default)]
 pub struct ComparePane {
     found: Option<Comparison>,
@@ -218,13 +218,13 @@ impl Pane for ComparePane {
             Action::SteerWith | Action::SuppressWith => {
                 let features = cx.world.marked.iter().map(|&id| (id, 1.0)).collect();
                 let negative = action == Action::SuppressWith;
-                let note = Note::Steer {
+                let handover = Handover::Steer {
                     features,
                     part: SteerPart::Whole,
                     negative,
                     replace: true,
                 };
-                Some(vec![Step::Tell(PaneId::Steer, note)])
+                Some(vec![Step::HandOver(PaneId::Steer, handover)])
             }
             Action::Copy => {
                 let lines: Vec<String> = columns

@@ -16,7 +16,7 @@ use crate::ui::action::Action;
 use crate::ui::draw::{line_cells, put, put_at};
 use crate::ui::heat::{Heat, legend};
 use crate::ui::list::motion;
-use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::panes::empty;
 use crate::ui::theme::Ramp;
@@ -27,7 +27,7 @@ const MOST_LINES: usize = 3;
 /// Columns for the value before the text.
 const GUTTER: usize = 6;
 
-/// The pane.
+/// How the contexts are shown, and how far they are scrolled.
 #[derive(Debug, Default)]
 pub struct ContextsPane {
     quantiles: bool,
@@ -287,7 +287,7 @@ impl Pane for ContextsPane {
                     .get(self.cursor)
                     .map(|e| e.context.tokens.concat())
                     .unwrap_or_default();
-                vec![Step::Tell(PaneId::Live, Note::Text(text))]
+                vec![Step::HandOver(PaneId::Live, Handover::Text(text))]
             }
             Action::Copy => self.copy(cx),
             _ => return None,

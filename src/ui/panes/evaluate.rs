@@ -3,10 +3,10 @@
 //!
 //! Invariant: the table is that of `mlpeek eval steering` for the texts judged so far.
 
-mod asking;
 mod form;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
@@ -22,7 +22,7 @@ use crate::ui::list::scroll;
 use crate::ui::pane::{Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::panes::{empty, nothing_yet};
-use asking::Asking;
+use form::EvaluationForm;
 
 /// Cells of the best score with its interval, and of the scores at one KL.
 const BEST: usize = 21;
@@ -35,10 +35,10 @@ const MOST: usize = 14;
 /// Columns between two KL of the plot at most.
 const STEP: usize = 16;
 
-/// The pane.
+/// The form, and the newest reports.
 #[derive(Debug, Default)]
 pub struct EvaluatePane {
-    asking: Asking,
+    form: EvaluationForm,
     /// The form is on show over what came of an earlier request.
     again: bool,
     reports: Vec<SteeringReport>,
@@ -63,7 +63,7 @@ impl EvaluatePane {
                 format!("it goes on; {} stops it", cx.key(Action::Cancel)),
             )];
         }
-        match self.asking.ask(cx) {
+        match self.form.ask(cx) {
             Ok(ask) => {
                 let request = cx.request(Command::Evaluate(Box::new(ask)));
                 self.open_request = Some(request.id);
@@ -235,7 +235,7 @@ impl Pane for EvaluatePane {
                 self.again = false;
                 Some(Vec::new())
             }
-            _ if self.asks(cx) => self.asking.act(action, cx).map(|()| Vec::new()),
+            _ if self.asks(cx) => self.form.act(action, cx).map(|()| Vec::new()),
             Action::Edit => {
                 self.again = true;
                 Some(Vec::new())
@@ -277,21 +277,21 @@ impl Pane for EvaluatePane {
     }
 
     fn typing(&self) -> bool {
-        self.asking.typing()
+        self.form.typing()
     }
 
     fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
-        self.asking.key(key, cx).then(Vec::new)
+        self.form.key(key, cx).then(Vec::new)
     }
 
     fn paste(&mut self, pasted: &str, _: &Cx) -> Vec<Step> {
-        self.asking.paste(pasted);
+        self.form.paste(pasted);
         Vec::new()
     }
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if self.asks(cx) {
-            self.asking.click(row, double, cx);
+            self.form.click(row, double, cx);
         }
         Vec::new()
     }
@@ -302,7 +302,7 @@ impl Pane for EvaluatePane {
             _ if !reply.is_to(self.open_request) => {}
             Event::Started(Job::Evaluate) => {
                 *self = Self {
-                    asking: std::mem::take(&mut self.asking),
+                    form: std::mem::take(&mut self.form),
                     open_request: self.open_request,
                     ..Self::default()
                 };
@@ -327,7 +327,7 @@ impl Pane for EvaluatePane {
             );
         }
         if self.asks(cx) {
-            return self.asking.view(cx, buf);
+            return self.form.view(cx, buf);
         }
         if self.reports.is_empty() {
             let stage = cx

@@ -35,7 +35,7 @@ enum Link {
     MoreLabels,
 }
 
-/// The pane.
+/// The rows of the open feature or neuron, and the cursor on them.
 #[derive(Debug, Default)]
 pub struct FeaturePane {
     /// Which of the links.

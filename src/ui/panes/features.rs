@@ -39,7 +39,7 @@ use sort::Sort;
 /// The questions of a filter are put when it was not typed on for this long.
 const TYPED: Duration = Duration::from_millis(300);
 
-/// The pane.
+/// The feature list: its order, its filter and the cursor.
 #[derive(Debug, Default)]
 pub struct FeaturesPane {
     sort: Sort,

@@ -53,7 +53,7 @@ use crate::ui::world::CutShort;
 /// Numbers of features to step through.
 const CHOICES: [usize; 12] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200];
 
-/// The pane.
+/// The fit that runs, the list of fits and the next number of features.
 #[derive(Debug, Default)]
 pub struct FitPane {
     /// Features of the next fit; `None` until the user chose.
@@ -168,12 +168,12 @@ impl FitPane {
         self.running.clone().or(saved).unwrap_or_default()
     }
 
-    fn wanted(&self, cx: &Cx) -> usize {
+    fn next_count(&self, cx: &Cx) -> usize {
         self.next.unwrap_or_else(|| self.base(cx).features)
     }
 
-    fn turn(&mut self, more: bool, cx: &Cx) {
-        let now = self.wanted(cx);
+    fn change_count(&mut self, more: bool, cx: &Cx) {
+        let now = self.next_count(cx);
         let found = if more {
             CHOICES.iter().find(|c| **c > now)
         } else {
@@ -184,7 +184,7 @@ impl FitPane {
 
     fn refit(&mut self, cx: &Cx) -> Vec<Step> {
         let config = FitConfig {
-            features: self.wanted(cx),
+            features: self.next_count(cx),
             ..self.base(cx)
         };
         self.running = Some(config.clone());
@@ -218,7 +218,11 @@ impl FitPane {
             ]);
         }
         let shown = cx.world.features.as_ref()?;
-        let (now, wanted, lock) = (shown.rows.len(), self.wanted(cx), cx.world.marked.clone());
+        let (now, wanted, lock) = (
+            shown.rows.len(),
+            self.next_count(cx),
+            cx.world.marked.clone(),
+        );
         let mut text = format!(
             "going on from {} with {wanted} features",
             text::clean(&shown.fit)
@@ -333,7 +337,7 @@ impl FitPane {
             config.l1,
             config.seed
         );
-        let next = self.wanted(cx);
+        let next = self.next_count(cx);
         let key = |a| Span::styled(cx.key(a), theme.accent());
         let again = Line::from(vec![
             Span::raw(" next fit "),
@@ -519,8 +523,8 @@ impl Pane for FitPane {
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
-            Action::More => self.turn(true, cx),
-            Action::Fewer => self.turn(false, cx),
+            Action::More => self.change_count(true, cx),
+            Action::Fewer => self.change_count(false, cx),
             Action::Refit => return Some(self.refit(cx)),
             Action::GoOn => return self.go_on(cx),
             Action::Left | Action::Right => self.turn_plot(action == Action::Right, cx),

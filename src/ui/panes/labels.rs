@@ -29,7 +29,7 @@ const MOST: usize = 3;
 /// The top of the scale at most: shares above it are plain, those below are what one looks for.
 const TOP: f32 = 0.5;
 
-/// The pane.
+/// The map of features by labels, and the cursor in it.
 #[derive(Debug, Default)]
 pub struct LabelsPane {
     matrix: Option<Arc<LabelMatrix>>,

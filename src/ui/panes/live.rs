@@ -23,7 +23,7 @@ use crate::analysis::{Trace, TraceFeature};
 use crate::engine::{Command, Event, Job, Level, Reply, RequestId, SteerPart};
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::textbox::TextBox;
 use follow::Follow;
@@ -34,7 +34,7 @@ const DEBOUNCE: Duration = Duration::from_millis(150);
 /// How often the same text is traced again while the fit moves.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// Longest text.
+/// The longest text, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
 
 /// What the list is sorted by.
@@ -56,7 +56,7 @@ enum Shown {
     Unexplained,
 }
 
-/// The pane.
+/// The text, its trace, and the cursor in it.
 #[derive(Debug)]
 pub struct LivePane {
     text: TextBox,
@@ -299,13 +299,13 @@ impl Pane for LivePane {
             Action::SteerWith | Action::SuppressWith => {
                 let id = self.feature()?.id;
                 let negative = action == Action::SuppressWith;
-                let note = Note::Steer {
+                let handover = Handover::Steer {
                     features: vec![(id, 1.0)],
                     part: SteerPart::Whole,
                     negative,
                     replace: false,
                 };
-                return Some(vec![Step::Tell(PaneId::Steer, note)]);
+                return Some(vec![Step::HandOver(PaneId::Steer, handover)]);
             }
             Action::Copy => return self.copy(),
             Action::Trace => self.other_side(cx),
@@ -360,14 +360,14 @@ impl Pane for LivePane {
         Vec::new()
     }
 
-    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
-        match note {
-            Note::Text(text) => {
+    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+        match handover {
+            Handover::Text(text) => {
                 self.text.set("");
                 self.token = 0;
                 self.insert(text, cx)
             }
-            Note::Follow {
+            Handover::Follow {
                 prompt,
                 baseline,
                 steered,

@@ -33,11 +33,6 @@ fn features_by_labels() {
 }
 
 #[test]
-fn sets_to_choose_from() {
-    looks("sets", "D j");
-}
-
-#[test]
 fn a_set_of_directions() {
     looks("set", "D j enter");
 }
@@ -70,15 +65,9 @@ fn three_ways() {
 }
 
 #[test]
-fn what_is_copied_is_chosen() {
-    looks("copy", "enter enter y");
-}
-
-#[test]
 fn another_study() {
     let mut stage = Stage::opened(80, 24, Profile::TrueColour);
     stage.keys("5 C").type_text("/data/other");
-    insta::assert_snapshot!("another_study_asked", stage.screen());
     stage.keys("enter");
     let asked = |c: &Command| matches!(c, Command::CompareStudy(fit, dir) if fit == "bcd-k40" && dir.ends_with("other"));
     assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());

@@ -19,7 +19,7 @@ use crate::model::{DeviceChoice, HookSite};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::list::motion;
-use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use field::Field;
 
@@ -34,7 +34,7 @@ enum Item {
     Model(usize),
 }
 
-/// The pane.
+/// The request that is being put together.
 #[derive(Debug, Default)]
 pub struct StartPane {
     request: OpenRequest,
@@ -174,7 +174,7 @@ impl StartPane {
     }
 
     /// The next or the previous choice of a field.
-    fn turn(&mut self, field: Field, forward: bool, cx: &Cx) {
+    fn step(&mut self, field: Field, forward: bool, cx: &Cx) {
         let layers = self.layers();
         let request = &mut self.request;
         match field {
@@ -375,8 +375,8 @@ impl Pane for StartPane {
             return Some(Vec::new());
         }
         match (action, self.field(cx)) {
-            (Action::Left, Some(field)) => self.turn(field, false, cx),
-            (Action::Right, Some(field)) => self.turn(field, true, cx),
+            (Action::Left, Some(field)) => self.step(field, false, cx),
+            (Action::Right, Some(field)) => self.step(field, true, cx),
             (Action::Edit, Some(field)) => self.editing = Some(LineInput::new(&self.typed(field))),
             (Action::Run, _) => return Some(self.run(cx)),
             _ => return None,
@@ -406,8 +406,8 @@ impl Pane for StartPane {
         Vec::new()
     }
 
-    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
-        if let Note::Open(request) = note {
+    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+        if let Handover::Open(request) = handover {
             self.request = request.clone();
             self.cursor = Field::ALL
                 .iter()

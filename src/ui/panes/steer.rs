@@ -24,23 +24,23 @@ use serde_json::{Value, json};
 use crate::engine::{Event, Job, Level, Mode, Reply, SteerSettings};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
-use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::textbox::TextBox;
 use form::{FIRST_PROMPT, Field, Form};
 use lists::Lists;
 use run::{Run, State};
 
-/// Longest prompt.
+/// The longest prompt, in bytes.
 const MAX_PROMPT: usize = 16 * 1024;
 
-/// Runs kept.
+/// How many runs are kept.
 const MAX_RUNS: usize = 50;
 
 /// Runs that a session remembers.
 const SAVED_RUNS: usize = 8;
 
-/// The pane.
+/// The form, the runs, and which of them is shown.
 #[derive(Debug)]
 pub struct SteerPane {
     form: Form,
@@ -268,7 +268,7 @@ impl Pane for SteerPane {
                 self.scroll = (self.scroll + view::page(self, cx)).min(view::last_scroll(self, cx))
             }
             Action::Left | Action::Right => {
-                match self.form.turn(self.field(), action == Action::Right) {
+                match self.form.step(self.field(), action == Action::Right) {
                     Ok(()) => self.problem = None,
                     Err(problem) => self.problem = Some(problem),
                 }
@@ -294,12 +294,12 @@ impl Pane for SteerPane {
                 let run = self.runs.get(self.shown)?;
                 let (baseline, steered) = run.texts(0);
                 let prompt = run.ask.prompt.clone();
-                let note = Note::Follow {
+                let handover = Handover::Follow {
                     prompt,
                     baseline: baseline.to_owned(),
                     steered: steered.to_owned(),
                 };
-                return Some(vec![Step::Tell(PaneId::Live, note)]);
+                return Some(vec![Step::HandOver(PaneId::Live, handover)]);
             }
             Action::Back if self.three.is_some() => self.three = None,
             Action::Remove => self.remove(),
@@ -364,12 +364,12 @@ impl Pane for SteerPane {
         Vec::new()
     }
 
-    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
-        match note {
-            Note::ThreeWays => return self.run_three(cx),
-            Note::Mode(mode) => self.form.mode = *mode,
-            Note::Cluster(cluster) => self.form.cluster.clone_from(cluster),
-            note => self.take_note(note),
+    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+        match handover {
+            Handover::ThreeWays => return self.run_three(cx),
+            Handover::Mode(mode) => self.form.mode = *mode,
+            Handover::Cluster(cluster) => self.form.cluster.clone_from(cluster),
+            handover => self.take_features(handover),
         }
         Vec::new()
     }

@@ -34,14 +34,14 @@ use crate::text;
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::list::scroll;
-use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use plot::{Folds, Item, Plot, Row};
 
 /// The cursor must stand this long before its cluster's neurons are asked for.
 const SETTLE: Duration = Duration::from_millis(80);
 
-/// The pane.
+/// The dendrogram and the levels, what is folded, and the cursor.
 #[derive(Debug, Default)]
 pub struct TreePane {
     /// Shown instead of the dendrogram when it is on.
@@ -262,7 +262,7 @@ impl Pane for TreePane {
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
-            Action::TreeKind => return Some(self.turn(cx)),
+            Action::TreeKind => return Some(self.toggle_levels(cx)),
             Action::Linkage => return Some(self.next_linkage(cx)),
             Action::Overlap => return Some(self.next_overlap(cx)),
             Action::Export => return Some(self.export(cx)),
@@ -279,16 +279,16 @@ impl Pane for TreePane {
                     .map(|id| (id, 1.0))
                     .collect();
                 let negative = action == Action::SuppressWith;
-                let note = Note::Steer {
+                let handover = Handover::Steer {
                     features,
                     part: SteerPart::Whole,
                     negative,
                     replace: true,
                 };
-                let mut steps = vec![Step::Tell(PaneId::Steer, note)];
+                let mut steps = vec![Step::HandOver(PaneId::Steer, handover)];
                 steps.extend(
                     (action == Action::Ablate)
-                        .then_some(Step::Tell(PaneId::Steer, Note::Mode(Mode::Ablate))),
+                        .then_some(Step::HandOver(PaneId::Steer, Handover::Mode(Mode::Ablate))),
                 );
                 return Some(steps);
             }

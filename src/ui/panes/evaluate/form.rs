@@ -1,278 +1,176 @@
-//! What an evaluation is asked for: methods, KL targets, labels. Owns the values and their limits;
-//! knows no key.
-//!
-//! Invariant: [`Form::ask`] asks for what `mlpeek eval steering` asks by default until something is
-//! changed.
+//! The form of an evaluation on the screen: what its keys do, and how it looks.
 
-use std::collections::BTreeSet;
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
 
-use crate::engine::SetKind;
-use crate::eval::steering::{Protocol, texts_of};
+use super::values::Values;
 use crate::jobs::causal::CausalRequest;
-use crate::jobs::choice::Choose;
-use crate::jobs::directions::HookSelection;
-use crate::jobs::evaluation::Method;
 use crate::text;
+use crate::ui::action::Action;
+use crate::ui::draw::{put, put_at};
+use crate::ui::form::{Field, Fields, Form};
+use crate::ui::list::{motion, scroll};
 use crate::ui::pane::Cx;
 
-/// Texts of each prompt, at most.
-const MAX_SAMPLES: usize = 16;
+/// Lines over the fields, and under them.
+const ABOVE: usize = 2;
+const BELOW: usize = 3;
 
-/// A value that the cursor can stand on.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Field {
-    /// Whether a method is among those evaluated.
-    Method(Method),
-    Targets,
-    Labels,
-    Samples,
-    Choose,
-}
-
-/// The values.
+/// The form of an evaluation.
 #[derive(Debug, Default)]
-pub(super) struct Form {
-    /// What is asked, but for its methods and place.
-    ask: CausalRequest,
-    /// Methods that are not as they are by default.
-    turned: Vec<Method>,
+pub(super) struct EvaluationForm {
+    form: Form<Values>,
 }
 
-/// Every method that the study offers: the usual ones, then its autoencoders and the other fits of
-/// the hook on show.
-fn offered(cx: &Cx) -> Vec<Method> {
-    let mut all = Method::usual();
-    if let Some(study) = &cx.world.study {
-        let sae = |name: &str| Method::Set(SetKind::Sae(Some(name.to_owned())));
-        all.extend(
-            study
-                .saes
-                .iter()
-                .rev()
-                .filter(|s| s.figures.is_some())
-                .map(|s| sae(&s.name)),
-        );
-        let other = |name: &str| cx.world.fit_name() != Some(name);
-        let fits = study
-            .fits
-            .iter()
-            .rev()
-            .filter(|f| f.hook == study.hook && f.relative_error.is_some());
-        let fits = fits.filter(|f| other(&f.name));
-        all.extend(fits.map(|f| Method::Set(SetKind::Fit(Some(f.name.clone())))));
-    }
-    all
-}
-
-/// Labels that are met in the list, for a hint.
-pub(super) fn labels(cx: &Cx) -> BTreeSet<String> {
-    cx.world
-        .rows()
-        .iter()
-        .filter_map(|row| Some(text::clean(&row.purity.as_ref()?.label)))
-        .collect()
-}
-
-impl Form {
-    pub fn fields(&self, cx: &Cx) -> Vec<Field> {
-        let methods = offered(cx).into_iter().map(Field::Method);
-        methods
-            .chain([Field::Targets, Field::Labels, Field::Samples, Field::Choose])
-            .collect()
-    }
-
-    /// As the command has it: the usual methods and the study's autoencoders, unless it was turned.
-    fn has(&self, method: &Method) -> bool {
-        let usual =
-            Method::usual().contains(method) || matches!(method, Method::Set(SetKind::Sae(_)));
-        usual != self.turned.contains(method)
-    }
-
-    fn methods(&self, cx: &Cx) -> Vec<Method> {
-        offered(cx).into_iter().filter(|m| self.has(m)).collect()
-    }
-
+impl EvaluationForm {
     /// The request, or why there is none.
     pub fn ask(&self, cx: &Cx) -> Result<CausalRequest, String> {
-        let methods = self.methods(cx);
-        if methods.is_empty() {
-            return Err("choose at least one method".to_owned());
+        self.form.values.ask(cx.world)
+    }
+
+    pub fn typing(&self) -> bool {
+        self.form.input().is_some()
+    }
+
+    /// Takes a key while a value is typed; false hands it on.
+    pub fn key(&mut self, key: KeyEvent, cx: &Cx) -> bool {
+        match key.code {
+            KeyCode::Esc => self.form.leave(),
+            KeyCode::Enter | KeyCode::Tab => self.form.commit(cx.world),
+            _ => return self.form.key(key),
         }
-        let place = HookSelection {
-            fit: cx.world.fit_name().map(str::to_owned),
-            ..HookSelection::default()
-        };
-        Ok(CausalRequest {
-            methods,
-            place,
-            ..self.ask.clone()
-        })
+        true
     }
 
-    /// The most texts that the request comes to.
-    pub fn texts(&self, cx: &Cx) -> usize {
-        let all = cx.world.study.as_ref().map_or(0, |study| study.labels);
-        let labels = if self.ask.labels.is_empty() {
-            all
-        } else {
-            self.ask.labels.len()
-        };
-        texts_of(labels * self.methods(cx).len(), &self.ask.config)
+    pub fn paste(&mut self, text: &str) {
+        self.form.paste(text);
     }
 
-    /// The next choice of a field, or the one before.
-    pub fn turn(&mut self, field: &Field, forward: bool) {
-        match field {
-            Field::Method(method) => match self.turned.iter().position(|m| m == method) {
-                Some(at) => _ = self.turned.remove(at),
-                None => self.turned.push(method.clone()),
-            },
-            Field::Samples => {
-                let samples = &mut self.ask.config.samples;
-                *samples = if forward {
-                    (*samples + 1).min(MAX_SAMPLES)
-                } else {
-                    samples.saturating_sub(1)
-                };
-            }
-            Field::Choose => {
-                self.ask.choose = match self.ask.choose {
-                    Choose::Input => Choose::Output,
-                    Choose::Output => Choose::Input,
-                };
-            }
-            Field::Targets | Field::Labels => {}
-        }
-    }
-
-    pub fn is_typed(field: &Field) -> bool {
-        matches!(field, Field::Targets | Field::Labels | Field::Samples)
-    }
-
-    /// A value as it is typed.
-    pub fn typed(&self, field: &Field) -> String {
-        match field {
-            Field::Targets => self
-                .ask
-                .config
-                .targets
-                .iter()
-                .map(f64::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
-            Field::Labels => self.ask.labels.join(", "),
-            Field::Samples => self.ask.config.samples.to_string(),
-            Field::Method(_) | Field::Choose => String::new(),
-        }
-    }
-
-    /// Takes what was typed, or says what is wrong with it.
-    pub fn set(&mut self, field: &Field, typed: &str) -> Result<(), String> {
-        let parts = || {
-            typed
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-        };
-        match field {
-            Field::Targets if typed.trim() == "paper" => self.ask.config.by(Protocol::Paper),
-            Field::Targets => {
-                let read = |part: &str| {
-                    part.parse::<f64>()
-                        .ok()
-                        .filter(|t| t.is_finite() && *t > 0.0)
-                };
-                let mut targets = Vec::new();
-                for part in parts() {
-                    targets.push(
-                        read(part).ok_or_else(|| {
-                            format!("'{part}' is no KL above 0: try 0.25, or paper")
-                        })?,
-                    );
+    /// Moves the cursor, or changes the value under it; `None` for other actions.
+    pub fn act(&mut self, action: Action, cx: &Cx) -> Option<()> {
+        let (at, count) = (self.form.at(), self.form.count(cx.world));
+        match action {
+            Action::Left | Action::Right => self.form.step(action == Action::Right, cx.world),
+            Action::Edit => {
+                if !self.form.edit(cx.world) {
+                    self.form.step(true, cx.world);
                 }
-                targets.sort_by(f64::total_cmp);
-                targets.dedup();
-                if targets.is_empty() {
-                    return Err("give at least one KL: try 0.25".to_owned());
-                }
-                self.ask.config.targets = targets;
             }
-            Field::Labels => {
-                self.ask.labels = match typed.trim() {
-                    "all" => Vec::new(),
-                    _ => parts().map(str::to_owned).collect(),
-                };
-            }
-            Field::Samples => match typed.trim().parse() {
-                Ok(n) if n <= MAX_SAMPLES => self.ask.config.samples = n,
-                _ => return Err(format!("from 0 to {MAX_SAMPLES} texts")),
-            },
-            Field::Method(_) | Field::Choose => {}
+            _ => self.form.go(motion(action, at, count, rows(cx))?),
         }
-        Ok(())
+        Some(())
     }
 
-    pub fn name(field: &Field, cx: &Cx) -> String {
-        match field {
-            Field::Method(Method::Set(SetKind::Fit(None))) => {
-                format!(
-                    "fit:{}",
-                    cx.world.fit_name().map(text::clean).unwrap_or_default()
+    pub fn click(&mut self, row: u16, double: bool, cx: &Cx) {
+        let fields = self.form.count(cx.world);
+        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(ABOVE) else {
+            return;
+        };
+        let at = scroll(0, self.form.at(), fields, rows(cx)) + line;
+        if line < rows(cx) && at < fields && self.form.input().is_none() {
+            self.form.go(at);
+            if double {
+                self.act(Action::Edit, cx);
+            }
+        }
+    }
+
+    pub fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        let (theme, area, width) = (cx.theme, cx.area, usize::from(cx.area.width));
+        let line = |t: &str, style| Line::styled(text::truncate(t, width.saturating_sub(2)), style);
+        put_at(
+            buf,
+            area,
+            1,
+            0,
+            &line(
+                "Do features make the model speak of what they stand for?",
+                theme.text(),
+            ),
+        );
+        let fields = self.form.values.fields(cx.world);
+        let names = fields
+            .iter()
+            .map(|field| text::width(&field.name))
+            .max()
+            .unwrap_or(0)
+            .clamp(10, (width / 3).max(10));
+        let offset = scroll(0, self.form.at(), fields.len(), rows(cx));
+        for (y, (i, field)) in fields
+            .iter()
+            .enumerate()
+            .skip(offset)
+            .take(rows(cx))
+            .enumerate()
+        {
+            let here = i == self.form.at();
+            if here {
+                let row = Rect {
+                    y: area.y + (ABOVE + y) as u16,
+                    height: 1,
+                    ..area
+                };
+                buf.set_style(row.intersection(buf.area), theme.selected(cx.focused));
+            }
+            let spans = self.row(field, here, names, cx);
+            put(buf, area, ABOVE + y, &Line::from(spans));
+        }
+        let shown = fields.len().saturating_sub(offset).min(rows(cx));
+        // A line between where there is room for one.
+        let under = ABOVE + shown + usize::from(rows(cx) > shown);
+        let below = match (self.form.problem(), fields.get(self.form.at())) {
+            (Some(problem), _) => line(&text::clean(problem), theme.warning()),
+            (None, field) => line(field.map_or("", |field| &field.help), theme.dim()),
+        };
+        put_at(buf, area, 1, under, &below);
+        let (outlook, style) = match self.ask(cx) {
+            Ok(_) => {
+                let texts = text::count(self.form.values.texts(cx.world));
+                (
+                    format!(
+                        "{} begins: at most {texts} texts, judged offline; stopped, it goes on",
+                        cx.key(Action::Run)
+                    ),
+                    theme.text(),
                 )
             }
-            Field::Method(method) => text::clean(&method.to_string()),
-            Field::Targets => "KL".to_owned(),
-            Field::Labels => "labels".to_owned(),
-            Field::Samples => "samples".to_owned(),
-            Field::Choose => "chosen by".to_owned(),
-        }
+            Err(problem) => (problem, theme.warning()),
+        };
+        put_at(buf, area, 1, under + 1, &line(&outlook, style));
     }
 
-    /// How a value reads.
-    pub fn shown(&self, field: &Field, cx: &Cx) -> String {
-        match field {
-            Field::Method(method) => if self.has(method) { "yes" } else { "no" }.to_owned(),
-            Field::Labels if self.ask.labels.is_empty() => {
-                let count = cx.world.study.as_ref().map_or(0, |study| study.labels);
-                format!("all {}", text::count(count))
-            }
-            Field::Choose => self.ask.choose.to_string(),
-            _ => text::clean(&self.typed(field)),
+    /// The name of a field and its value, `names` cells being kept for the name.
+    fn row(&self, field: &Field, here: bool, names: usize, cx: &Cx) -> Vec<Span<'static>> {
+        let theme = cx.theme;
+        let style = |style| if field.off { theme.dim() } else { style };
+        let mut spans = vec![
+            Span::styled(if here { "▌" } else { " " }, theme.accent()),
+            Span::styled(text::pad(&field.name, names), style(theme.name())),
+            Span::raw(" "),
+        ];
+        let room = usize::from(cx.area.width).saturating_sub(names + 6);
+        if let (Some(input), true) = (self.form.input(), here) {
+            spans.extend(input.line(theme, room).spans);
+            return spans;
         }
+        let (left, right) = if here && cx.focused {
+            ("‹", "›")
+        } else {
+            (" ", " ")
+        };
+        let shown = text::truncate(&field.shown, room);
+        spans.push(Span::styled(left, theme.accent()));
+        spans.push(Span::styled(shown, style(theme.text())));
+        spans.push(Span::styled(right, theme.accent()));
+        spans
     }
+}
 
-    /// Whether a method is chosen, for its style.
-    pub fn is_off(&self, field: &Field) -> bool {
-        matches!(field, Field::Method(method) if !self.has(method))
-    }
-
-    pub fn help(field: &Field, cx: &Cx) -> String {
-        match field {
-            Field::Method(method) => match method {
-                Method::Shuffled => "features chosen for labels dealt out anew: what choosing alone is worth",
-                Method::Set(SetKind::Fit(None)) => {
-                    "features of the fit on show; what comes first is compared with the others"
-                }
-                Method::Set(SetKind::Fit(_)) => "features of another fit of this hook",
-                Method::Set(SetKind::Sae(_)) => "latents of an autoencoder of this study",
-                Method::Set(SetKind::Baseline { kind, .. }) if kind.supervised() => {
-                    return format!("{}, of the training half", kind.what());
-                }
-                Method::Set(SetKind::Baseline { kind, .. }) => kind.what(),
-                Method::Mean(_) => "the mean of several",
-            }
-            .to_owned(),
-            Field::Targets => "KL(base ‖ steered) at the prompts' ends, several apart by commas".to_owned(),
-            Field::Labels => {
-                let some: Vec<String> = labels(cx).into_iter().take(4).collect();
-                format!("apart by commas, or all: {}, …", some.join(", "))
-            }
-            Field::Samples => {
-                "texts of each prompt, KL and sign; 0: only what becomes of the labels' own words".to_owned()
-            }
-            Field::Choose => {
-                "which direction is a label's: by what excites it (input), or by what it promotes (output)".to_owned()
-            }
-        }
-    }
+/// Rows for fields.
+fn rows(cx: &Cx) -> usize {
+    usize::from(cx.area.height)
+        .saturating_sub(ABOVE + BELOW)
+        .max(1)
 }

@@ -40,13 +40,13 @@ struct Word {
 #[derive(Debug)]
 enum What {
     /// In the list's own columns; or, answering the question as well as the number says, elsewhere.
-    Found(Place, Pattern, Option<(Probe, f32)>),
+    Found(Part, Pattern, Option<(Probe, f32)>),
     Compared(Column, Sign, f32),
     Asked(Probe),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Part {
     Anywhere,
     Name,
     Label,
@@ -110,8 +110,8 @@ impl Filter {
         let mut total = 0.0;
         for word in &self.words {
             let passes = match &word.what {
-                What::Found(place, pattern, elsewhere) => {
-                    let here = found(row, *place, pattern, matcher);
+                What::Found(part, pattern, elsewhere) => {
+                    let here = found(row, *part, pattern, matcher);
                     // What a column says comes before what is only in contexts or lesser labels.
                     let far = elsewhere.as_ref().filter(|_| !here && !word.not).and_then(
                         |(probe, least)| {
@@ -169,17 +169,17 @@ fn word(text: &str) -> Option<Word> {
     let pattern = |text: &str| Pattern::parse(text, CaseMatching::Smart, Normalization::Smart);
     let what = if let Some(compared) = comparison(text) {
         compared
-    } else if let Some((place, rest)) = text
+    } else if let Some((part, rest)) = text
         .split_once(':')
-        .and_then(|(p, rest)| Some((place(p)?, rest)))
+        .and_then(|(p, rest)| Some((part(p)?, rest)))
     {
         // Nothing to look for yet: it is being typed.
         if rest.is_empty() {
             return None;
         }
-        let labels = (place == Place::Label && rest.len() > 1)
+        let labels = (part == Part::Label && rest.len() > 1)
             .then(|| (Probe::Label(rest.to_owned()), LABELLED));
-        What::Found(place, pattern(rest), labels)
+        What::Found(part, pattern(rest), labels)
     } else {
         match question(text) {
             Some(None) => return None,
@@ -187,21 +187,21 @@ fn word(text: &str) -> Option<Word> {
             None => {
                 let words = text.len() > 2 && !text.starts_with('#');
                 let contexts = words.then(|| (Probe::Context(text.to_owned()), WRITTEN));
-                What::Found(Place::Anywhere, pattern(text), contexts)
+                What::Found(Part::Anywhere, pattern(text), contexts)
             }
         }
     };
     Some(Word { not, what })
 }
 
-fn place(name: &str) -> Option<Place> {
+fn part(name: &str) -> Option<Part> {
     Some(match name {
-        "name" => Place::Name,
-        "label" => Place::Label,
-        "tag" => Place::Tag,
-        "note" => Place::Note,
-        "token" => Place::Token,
-        "promotes" => Place::Promoted,
+        "name" => Part::Name,
+        "label" => Part::Label,
+        "tag" => Part::Tag,
+        "note" => Part::Note,
+        "token" => Part::Token,
+        "promotes" => Part::Promoted,
         _ => return None,
     })
 }
@@ -260,21 +260,21 @@ fn compared(row: &FeatureRow, column: Column, sign: Sign, limit: f32) -> bool {
     }
 }
 
-fn found(row: &FeatureRow, place: Place, pattern: &Pattern, matcher: &mut Matcher) -> bool {
+fn found(row: &FeatureRow, part: Part, pattern: &Pattern, matcher: &mut Matcher) -> bool {
     let mut buffer = Vec::new();
     let mut hit = |text: &str| {
         pattern
             .score(Utf32Str::new(text, &mut buffer), matcher)
             .is_some()
     };
-    let at = |p: Place| place == Place::Anywhere || place == p;
-    (place == Place::Anywhere && hit(&format!("#{}", row.id)))
-        || (at(Place::Name) && row.name.as_deref().is_some_and(&mut hit))
-        || (at(Place::Label) && row.purity.as_ref().is_some_and(|p| hit(&p.label)))
-        || (at(Place::Tag) && row.note.tags.iter().any(|tag| hit(tag)))
-        || (at(Place::Note) && !row.note.text.is_empty() && hit(&row.note.text))
-        || (at(Place::Token) && row.top_tokens.iter().any(|t| hit(t)))
-        || (at(Place::Promoted) && row.promoted.iter().any(|t| hit(&t.token)))
+    let at = |p: Part| part == Part::Anywhere || part == p;
+    (part == Part::Anywhere && hit(&format!("#{}", row.id)))
+        || (at(Part::Name) && row.name.as_deref().is_some_and(&mut hit))
+        || (at(Part::Label) && row.purity.as_ref().is_some_and(|p| hit(&p.label)))
+        || (at(Part::Tag) && row.note.tags.iter().any(|tag| hit(tag)))
+        || (at(Part::Note) && !row.note.text.is_empty() && hit(&row.note.text))
+        || (at(Part::Token) && row.top_tokens.iter().any(|t| hit(t)))
+        || (at(Part::Promoted) && row.promoted.iter().any(|t| hit(&t.token)))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ const WEIGHT_STEP: f32 = 0.25;
 /// What the prompt is at first: the calibration prompt of the method.
 pub(super) const FIRST_PROMPT: &str = "I think that";
 
-/// The values.
+/// The values of the form, each within its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Form {
@@ -164,7 +164,7 @@ impl Form {
     }
 
     /// Changes a value by a step; says why when it cannot.
-    pub fn turn(&mut self, field: Field, forward: bool) -> Result<(), String> {
+    pub fn step(&mut self, field: Field, forward: bool) -> Result<(), String> {
         match field {
             Field::Prompt => {}
             Field::Term(i) => {
@@ -186,11 +186,11 @@ impl Form {
             Field::Part => {
                 let all = [Part::Whole, Part::Core, Part::Own];
                 let at = all.iter().position(|p| *p == self.part).unwrap_or(0);
-                let turned = |by: usize| all[(at + by) % all.len()];
+                let after = |by: usize| all[(at + by) % all.len()];
                 let order = if forward {
-                    [turned(1), turned(2)]
+                    [after(1), after(2)]
                 } else {
-                    [turned(2), turned(1)]
+                    [after(2), after(1)]
                 };
                 match order.into_iter().find(|p| self.refused_part(*p).is_none()) {
                     Some(part) => self.part = part,
@@ -433,11 +433,11 @@ mod tests {
             features: vec![(3, 1.0)],
             ..Form::default()
         };
-        assert!(form.turn(Field::Part, true).is_err());
+        assert!(form.step(Field::Part, true).is_err());
         form.cluster = vec![3, 5, 9];
-        form.turn(Field::Part, true).unwrap();
+        form.step(Field::Part, true).unwrap();
         assert_eq!(form.ask("x").part, SteerPart::CoreOf(vec![3, 5, 9]));
-        form.turn(Field::Part, true).unwrap();
+        form.step(Field::Part, true).unwrap();
         assert_eq!(form.ask("x").part, SteerPart::ExclusiveOf(vec![5, 9]));
         // Another feature than the cluster's: the part that was meant is no more.
         form.features = vec![(8, 1.0)];
@@ -451,8 +451,8 @@ mod tests {
             negative: true,
             ..Form::default()
         };
-        form.turn(Field::Mode, false).unwrap();
-        assert!(form.turn(Field::Sign, true).is_err() && form.turn(Field::By, true).is_err());
+        form.step(Field::Mode, false).unwrap();
+        assert!(form.step(Field::Sign, true).is_err() && form.step(Field::By, true).is_err());
         let ask = form.ask("x");
         assert_eq!(
             (ask.mode, ask.strength, ask.negative),
@@ -460,7 +460,7 @@ mod tests {
         );
         form.set(Field::Amount, "0.4").unwrap();
         assert_eq!(form.ask("x").strength, Strength::Alpha(0.4));
-        form.turn(Field::Mode, true).unwrap();
+        form.step(Field::Mode, true).unwrap();
         assert_eq!(
             (form.ask("x").mode, form.ask("x").strength),
             (Mode::Add, Strength::Kl(0.25))
@@ -473,14 +473,14 @@ mod tests {
             features: vec![(3, 0.25)],
             ..Form::default()
         };
-        form.turn(Field::Term(0), false).unwrap();
+        form.step(Field::Term(0), false).unwrap();
         assert_eq!(form.features, [(3, -0.25)]);
         assert!(form.set(Field::Term(0), "0").is_err());
         assert!(form.set(Field::Amount, "nan").is_err());
         assert!(form.set(Field::Samples, "9").is_err());
         form.set(Field::Amount, "0.07").unwrap();
         assert_eq!(form.ask("").strength, Strength::Kl(0.07));
-        form.turn(Field::Amount, true).unwrap();
+        form.step(Field::Amount, true).unwrap();
         assert_eq!(form.kl, 0.1);
     }
 }

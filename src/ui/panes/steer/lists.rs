@@ -39,7 +39,7 @@ impl Lists {
 
     /// Another list may be on show: its own choice takes the place of the one before. Whether it is
     /// another.
-    pub fn turn_to(&mut self, list: &FeatureList, form: &mut Form) -> bool {
+    pub fn change_list(&mut self, list: &FeatureList, form: &mut Form) -> bool {
         self.set = list.set.as_ref().map(|set| set.kind.to_string());
         if self.set.is_none() {
             self.fit = Some(list.fit.clone());

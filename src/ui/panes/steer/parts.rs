@@ -83,7 +83,7 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         let ways: Vec<_> = runs
             .iter()
             .enumerate()
-            .map(|(i, run)| way(*run, i, cells, baseline, cx))
+            .map(|(i, run)| lines_of_part(*run, i, cells, baseline, cx))
             .collect();
         let rows = ways.iter().map(Vec::len).max().unwrap_or(0);
         let scroll = pane.scroll.min(rows.saturating_sub(height - from));
@@ -133,7 +133,7 @@ fn stacked(pane: &SteerPane, width: usize, height: usize, cx: &Cx) -> Vec<Line<'
     let mut lines = top(first, width, height, cx);
     let (baseline, _) = first.texts(0);
     for (i, run) in runs.iter().enumerate() {
-        lines.extend(way(*run, i, width, baseline, cx));
+        lines.extend(lines_of_part(*run, i, width, baseline, cx));
         if i < 2 && height >= ROOMY {
             lines.push(Line::default());
         }
@@ -159,14 +159,20 @@ pub(super) fn last_scroll(pane: &SteerPane, area: Rect, cx: &Cx) -> usize {
     let rows = runs
         .iter()
         .enumerate()
-        .map(|(i, run)| way(*run, i, cells, baseline, cx).len())
+        .map(|(i, run)| lines_of_part(*run, i, cells, baseline, cx).len())
         .max()
         .unwrap_or(0);
     rows.saturating_sub(height - from)
 }
 
 /// One way: what was asked, what α it took, which tokens rose, the text.
-fn way(run: Option<&Run>, i: usize, width: usize, baseline: &str, cx: &Cx) -> Vec<Line<'static>> {
+fn lines_of_part(
+    run: Option<&Run>,
+    i: usize,
+    width: usize,
+    baseline: &str,
+    cx: &Cx,
+) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let name = match run.map(|r| &r.ask.part) {
         Some(SteerPart::Whole) => "whole feature",

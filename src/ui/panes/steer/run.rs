@@ -25,7 +25,7 @@ pub(super) enum State {
     Failed(String),
 }
 
-/// A run.
+/// A request to steer, and what has come of it so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
     pub ask: SteerSettings,

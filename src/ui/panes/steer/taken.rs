@@ -3,13 +3,13 @@
 
 use super::SteerPane;
 use crate::engine::{FeatureList, Level, Mode, SteerPart};
-use crate::ui::pane::{Note, Step};
+use crate::ui::pane::{Handover, Step};
 
 impl SteerPane {
     /// What another list calls by the same ids are other directions.
     pub(super) fn take_list(&mut self, list: &FeatureList) -> Vec<Step> {
         let (had, was_set) = (!self.form.features.is_empty(), self.lists.set.is_some());
-        if !self.lists.turn_to(list, &mut self.form) {
+        if !self.lists.change_list(list, &mut self.form) {
             self.go(self.cursor);
             return Vec::new();
         }
@@ -36,13 +36,13 @@ impl SteerPane {
         self.go(0);
     }
 
-    pub(super) fn take_note(&mut self, note: &Note) {
-        let Note::Steer {
+    pub(super) fn take_features(&mut self, handover: &Handover) {
+        let Handover::Steer {
             features,
             part,
             negative,
             replace,
-        } = note
+        } = handover
         else {
             return;
         };

@@ -150,8 +150,8 @@ impl LevelsView {
         reply.is_to(self.open_request)
     }
 
-    /// The other rule for p.
-    pub fn turn(&mut self, cx: &Cx) -> Vec<Step> {
+    /// Takes the other rule for p.
+    pub fn next_growth(&mut self, cx: &Cx) -> Vec<Step> {
         self.growth = if self.growth == Growth::Growing {
             Growth::Fixed
         } else {
@@ -162,7 +162,7 @@ impl LevelsView {
     }
 
     /// Tuned together, or each as it was found from the one below.
-    pub fn tune(&mut self, cx: &Cx) -> Vec<Step> {
+    pub fn toggle_together(&mut self, cx: &Cx) -> Vec<Step> {
         (self.together, self.of) = (!self.together, None);
         self.want(cx)
     }

@@ -169,7 +169,7 @@ impl TreePane {
             found[..end].last().or(found.last())
         };
         let Some(&leaf) = hit else { return Vec::new() };
-        self.arrive(leaf, reveal, cx)
+        self.go_to_leaf(leaf, reveal, cx)
     }
 
     /// To the nearest to what is typed.
@@ -184,12 +184,12 @@ impl TreePane {
                 .and_then(|row| distance(row, query))
         };
         match self.found(cx).into_iter().min_by_key(far) {
-            Some(leaf) => self.arrive(leaf, false, cx),
+            Some(leaf) => self.go_to_leaf(leaf, false, cx),
             None => Vec::new(),
         }
     }
 
-    fn arrive(&mut self, leaf: usize, reveal: bool, cx: &Cx) -> Vec<Step> {
+    fn go_to_leaf(&mut self, leaf: usize, reveal: bool, cx: &Cx) -> Vec<Step> {
         self.sought = Some(leaf);
         if reveal {
             self.reveal(leaf);
@@ -225,7 +225,7 @@ impl TreePane {
                     .sought
                     .filter(|leaf| !self.levels.on && self.found(cx).contains(leaf))
                 {
-                    Some(leaf) => Some(self.arrive(leaf, true, cx)),
+                    Some(leaf) => Some(self.go_to_leaf(leaf, true, cx)),
                     None => Some(self.jump(true, true, true, cx)),
                 }
             }

@@ -10,7 +10,7 @@ use crate::analysis::neurons::Overlap;
 use crate::engine::{Command, Mode, SteerPart};
 use crate::interop::markdown::table;
 use crate::ui::action::Action;
-use crate::ui::pane::{Copies, Cx, Note, Pane, Step};
+use crate::ui::pane::{Copies, Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 
 /// Whether an action takes out what is along the features.
@@ -48,28 +48,29 @@ impl TreePane {
             _ => SteerPart::Whole,
         };
         let negative = action == Action::SuppressWith;
-        let note = Note::Steer {
+        let handover = Handover::Steer {
             features,
             part,
             negative,
             replace: true,
         };
-        let mut told = vec![Note::Cluster(cluster), note];
+        let mut handed = vec![Handover::Cluster(cluster), handover];
         if ablates(action) {
-            told.push(Note::Mode(Mode::Ablate));
+            handed.push(Handover::Mode(Mode::Ablate));
         }
         if matches!(action, Action::SteerThree | Action::AblateThree) {
-            told.push(Note::ThreeWays);
+            handed.push(Handover::ThreeWays);
         }
         Some(
-            told.into_iter()
-                .map(|note| Step::Tell(PaneId::Steer, note))
+            handed
+                .into_iter()
+                .map(|handover| Step::HandOver(PaneId::Steer, handover))
                 .collect(),
         )
     }
 
-    /// Dendrogram or levels.
-    pub(super) fn turn(&mut self, cx: &Cx) -> Vec<Step> {
+    /// Goes from the dendrogram to the levels, or back.
+    pub(super) fn toggle_levels(&mut self, cx: &Cx) -> Vec<Step> {
         self.levels.on = !self.levels.on;
         let mut steps = self.levels.want(cx);
         steps.extend(self.entered(cx));
@@ -79,7 +80,7 @@ impl TreePane {
     /// The next linkage of the dendrogram, or the other rule for p of the levels.
     pub(super) fn next_linkage(&mut self, cx: &Cx) -> Vec<Step> {
         if self.levels.on {
-            return self.levels.turn(cx);
+            return self.levels.next_growth(cx);
         }
         self.linkage = match self.linkage {
             Linkage::Average => Linkage::Complete,
@@ -92,7 +93,7 @@ impl TreePane {
     /// The next overlap of two features, or the levels tuned together.
     pub(super) fn next_overlap(&mut self, cx: &Cx) -> Vec<Step> {
         if self.levels.on {
-            return self.levels.tune(cx);
+            return self.levels.toggle_together(cx);
         }
         self.overlap = match self.overlap {
             Overlap::WeightedJaccard => Overlap::Jaccard,

@@ -1,0 +1,281 @@
+//! What an evaluation is asked for: methods, KL targets, labels. Owns the values and their limits;
+//! knows no key.
+//!
+//! Invariant: [`Values::ask`] asks for what `mlpeek eval steering` asks by default until something is
+//! changed.
+
+use std::collections::BTreeSet;
+
+use crate::engine::SetKind;
+use crate::eval::steering::{Protocol, texts_of};
+use crate::jobs::causal::CausalRequest;
+use crate::jobs::choice::Choose;
+use crate::jobs::directions::HookSelection;
+use crate::jobs::evaluation::Method;
+use crate::text;
+use crate::ui::form::{Field, Fields};
+use crate::ui::world::World;
+
+/// Texts of each prompt, at most.
+const MAX_SAMPLES: usize = 16;
+
+/// Which value a field is of.
+#[derive(Debug, Clone, PartialEq)]
+enum Kind {
+    /// Whether a method is among those evaluated.
+    Method(Method),
+    Targets,
+    Labels,
+    Samples,
+    Choose,
+}
+
+/// The values of the form, each within its limits.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    /// What is asked, but for its methods and place.
+    ask: CausalRequest,
+    /// Methods that are not as they are by default.
+    flipped: Vec<Method>,
+}
+
+/// Every method that the study offers: the usual ones, then its autoencoders and the other fits of
+/// the hook on show.
+fn offered(world: &World) -> Vec<Method> {
+    let mut all = Method::usual();
+    if let Some(study) = &world.study {
+        let sae = |name: &str| Method::Set(SetKind::Sae(Some(name.to_owned())));
+        all.extend(
+            study
+                .saes
+                .iter()
+                .rev()
+                .filter(|s| s.figures.is_some())
+                .map(|s| sae(&s.name)),
+        );
+        let other = |name: &str| world.fit_name() != Some(name);
+        let fits = study
+            .fits
+            .iter()
+            .rev()
+            .filter(|f| f.hook == study.hook && f.relative_error.is_some());
+        let fits = fits.filter(|f| other(&f.name));
+        all.extend(fits.map(|f| Method::Set(SetKind::Fit(Some(f.name.clone())))));
+    }
+    all
+}
+
+/// Labels that are met in the list, for a hint.
+pub(super) fn labels(world: &World) -> BTreeSet<String> {
+    world
+        .rows()
+        .iter()
+        .filter_map(|row| Some(text::clean(&row.purity.as_ref()?.label)))
+        .collect()
+}
+
+impl Values {
+    fn kinds(world: &World) -> Vec<Kind> {
+        let methods = offered(world).into_iter().map(Kind::Method);
+        methods
+            .chain([Kind::Targets, Kind::Labels, Kind::Samples, Kind::Choose])
+            .collect()
+    }
+
+    /// As the command has it: the usual methods and the study's autoencoders, unless it was changed.
+    fn has(&self, method: &Method) -> bool {
+        let usual =
+            Method::usual().contains(method) || matches!(method, Method::Set(SetKind::Sae(_)));
+        usual != self.flipped.contains(method)
+    }
+
+    fn methods(&self, world: &World) -> Vec<Method> {
+        offered(world).into_iter().filter(|m| self.has(m)).collect()
+    }
+
+    /// The request, or why there is none.
+    pub fn ask(&self, world: &World) -> Result<CausalRequest, String> {
+        let methods = self.methods(world);
+        if methods.is_empty() {
+            return Err("choose at least one method".to_owned());
+        }
+        let place = HookSelection {
+            fit: world.fit_name().map(str::to_owned),
+            ..HookSelection::default()
+        };
+        Ok(CausalRequest {
+            methods,
+            place,
+            ..self.ask.clone()
+        })
+    }
+
+    /// The most texts that the request comes to.
+    pub fn texts(&self, world: &World) -> usize {
+        let all = world.study.as_ref().map_or(0, |study| study.labels);
+        let labels = if self.ask.labels.is_empty() {
+            all
+        } else {
+            self.ask.labels.len()
+        };
+        texts_of(labels * self.methods(world).len(), &self.ask.config)
+    }
+
+    /// A value as it is typed.
+    fn typed(&self, kind: &Kind) -> String {
+        match kind {
+            Kind::Targets => self
+                .ask
+                .config
+                .targets
+                .iter()
+                .map(f64::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+            Kind::Labels => self.ask.labels.join(", "),
+            Kind::Samples => self.ask.config.samples.to_string(),
+            Kind::Method(_) | Kind::Choose => String::new(),
+        }
+    }
+
+    fn name(kind: &Kind, world: &World) -> String {
+        match kind {
+            Kind::Method(Method::Set(SetKind::Fit(None))) => {
+                format!(
+                    "fit:{}",
+                    world.fit_name().map(text::clean).unwrap_or_default()
+                )
+            }
+            Kind::Method(method) => text::clean(&method.to_string()),
+            Kind::Targets => "KL".to_owned(),
+            Kind::Labels => "labels".to_owned(),
+            Kind::Samples => "samples".to_owned(),
+            Kind::Choose => "chosen by".to_owned(),
+        }
+    }
+
+    fn field(&self, kind: &Kind, world: &World) -> Field {
+        let (name, help) = (Self::name(kind, world), Self::help(kind, world));
+        match kind {
+            Kind::Method(method) => Field::toggle(name, help, self.has(method)),
+            Kind::Choose => Field::choice(name, help, &self.ask.choose.to_string()),
+            Kind::Labels if self.ask.labels.is_empty() => {
+                let count = world.study.as_ref().map_or(0, |study| study.labels);
+                Field {
+                    shown: format!("all {}", text::count(count)),
+                    ..Field::text(name, help, "")
+                }
+            }
+            Kind::Targets | Kind::Labels | Kind::Samples => {
+                Field::text(name, help, &self.typed(kind))
+            }
+        }
+    }
+
+    fn help(kind: &Kind, world: &World) -> String {
+        match kind {
+            Kind::Method(method) => match method {
+                Method::Shuffled => "features chosen for labels dealt out anew: what choosing alone is worth",
+                Method::Set(SetKind::Fit(None)) => {
+                    "features of the fit on show; what comes first is compared with the others"
+                }
+                Method::Set(SetKind::Fit(_)) => "features of another fit of this hook",
+                Method::Set(SetKind::Sae(_)) => "latents of an autoencoder of this study",
+                Method::Set(SetKind::Baseline { kind, .. }) if kind.supervised() => {
+                    return format!("{}, of the training half", kind.what());
+                }
+                Method::Set(SetKind::Baseline { kind, .. }) => kind.what(),
+                Method::Mean(_) => "the mean of several",
+            }
+            .to_owned(),
+            Kind::Targets => "KL(base ‖ steered) at the prompts' ends, several apart by commas".to_owned(),
+            Kind::Labels => {
+                let some: Vec<String> = labels(world).into_iter().take(4).collect();
+                format!("apart by commas, or all: {}, …", some.join(", "))
+            }
+            Kind::Samples => {
+                "texts of each prompt, KL and sign; 0: only what becomes of the labels' own words".to_owned()
+            }
+            Kind::Choose => {
+                "which direction is a label's: by what excites it (input), or by what it promotes (output)".to_owned()
+            }
+        }
+    }
+}
+
+impl Fields for Values {
+    fn fields(&self, world: &World) -> Vec<Field> {
+        let kinds = Self::kinds(world);
+        kinds.iter().map(|kind| self.field(kind, world)).collect()
+    }
+
+    fn step(&mut self, at: usize, forward: bool, world: &World) -> Result<(), String> {
+        match Self::kinds(world).get(at) {
+            Some(Kind::Method(method)) => match self.flipped.iter().position(|m| m == method) {
+                Some(at) => _ = self.flipped.remove(at),
+                None => self.flipped.push(method.clone()),
+            },
+            Some(Kind::Samples) => {
+                let samples = &mut self.ask.config.samples;
+                *samples = if forward {
+                    (*samples + 1).min(MAX_SAMPLES)
+                } else {
+                    samples.saturating_sub(1)
+                };
+            }
+            Some(Kind::Choose) => {
+                self.ask.choose = match self.ask.choose {
+                    Choose::Input => Choose::Output,
+                    Choose::Output => Choose::Input,
+                };
+            }
+            Some(Kind::Targets | Kind::Labels) | None => {}
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, at: usize, typed: &str, world: &World) -> Result<(), String> {
+        let parts = || {
+            typed
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+        };
+        match Self::kinds(world).get(at) {
+            Some(Kind::Targets) if typed.trim() == "paper" => self.ask.config.by(Protocol::Paper),
+            Some(Kind::Targets) => {
+                let read = |part: &str| {
+                    part.parse::<f64>()
+                        .ok()
+                        .filter(|t| t.is_finite() && *t > 0.0)
+                };
+                let mut targets = Vec::new();
+                for part in parts() {
+                    targets.push(
+                        read(part).ok_or_else(|| {
+                            format!("'{part}' is no KL above 0: try 0.25, or paper")
+                        })?,
+                    );
+                }
+                targets.sort_by(f64::total_cmp);
+                targets.dedup();
+                if targets.is_empty() {
+                    return Err("give at least one KL: try 0.25".to_owned());
+                }
+                self.ask.config.targets = targets;
+            }
+            Some(Kind::Labels) => {
+                self.ask.labels = match typed.trim() {
+                    "all" => Vec::new(),
+                    _ => parts().map(str::to_owned).collect(),
+                };
+            }
+            Some(Kind::Samples) => match typed.trim().parse() {
+                Ok(n) if n <= MAX_SAMPLES => self.ask.config.samples = n,
+                _ => return Err(format!("from 0 to {MAX_SAMPLES} texts")),
+            },
+            Some(Kind::Method(_) | Kind::Choose) | None => {}
+        }
+        Ok(())
+    }
+}
