@@ -30,6 +30,10 @@
     )
 )]
 
+// The unit tests share the tests' support, which speaks of this crate by its name.
+#[cfg(test)]
+extern crate self as mlpeek;
+
 pub mod activations;
 pub mod amounts;
 pub mod analysis;

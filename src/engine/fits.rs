@@ -103,7 +103,7 @@ impl Opener {
             });
         }
         let place = self.with_study(|study| {
-            FitRun::new(study, &name, hook, &config, Resume::IfThere, Begin::Anew)
+            FitRun::new(study, &name, hook, &config, Resume::IfCut, Begin::Anew)
         })?;
         self.run(&name, &config, place, ctx)
     }

@@ -40,6 +40,15 @@ impl Lane {
         }
     }
 
+    /// Waits until everything submitted so far is done.
+    #[cfg(test)]
+    pub fn wait(&self) {
+        let (done, ended) = unbounded();
+        self.submit(move || drop(done));
+        // The sender is dropped when its turn has come.
+        let _: Result<(), _> = ended.recv();
+    }
+
     /// Waits until everything submitted is done.
     pub fn finish(mut self) {
         self.queue = None;

@@ -16,6 +16,8 @@ mod request;
 mod session;
 pub mod sets;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod work;
 

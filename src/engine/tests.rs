@@ -1,3 +1,7 @@
+mod open;
+mod reading;
+mod session;
+
 use std::sync::Arc;
 
 use super::*;
