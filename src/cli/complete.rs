@@ -72,8 +72,11 @@ fn with_candidates(command: clap::Command) -> clap::Command {
         .mut_subcommands(with_candidates)
 }
 
+/// Reads names from a study, each with what is said of it.
+type NamesOf = fn(&Study) -> Result<Vec<(String, String)>>;
+
 /// Completes `arg` with names from the study on the line.
-fn names(arg: Arg, of: fn(&Study) -> Result<Vec<(String, String)>>) -> Arg {
+fn names(arg: Arg, of: NamesOf) -> Arg {
     arg.add(ArgValueCandidates::new(move || {
         // Where the study cannot be read there is nothing to offer; the command itself says why.
         let found = study_on_the_line().and_then(|study| of(&study).ok());

@@ -39,6 +39,9 @@ pub trait FitObserver {
     /// The start was made in `seconds`, or a checkpoint was read (`resumed`).
     fn started(&mut self, init_seconds: f64, resumed: bool);
     /// After every sweep, never thinned.
+    ///
+    /// # Errors
+    /// When the observer cannot pass the sweep on (its output is closed): the fit ends with it.
     fn sweep(&mut self, sweep: Sweep) -> Result<()>;
     /// Whether it wants snapshots before the end: they take time.
     fn wants_snapshots(&self) -> bool {
@@ -48,6 +51,9 @@ pub trait FitObserver {
     fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool);
     /// Called between sweeps after a checkpoint when [`FitObserver::wants_hold`] says so; returns
     /// when the fit may go on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`] when the fit is cancelled while it is held.
     fn hold(&mut self, ctx: &TaskCtx) -> Result<()> {
         ctx.check()
     }

@@ -50,6 +50,9 @@ pub trait TrainObserver {
     /// It begins, or goes on from a checkpoint after these points.
     fn started(&mut self, _entry: &SaeEntry, _before: &[TrainPoint]) {}
     /// How far it has come.
+    ///
+    /// # Errors
+    /// When the observer cannot pass the point on (its output is closed): the training ends with it.
     fn point(&mut self, point: TrainPoint) -> Result<()>;
 }
 
