@@ -1,7 +1,7 @@
 //! For tests: the engine itself, given one request at a time, and what it needs: a small random
 //! language model and texts, made on the spot.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -55,6 +55,11 @@ impl Workshop {
             },
             ..OpenRequest::default()
         }
+    }
+
+    /// A study of which collecting was stopped half-way: it takes some hundred texts.
+    pub fn half_collected(&self, dir: &Path) {
+        support::half_collected(dir, &self.model, &self.corpus);
     }
 }
 

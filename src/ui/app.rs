@@ -485,4 +485,6 @@ impl App {
 }
 
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //! Deterministic.
 
 mod answers;
+mod contract;
 mod groups;
 mod places;
 
@@ -129,6 +130,8 @@ pub struct Demo {
     pub names: Vec<(usize, String)>,
     /// Requests for jobs that go on until they are cancelled.
     running: Vec<Request>,
+    /// A study is open.
+    open: bool,
 }
 
 impl Default for Demo {
@@ -137,6 +140,7 @@ impl Default for Demo {
             features: 40,
             names: vec![(3, "counting".to_owned())],
             running: Vec::new(),
+            open: false,
         }
     }
 }
@@ -347,7 +351,8 @@ impl Demo {
     }
 
     /// Everything that is there when a study with a finished fit is open.
-    pub fn opened(&self) -> Vec<Event> {
+    pub fn opened(&mut self) -> Vec<Event> {
+        self.open = true;
         let mut events = vec![
             Event::Model(Box::new(Self::model())),
             Event::Study(Box::new(self.study())),

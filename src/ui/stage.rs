@@ -34,7 +34,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Nothing open.
+    /// An app with nothing open.
     pub fn new(width: u16, height: u16, profile: Profile) -> Self {
         Self::with(width, height, profile, false)
     }
@@ -134,7 +134,7 @@ impl Stage {
         self.msg(Msg::Engine(Box::new(Reply { to, event })))
     }
 
-    /// Time passes.
+    /// Lets so many seconds pass.
     pub fn wait(&mut self, seconds: f64) -> &mut Self {
         self.now += Duration::from_secs_f64(seconds);
         self.msg(Msg::Tick(self.now))
@@ -175,7 +175,7 @@ impl Stage {
             .find_map(|(y, line)| Some((y as u16, column(line)?)))
     }
 
-    /// The mouse.
+    /// Something that the mouse does.
     pub fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) -> &mut Self {
         self.msg(Msg::Mouse(MouseEvent {
             kind,
@@ -185,32 +185,14 @@ impl Stage {
         }))
     }
 
-    fn buffer(&self) -> Terminal<TestBackend> {
-        let (width, height) = self.app.size();
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
-        terminal
-            .draw(|frame| view(&self.app, frame.buffer_mut()))
-            .expect("drawing");
-        terminal
-    }
-
     /// The screen as text.
     pub fn screen(&self) -> String {
-        let terminal = self.buffer();
-        // The test backend cannot print a screen without columns.
-        if self.app.size().0 == 0 {
-            return String::new();
-        }
-        let text = terminal.backend().to_string();
-        text.lines()
-            .map(|l| l.trim_matches('"').trim_end())
-            .collect::<Vec<_>>()
-            .join("\n")
+        screen_of(&self.app)
     }
 
     /// The cells of the open dialog as text, its border among them.
     pub fn dialog(&self) -> String {
-        let terminal = self.buffer();
+        let terminal = draw(&self.app);
         let buffer = terminal.backend().buffer();
         let area = self.app.dialog_area().expect("a dialog is open");
         let line = |y| {
@@ -235,7 +217,7 @@ impl Stage {
 
     /// The cells of the screen with their styles.
     pub fn cells(&self) -> Buffer {
-        self.buffer().backend().buffer().clone()
+        draw(&self.app).backend().buffer().clone()
     }
 
     /// The screen's styles: a line for every run of cells that is not plain.
@@ -245,7 +227,7 @@ impl Stage {
     }
 
     fn styles_in(&self, area: Rect) -> String {
-        let terminal = self.buffer();
+        let terminal = draw(&self.app);
         let buffer = terminal.backend().buffer();
         let mut out = String::new();
         for y in area.top()..area.bottom() {
@@ -267,6 +249,29 @@ impl Stage {
         }
         out
     }
+}
+
+fn draw(app: &App) -> Terminal<TestBackend> {
+    let (width, height) = app.size();
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
+    terminal
+        .draw(|frame| view(app, frame.buffer_mut()))
+        .expect("drawing");
+    terminal
+}
+
+/// The screen of an app as text.
+pub fn screen_of(app: &App) -> String {
+    let terminal = draw(app);
+    // The test backend cannot print a screen without columns.
+    if app.size().0 == 0 {
+        return String::new();
+    }
+    let text = terminal.backend().to_string();
+    text.lines()
+        .map(|l| l.trim_matches('"').trim_end())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Whether an event of this kind is an answer to this command.

@@ -247,7 +247,7 @@ fn any_set_of_directions_is_read_and_steered_with_and_an_autoencoder_becomes_one
     home.study(&["12"]);
     let mut t = home.explore(120, 36, &[]);
     t.keys("D");
-    t.sees("difference in means");
+    t.sees("differences in means");
     t.keys("j");
     t.keys(ENTER);
     t.sees("at blocks.1.mlp.hook_post");

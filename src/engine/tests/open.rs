@@ -132,3 +132,28 @@ fn a_fit_that_did_its_most_sweeps_is_made_anew_and_not_a_sweep_longer() {
     assert_eq!(again, first, "the same fit once more, from its beginning");
     live.close();
 }
+
+#[test]
+fn what_was_cut_short_waits_until_it_is_to_go_on() {
+    let workshop = Workshop::new(400);
+    let half = workshop.path("half");
+    workshop.half_collected(&half);
+    let live = Live::new();
+    let opened = live.ask(Command::OpenStudy(half));
+    assert_eq!(outline(&opened), ["Load", "study", "Load done"]);
+    let unfinished = |events: &[Event]| {
+        let study = events.iter().rev().find_map(|event| match event {
+            Event::Study(study) => Some(study.unfinished.is_some()),
+            _ => None,
+        });
+        study.expect("the study is told of")
+    };
+    assert!(unfinished(&opened));
+    let collected = live.ask(Command::Collect);
+    assert_eq!(
+        outline(&collected)[..3],
+        ["Collect", "Collect done", "study"]
+    );
+    assert!(!unfinished(&collected));
+    live.close();
+}

@@ -1,7 +1,14 @@
-//! Questions about what is on show, notes, and fits side by side.
+//! Commands that only read what is on show, the files that they write, and notes.
 
+use serde_json::Value;
+
+use crate::analysis::hierarchy::Linkage;
+use crate::analysis::neurons::Overlap;
 use crate::engine::testing::{Live, Workshop};
 use crate::engine::{Baseline, Command, Event, FeatureList, Probe, TypedNote};
+use crate::factor::recursive::Growth;
+
+const TREE: (Overlap, Linkage) = (Overlap::WeightedJaccard, Linkage::Average);
 
 fn note(workshop: &Workshop, id: usize, line: &str) -> Command {
     Command::Note(TypedNote {
@@ -54,6 +61,67 @@ fn numbers_a_feature_answer_what_was_asked() {
     assert!(text.iter().all(|s| s.is_finite() && *s >= 0.0), "{text:?}");
     let refused = live.refusal(Command::Find(Probe::Like(6)));
     assert!(refused.contains("features 0 to 5"), "{refused}");
+    live.close();
+}
+
+#[test]
+fn what_is_on_show_is_written_as_each_format_says() {
+    let workshop = Workshop::new(30);
+    let live = Live::opened(&workshop, 6);
+    let export = |format: &str, file: &str| Command::Export {
+        format: format.to_owned(),
+        path: workshop.path(file),
+    };
+    let refused = live.refusal(export("json", "card.json"));
+    assert!(refused.contains("open one first"), "{refused}");
+    live.ask(Command::Inspect(3));
+    let written = |command: Command, file: &str| {
+        let events = live.ask(command);
+        assert_eq!(events, [Event::Exported(workshop.path(file))]);
+        std::fs::read(workshop.path(file)).unwrap()
+    };
+    let json = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap() };
+    let card = json(&written(export("json", "card.json"), "card.json"));
+    assert_eq!(card["feature"], 3);
+    let text = written(export("markdown", "card.md"), "card.md");
+    assert!(String::from_utf8(text).unwrap().contains("| ---"));
+    let factors = written(export("safetensors", "factors"), "factors");
+    assert!(safetensors::SafeTensors::deserialize(&factors).is_ok());
+    let refused = live.refusal(export("parquet", "x"));
+    assert!(
+        refused.contains("safetensors, json or markdown"),
+        "{refused}"
+    );
+
+    let tree = |file: &str| Command::ExportTree(TREE.0, TREE.1, workshop.path(file));
+    let nodes = json(&written(tree("tree.json"), "tree.json"));
+    assert_eq!(
+        nodes["nodes"].as_array().map(Vec::len),
+        Some(11),
+        "6 leaves and 5 joins"
+    );
+    assert!(written(tree("tree.svg"), "tree.svg").starts_with(b"<svg"));
+    assert!(
+        written(tree("tree.nwk"), "tree.nwk")
+            .trim_ascii_end()
+            .ends_with(b";")
+    );
+    let refused = live.refusal(tree("tree.png"));
+    assert!(refused.contains(".svg, .nwk or .json"), "{refused}");
+    let cut = Command::ExportClusters(TREE.0, TREE.1, 2.0, workshop.path("cut.json"));
+    let clusters = json(&written(cut, "cut.json"));
+    assert_eq!(
+        clusters["clusters"].as_array().map(Vec::len),
+        Some(1),
+        "all below 2"
+    );
+
+    let levels = || Command::ExportLevels(workshop.path("levels.json"));
+    let refused = live.refusal(levels());
+    assert!(refused.contains("were not found yet"), "{refused}");
+    live.ask(Command::Levels(Growth::Growing, false, vec![3]));
+    let found = json(&written(levels(), "levels.json"));
+    assert_eq!(found["fit"], "k6", "{found}");
     live.close();
 }
 

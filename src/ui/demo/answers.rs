@@ -15,13 +15,14 @@ impl Demo {
                 .running
                 .iter()
                 .position(|r| r.command.job() == Some(job));
-            return vec![Reply {
-                to: running.map(|at| self.running.remove(at).id),
+            let cancelled = |at| Reply {
+                to: Some(self.running.remove(at).id),
                 event: Event::Cancelled(job),
-            }];
+            };
+            return running.map(cancelled).into_iter().collect();
         }
         let events = self.events(&request.command);
-        if events.is_empty() && request.command.job().is_some() {
+        if let [Event::Started(_)] = events[..] {
             self.running.push(request.clone());
         }
         let to = Some(request.id);
@@ -44,14 +45,43 @@ impl Demo {
                 }
                 vec![Event::Estimate(Ok(estimate))]
             }
-            Command::OpenStudy(_) | Command::Open(_) => self.opened(),
-            Command::ModelAt(_) => vec![Event::Model(Box::new(Self::model()))],
-            Command::Collect | Command::GoOn(_) => Vec::new(),
+            Command::OpenStudy(_) => {
+                let mut events = vec![Event::Started(Job::Load)];
+                events.extend(self.open.then_some(Event::Closed));
+                events.extend(self.study_with_fit());
+                events.push(Event::Model(Box::new(Self::model())));
+                events.push(Event::Done(Job::Load, String::new()));
+                self.open = true;
+                events
+            }
+            Command::Open(_) => self.make(),
+            Command::ModelAt(_) => vec![
+                Event::Started(Job::Load),
+                Event::Model(Box::new(Self::model())),
+                Event::Done(Job::Load, Self::model().id),
+                Event::Study(Box::new(self.study())),
+                Event::Features(Arc::new(self.list(41, true))),
+            ],
+            // What begins with these is the test's own to tell.
+            Command::Collect
+            | Command::GoOn(_)
+            | Command::Fit(_)
+            | Command::Refine(_)
+            | Command::TrainSae(_)
+            | Command::SweepK(_)
+            | Command::Evaluate(_) => command.job().map(Event::Started).into_iter().collect(),
             Command::Inspect(id) => vec![Event::Card(Box::new(self.card(*id)))],
             Command::Neuron(index) => vec![Event::Neuron(Box::new(self.neuron(*index)))],
             Command::Tree(..) => vec![Event::Tree(Arc::new(self.tree()))],
             Command::Shared(ids) => vec![Event::Shared(Box::new(Self::shared(ids)))],
-            Command::Trace(text) => vec![Event::Trace(Box::new(self.trace(text)))],
+            Command::Trace(text) => vec![
+                Event::Started(Job::Trace),
+                Event::Trace(Box::new(self.trace(text))),
+                Event::Done(Job::Trace, String::new()),
+            ],
+            Command::UndoNote | Command::ImportNotes(_) => {
+                vec![Event::Features(Arc::new(self.list(41, true)))]
+            }
             Command::Note(note) => {
                 self.names.retain(|(i, _)| *i != note.id);
                 if !note.line.is_empty() {
@@ -79,7 +109,11 @@ impl Demo {
                     .iter_mut()
                     .skip(1)
                     .for_each(|level| level.joint = together.then_some((0.7, 0.63)));
-                vec![Event::Levels(Arc::new(levels))]
+                vec![
+                    Event::Started(Job::Levels),
+                    Event::Levels(Arc::new(levels)),
+                    Event::Done(Job::Levels, "levels of 20, 10, 5 features".to_owned()),
+                ]
             }
             Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
             Command::CompareFits(a, b) => {
@@ -123,22 +157,55 @@ impl Demo {
             }
             Command::ShowSet(kind) => {
                 vec![
+                    Event::Started(Job::Set),
                     Event::Features(Arc::new(self.set(kind))),
                     Event::Done(Job::Set, format!("directions of {kind}")),
                 ]
             }
-            Command::ShowFit(_) => self.opened(),
-            Command::Fit(_)
-            | Command::Refine(_)
-            | Command::TrainSae(_)
-            | Command::SweepK(_)
-            | Command::Evaluate(_)
-            | Command::SaveSession(_)
-            | Command::Cancel(_)
-            | Command::UndoNote
-            | Command::ImportNotes(_)
-            | Command::Shutdown => Vec::new(),
+            Command::ShowFit(_) => {
+                let mut events = self.study_with_fit();
+                events.rotate_left(1);
+                events
+            }
+            Command::SaveSession(_) | Command::Cancel(_) | Command::Shutdown => Vec::new(),
         }
+    }
+
+    /// A study with its finished fit, as it comes on show.
+    fn study_with_fit(&self) -> Vec<Event> {
+        let mut events = vec![Event::Study(Box::new(self.study()))];
+        events.extend((1..=41).map(Self::sweep).map(Event::Sweep));
+        events.push(Event::Features(Arc::new(self.list(41, true))));
+        events
+    }
+
+    /// A study that is made: its model is loaded, its activations are collected, it is fitted.
+    fn make(&mut self) -> Vec<Event> {
+        let model = || Event::Model(Box::new(Self::model()));
+        let study = || Event::Study(Box::new(self.study()));
+        let words = |words: &str| words.to_owned();
+        let mut events = vec![
+            Event::Started(Job::Load),
+            Event::Done(Job::Load, words("SmolLM2-135M (cpu, Q4_1), 30 layers")),
+            Event::Started(Job::Collect),
+        ];
+        events.extend(self.open.then_some(Event::Closed));
+        let collected = words("17,204 tokens of 1,104 samples in 14.2 s");
+        events.extend([
+            model(),
+            study(),
+            model(),
+            Event::Done(Job::Collect, collected),
+            Event::Started(Job::Fit),
+        ]);
+        events.extend((1..=41).map(Self::sweep).map(Event::Sweep));
+        events.extend([
+            Event::Features(Arc::new(self.list(41, true))),
+            Event::Done(Job::Fit, words("error 0.322 after 41 sweeps, 5.3 s")),
+            study(),
+        ]);
+        self.open = true;
+        events
     }
 
     fn steer(&self, samples: usize) -> Vec<Event> {

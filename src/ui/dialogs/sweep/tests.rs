@@ -203,6 +203,7 @@ fn the_form_takes_clicks_and_the_wheel() {
     let ask = asked(&stage)[0];
     assert_eq!((ask.seeds, ask.cold), (1, true));
     stage
+        .event(Event::Done(Job::Sweep, String::new()))
         .keys("S")
         .mouse(MouseEventKind::ScrollDown, 20, line("fits of each"))
         .keys("backspace")
