@@ -210,7 +210,7 @@ impl<'a> RowView<'a> {
     /// nothing.
     ///
     /// # Errors
-    /// What reading the rows returns; [`Error::Cancelled`](crate::Error::Cancelled).
+    /// What reading the rows returns; [`Error::Cancelled`].
     pub fn resident(self, bytes: usize, ctx: &TaskCtx) -> Result<ResidentRows<'a>> {
         let (n, d) = self.shape();
         if n.saturating_mul(d).saturating_mul(4) > bytes {

@@ -71,7 +71,7 @@ pub trait TextJudge {
     /// 0.
     ///
     /// # Errors
-    /// [`Error::Cancelled`], and a judge that cannot go on.
+    /// [`Error::Cancelled`](crate::Error::Cancelled), and a judge that cannot go on.
     fn rate(&mut self, cases: &[RatingCase], ctx: &TaskCtx) -> Result<Vec<Judgement>>;
 }
 
