@@ -32,11 +32,14 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Starts the new content of `target`, whose directory must exist.
+    /// Starts the new content of `target`, whose directory must exist. Where `target` is a link to a
+    /// file, that file gets the content and the link stays.
     ///
     /// # Errors
+    /// [`Error::Refused`] for a pipe, a socket or a device, which a rename would take away;
     /// [`Error::Io`] if the temporary file cannot be created.
     pub fn create(target: &Path) -> Result<Self> {
+        let target = &replaceable(target)?;
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let tmp = target.with_file_name(format!(
@@ -45,7 +48,7 @@ impl NewFile {
         ));
         let file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
         Ok(Self {
-            target: target.to_path_buf(),
+            target: target.clone(),
             tmp,
             file: Some(file),
         })
@@ -124,6 +127,23 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;
     file.write(bytes)?;
     file.commit()
+}
+
+/// The path that a rename may replace to change what `target` names: behind a link, its file.
+fn replaceable(target: &Path) -> Result<PathBuf> {
+    let Ok(found) = fs::metadata(target) else {
+        return Ok(target.to_path_buf());
+    };
+    if !found.is_file() && !found.is_dir() {
+        return Err(Error::refused(format!(
+            "{} is no regular file (a pipe, a socket or a device): name a file, or redirect what is printed",
+            target.display()
+        )));
+    }
+    if fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink()) {
+        return fs::canonicalize(target).map_err(Error::io("write", target));
+    }
+    Ok(target.to_path_buf())
 }
 
 /// Makes renames and removals in `dir` durable.
@@ -280,6 +300,27 @@ mod tests {
         );
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_what_is_no_regular_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let refused = write_atomic(&socket, b"new").unwrap_err().to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
+        assert!(
+            !fs::metadata(&socket).unwrap().is_file(),
+            "it is still there"
+        );
     }
 
     #[test]
