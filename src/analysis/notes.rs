@@ -108,11 +108,11 @@ impl Notes {
     pub fn set(&mut self, id: usize, line: &str) {
         // A space is added, so that dashes at the end of the line are a word of their own too.
         let padded = format!("{line} ");
-        let (head, text) = match padded
-            .split_once("-- ")
-            .filter(|(head, _)| head.is_empty() || head.ends_with(' '))
-        {
-            Some((head, text)) => (head, text.trim()),
+        let dashes = padded
+            .match_indices("-- ")
+            .find(|(at, _)| padded[..*at].is_empty() || padded[..*at].ends_with(' '));
+        let (head, text) = match dashes {
+            Some((at, dashes)) => (&padded[..at], padded[at + dashes.len()..].trim()),
             None => (line, ""),
         };
         let mut note = FeatureNote {
