@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use decoder::{
-    Decoder, Gpu, KvCache, LayerInput, LoadOptions, Logits, MemoryNeed, Model, describe, unused_gpu,
+    Decoder, Gpu, KvCache, LayerInput, LoadOptions, Logits, MemoryNeed, Model, TextGradient,
+    describe, unused_gpu,
 };
 pub use tokenizer::Tokenizer;
 

@@ -72,7 +72,7 @@ pub(super) struct Attention<'a> {
 
 impl Attention<'_> {
     /// First column of head `head` of q (0), k (1) or v (2) in a fused row.
-    fn column(&self, side: usize, head: usize) -> usize {
+    pub(super) fn column(&self, side: usize, head: usize) -> usize {
         let c = self.config;
         match c.qkv_order {
             QkvOrder::Blocks => {

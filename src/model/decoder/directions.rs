@@ -41,6 +41,38 @@ impl Decoder {
         Ok(f.to_dtype(DType::F32)?)
     }
 
+    /// The transpose of [`Decoder::residual_direction`]: how strongly a push of each value of the
+    /// hook's space moves the residual stream along `[m, d_model]`, as `[m, width]`. Where the MLP's
+    /// output is normed, through the norm's weights: its scale depends on the direction and is
+    /// left out.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a hook that does not exist, and for vectors of another width than the
+    /// residual stream.
+    pub fn residual_adjoint(&self, hook: HookPoint, along: &Tensor) -> Result<Tensor> {
+        self.width(hook)?;
+        let (_, got) = along.dims2()?;
+        if got != self.config.d_model {
+            let width = self.config.d_model;
+            return Err(Error::usage(format!(
+                "vectors of width {got} along a residual stream of width {width}"
+            )));
+        }
+        if hook.site != HookSite::MlpPost {
+            return Ok(along.clone());
+        }
+        let layer = &self.blocks[hook.layer];
+        let mut f = along
+            .to_device(self.device())?
+            .to_dtype(self.dtype())?
+            .contiguous()?;
+        if let Some(norm) = &layer.post_mlp {
+            let weight = Tensor::new(norm.weight(), self.device())?.to_dtype(self.dtype())?;
+            f = f.broadcast_mul(&weight)?;
+        }
+        Ok(layer.down.transposed(&f)?.to_dtype(DType::F32)?)
+    }
+
     /// Logit lens of residual directions; see [`super::Model::logit_lens`].
     ///
     /// # Errors

@@ -160,6 +160,45 @@ impl Matrix {
     }
 }
 
+impl Matrix {
+    /// `out += y[:, at..at + self.out] W` for the m rows of `y`, which are `width` values apart;
+    /// `out` is `[m, in]`.
+    fn add_transposed(
+        &self,
+        tensor: &StoredTensor,
+        y: &[f32],
+        at: usize,
+        width: usize,
+        out: &mut [f32],
+    ) {
+        let (m, k) = (out.len() / self.cols, self.cols);
+        // As stored, W is [in, out] here: its transpose is what the forward pass would read.
+        if self.transposed {
+            let y: Vec<f32> = y
+                .chunks_exact(width)
+                .flat_map(|row| &row[at..at + self.out])
+                .copied()
+                .collect();
+            let mut product = vec![0.0; out.len()];
+            rowwise::product(&y, self.out, k, &mut product, k, |rows, to| {
+                tensor.dequantise(rows, to)
+            });
+            return vector::axpy(out, 1.0, &product);
+        }
+        let mut scratch = WIDENED.take();
+        let step = (SCRATCH / k).clamp(1, self.out);
+        scratch.resize(scratch.len().max(step * k), 0.0);
+        for first in (0..self.out).step_by(step) {
+            let count = step.min(self.out - first);
+            let part = &mut scratch[..count * k];
+            tensor.dequantise(first..first + count, part);
+            let (y, w) = (View::rows(&y[at + first..], width), View::rows(part, k));
+            product((m, count, k), y, w, out, k, true, true);
+        }
+        WIDENED.set(scratch);
+    }
+}
+
 /// Matrices that multiply the same rows, their results side by side, with a bias.
 pub(crate) struct Linear {
     parts: Vec<Matrix>,
@@ -211,6 +250,42 @@ impl Linear {
     /// `x Wᵀ` without the bias.
     pub(crate) fn apply_without_bias(&self, x: &Tensor) -> Result<Tensor> {
         self.product(x, Kernel::Dequantised, false)
+    }
+
+    /// `y W` for `y` `[m, out]`: what a change of the result says of the input.
+    pub(crate) fn transposed(&self, y: &Tensor) -> Result<Tensor> {
+        let m = y.dim(0)?;
+        if self.parts.iter().all(|p| p.mapped().is_some()) {
+            let cols = self.parts.first().map_or(0, |p| p.cols);
+            let mut out = vec![0.0; m * cols];
+            with_slice(y, |y| {
+                let mut at = 0;
+                for part in &self.parts {
+                    if let Some(tensor) = part.mapped() {
+                        part.add_transposed(tensor, y, at, self.out, &mut out);
+                    }
+                    at += part.out;
+                }
+            })?;
+            return Ok(Tensor::from_vec(out, (m, cols), &Device::Cpu)?);
+        }
+        let (mut sum, mut at): (Option<Tensor>, _) = (None, 0);
+        for part in &self.parts {
+            let y = y.narrow(1, at, part.out)?.contiguous()?;
+            at += part.out;
+            let here = match &part.storage {
+                WeightStorage::Dense(w) => y.matmul(w)?,
+                WeightStorage::Quantised(w) => {
+                    y.matmul(&w.dequantize(y.device())?.to_dtype(y.dtype())?)?
+                }
+                WeightStorage::Mapped(_) => continue,
+            };
+            sum = Some(match sum {
+                Some(sum) => (sum + here)?,
+                None => here,
+            });
+        }
+        sum.ok_or_else(|| candle_core::Error::Msg("a product of no matrices".into()).into())
     }
 
     fn product(&self, x: &Tensor, kernel: Kernel, with_bias: bool) -> Result<Tensor> {

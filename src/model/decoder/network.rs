@@ -47,7 +47,7 @@ pub struct Decoder {
     pub(super) blocks: Vec<Layer>,
     pub(super) final_norm: Option<NormWeights>,
     pub(super) head: Option<Linear>,
-    placement: Placement,
+    pub(super) placement: Placement,
 }
 
 /// The state of a forward pass.

@@ -50,6 +50,14 @@ impl NormWeights {
         &self.weight
     }
 
+    pub(super) fn kind(&self) -> NormKind {
+        self.norm.kind
+    }
+
+    pub(super) fn eps(&self) -> f64 {
+        self.norm.eps
+    }
+
     pub(super) fn has_bias(&self) -> bool {
         self.bias.is_some()
     }
