@@ -159,7 +159,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Res
     session.emit(Event::SweepBegun(Box::new(SweepBegun {
         hook,
         config,
-        ask: ask.clone(),
+        request: ask.clone(),
     })));
     let config = SweepConfig {
         fits,
@@ -260,7 +260,7 @@ mod tests {
             (
                 begun.config.features,
                 begun.config.sparsity_at(8),
-                &begun.ask
+                &begun.request
             ),
             (2, 0.05, &ask)
         );

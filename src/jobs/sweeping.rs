@@ -41,8 +41,8 @@ pub struct SweepBegun {
     pub hook: HookPoint,
     /// Its settings, with the first number of features and the first seed.
     pub config: FitConfig,
-    /// What was asked for.
-    pub ask: SweepRequest,
+    /// The request that it carries out.
+    pub request: SweepRequest,
 }
 
 /// The hook and the settings to start from: those of the named fits, else of the newest at the

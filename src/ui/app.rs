@@ -26,7 +26,7 @@ use ratatui::layout::Rect;
 use super::dialog::Dialog;
 use super::dialogs::CopyDialog;
 use super::keymap::Keymap;
-use super::layout::{Layout, Want};
+use super::layout::{Layout, LayoutInput};
 use super::panes::{self};
 use super::theme::Theme;
 use super::world::World;
@@ -58,7 +58,7 @@ pub struct App {
     pub(crate) dialog: Option<Box<dyn Dialog>>,
     pub(crate) toasts: Vec<Toast>,
     pub(crate) notes: Vec<String>,
-    cards: cards::Cards,
+    cards: cards::CardRequests,
     unsaved: unsaved::Unsaved,
     requests: RequestCounter,
     initial: Option<Command>,
@@ -66,7 +66,7 @@ pub struct App {
     /// The study whose session was restored.
     restored: Option<PathBuf>,
     /// A session was restored, and the features that it speaks of are not there yet.
-    returning: bool,
+    restoring: bool,
     mouse: bool,
     closing: Option<Duration>,
     cancelled_at: Option<Duration>,
@@ -105,13 +105,13 @@ impl App {
             dialog: None,
             toasts,
             notes: options.notes,
-            cards: cards::Cards::default(),
+            cards: cards::CardRequests::default(),
             unsaved: unsaved::Unsaved::default(),
             requests: RequestCounter::default(),
             initial: options.initial,
             fresh: options.fresh,
             restored: None,
-            returning: false,
+            restoring: false,
             mouse: options.mouse,
             closing: None,
             cancelled_at: None,
@@ -135,7 +135,7 @@ impl App {
         effects
     }
 
-    /// Takes a message.
+    /// Changes the state as a message demands, and returns what is to be done outside.
     pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
         let moved = |m: &MouseEvent| {
             matches!(
@@ -176,11 +176,11 @@ impl App {
             Msg::Terminate if self.closing.is_some() => Vec::new(),
             Msg::Terminate => self.close(),
             Msg::Copied(Ok(what)) => {
-                self.say(Level::Info, what);
+                self.notify(Level::Info, what);
                 Vec::new()
             }
             Msg::Copied(Err(problem)) => {
-                self.say(Level::Warn, problem);
+                self.notify(Level::Warn, problem);
                 Vec::new()
             }
         }
@@ -253,7 +253,7 @@ impl App {
         }
         if let (Event::Study(study), true) = (event, first_study) {
             self.restored = Some(study.dir.clone());
-            self.cards = cards::Cards::default();
+            self.cards = cards::CardRequests::default();
             match &study.session {
                 Some(session) if !self.fresh => self.restore(session),
                 // The engine opens the fit that the session was left with.
@@ -277,7 +277,7 @@ impl App {
             effects.extend(self.after_select());
         }
         effects.extend(self.card_event(reply));
-        if matches!(event, Event::Features(_)) && std::mem::take(&mut self.returning) {
+        if matches!(event, Event::Features(_)) && std::mem::take(&mut self.restoring) {
             effects.extend(self.request_restored());
         }
         match event {
@@ -310,7 +310,7 @@ impl App {
         if self.closing.is_some() {
             return vec![Effect::Quit];
         }
-        self.say(
+        self.notify(
             Level::Error,
             "the engine has ended unexpectedly; what was saved is safe: quit and start again"
                 .to_owned(),
@@ -368,7 +368,7 @@ impl App {
         self.panes.iter().find(|p| p.id() == id).map(AsRef::as_ref)
     }
 
-    /// The focused pane.
+    /// The pane that keys go to.
     pub(crate) fn focus(&self) -> PaneId {
         self.focus
     }
@@ -386,9 +386,9 @@ impl App {
                 let alone = Layout::new(
                     self.size.0,
                     self.size.1,
-                    Want {
+                    LayoutInput {
                         pane: id,
-                        ..self.want()
+                        ..self.layout_input()
                     },
                 );
                 alone.pane(id).map_or(Rect::ZERO, |p| p.inner)
@@ -397,8 +397,8 @@ impl App {
         )
     }
 
-    fn want(&self) -> Want {
-        Want {
+    fn layout_input(&self) -> LayoutInput {
+        LayoutInput {
             pane: self.focus,
             zoom: self.zoom,
             notice: self.notice().len() as u16,
@@ -427,7 +427,7 @@ impl App {
 
     /// Where everything is now.
     pub(crate) fn layout(&self) -> Layout {
-        Layout::new(self.size.0, self.size.1, self.want())
+        Layout::new(self.size.0, self.size.1, self.layout_input())
     }
 
     /// Whether the mouse is captured.
@@ -453,8 +453,8 @@ impl App {
                     }
                     effects.push(self.send(command));
                 }
-                Step::Ask(request) => effects.push(Effect::Send(request)),
-                Step::Offer(copies) => self.open_dialog(CopyDialog::new(*copies)),
+                Step::Request(request) => effects.push(Effect::Send(request)),
+                Step::CopyAs(formats) => self.open_dialog(CopyDialog::new(*formats)),
                 Step::Copy(text, what) => effects.push(Effect::Copy(text, what)),
                 Step::Select(id) => effects.extend(self.select(id)),
                 Step::Visit(id) => effects.extend(self.visit(id)),
@@ -462,7 +462,7 @@ impl App {
                 Step::Focus(pane) => effects.extend(self.go_to(pane)),
                 Step::Rename(id) => self.open_name_dialog(id),
                 Step::HandOver(pane, handover) => effects.extend(self.hand_over(pane, &handover)),
-                Step::Say(level, text) => self.say(level, text),
+                Step::Notify(level, text) => self.notify(level, text),
             }
         }
         effects
@@ -477,7 +477,7 @@ impl App {
 
     fn hand_over(&mut self, pane: PaneId, handover: &Handover) -> Vec<Effect> {
         let mut effects = self.go_to(pane);
-        if let Some(steps) = self.with(pane, |p, cx| p.take_over(handover, cx)) {
+        if let Some(steps) = self.with(pane, |p, cx| p.receive(handover, cx)) {
             effects.extend(self.carry_out(steps));
         }
         effects

@@ -218,7 +218,7 @@ fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a str>) -> String {
         )
 }
 
-/// Levenshtein's edit distance.
+/// The Levenshtein distance of two strings, in characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -7,11 +7,11 @@ use crate::text;
 
 /// The strongest tokens of a feature, each once, at most `most`.
 pub fn strongest_words(row: &FeatureRow, most: usize) -> String {
-    distinct(&row.top_tokens, most)
+    distinct_tokens(&row.top_tokens, most)
 }
 
 /// At most `most` tokens that differ by more than case and blanks.
-pub fn distinct(tokens: &[String], most: usize) -> String {
+pub fn distinct_tokens(tokens: &[String], most: usize) -> String {
     let mut seen: Vec<String> = Vec::new();
     let mut shown: Vec<String> = Vec::new();
     for token in tokens {

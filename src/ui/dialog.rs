@@ -25,7 +25,7 @@ use crate::engine::{Command, TypedNote};
 pub struct DialogCx<'a> {
     /// What the engine has told.
     pub world: &'a World,
-    /// Styles.
+    /// The styles to draw with.
     pub theme: &'a Theme,
     /// The keys as the user's file has them.
     pub keymap: &'a Keymap,
@@ -40,9 +40,9 @@ pub struct DialogCx<'a> {
 /// What a dialog answers to a key or a click.
 #[derive(Debug, PartialEq)]
 pub enum Answer {
-    /// It stays open.
+    /// The dialog stays open.
     Stay,
-    /// It closes.
+    /// The dialog closes, and nothing else is done.
     Close,
     /// It closes, and this is done.
     Do(Action),
@@ -52,7 +52,7 @@ pub enum Answer {
     Save(TypedNote),
     /// It closes, and this text goes to the clipboard: what it is comes second.
     Copy(String, String),
-    /// The explorer ends.
+    /// The explorer saves and ends.
     Quit,
 }
 
@@ -67,10 +67,10 @@ pub trait Dialog: fmt::Debug {
     /// Draws into `inner`, the cells inside its border.
     fn view(&self, inner: Rect, cx: &DialogCx, buf: &mut Buffer);
 
-    /// Takes a key.
+    /// Handles a key, and says what becomes of the dialog.
     fn key(&mut self, key: KeyEvent, cx: &DialogCx) -> Answer;
 
-    /// Takes pasted text.
+    /// Inserts pasted text, where the dialog takes text.
     fn paste(&mut self, text: &str, cx: &DialogCx) {
         let _ = (text, cx);
     }

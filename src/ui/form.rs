@@ -19,7 +19,7 @@ pub struct Field {
     pub name: String,
     /// What it means, in a line.
     pub help: String,
-    /// How it reads.
+    /// The value as it is drawn.
     pub shown: String,
     /// What typing begins with; `None` where the value is stepped through and not typed.
     pub typed: Option<String>,
@@ -61,7 +61,11 @@ impl Field {
 ///
 /// # Errors
 /// Where there is none, with `name` and what was wanted.
-pub fn whole(typed: &str, name: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+pub fn whole_number(
+    typed: &str,
+    name: &str,
+    range: RangeInclusive<usize>,
+) -> Result<usize, String> {
     let plain: String = typed.chars().filter(|c| !",_ ".contains(*c)).collect();
     let read = plain.parse().ok().filter(|n| range.contains(n));
     read.ok_or_else(|| match (*range.start(), *range.end()) {
@@ -210,7 +214,7 @@ mod tests {
         }
 
         fn set(&mut self, at: usize, typed: &str, _: &World) -> Result<(), String> {
-            self.0[at] = whole(typed, "number", 1..=9)?;
+            self.0[at] = whole_number(typed, "number", 1..=9)?;
             Ok(())
         }
     }
@@ -235,9 +239,9 @@ mod tests {
 
     #[test]
     fn digits_may_be_grouped() {
-        assert_eq!(whole(" 2,048", "n", 1..=usize::MAX), Ok(2048));
+        assert_eq!(whole_number(" 2,048", "n", 1..=usize::MAX), Ok(2048));
         assert_eq!(
-            whole("0", "n", 1..=usize::MAX),
+            whole_number("0", "n", 1..=usize::MAX),
             Err("n: a whole number above 0".to_owned())
         );
     }

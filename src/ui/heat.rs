@@ -116,14 +116,14 @@ impl Heat<'_> {
         if n == 0 || width == 0 || most == 0 {
             return Vec::new();
         }
-        let all = layout(&cells.iter().collect::<Vec<_>>(), width);
+        let all = wrapped_lines(&cells.iter().collect::<Vec<_>>(), width);
         if all.len() <= most {
             return all;
         }
         // Grow a window about the peak while it fits.
-        let peak = place_of(&cells, peak);
+        let peak = index_of_token(&cells, peak);
         let (mut from, mut to) = (peak, peak + 1);
-        let mut best = layout(&[&cells[peak]], width);
+        let mut best = wrapped_lines(&[&cells[peak]], width);
         best.truncate(most);
         loop {
             let mut grown = false;
@@ -153,7 +153,7 @@ impl Heat<'_> {
         shown.extend((from > 0).then_some(&head));
         shown.extend(&cells[from..to]);
         shown.extend((to < cells.len()).then_some(&tail));
-        layout(&shown, width)
+        wrapped_lines(&shown, width)
     }
 
     /// On one line of `width` cells with the peak's token beginning at column `column`.
@@ -162,7 +162,7 @@ impl Heat<'_> {
         if cells.is_empty() || width == 0 {
             return Line::default();
         }
-        let peak = place_of(&cells, peak);
+        let peak = index_of_token(&cells, peak);
         let column = column.min(width - 1);
         let mut head: Vec<Span> = Vec::new();
         let after = cells.split_off(peak);
@@ -201,7 +201,7 @@ impl Heat<'_> {
     pub fn token_at(&self, width: usize, column: usize, row: usize) -> Option<usize> {
         let cells = self.cells();
         let refs: Vec<&Cell> = cells.iter().collect();
-        let line = place(&refs, width).into_iter().nth(row)?;
+        let line = wrap_cells(&refs, width).into_iter().nth(row)?;
         let mut x = 0;
         line.into_iter().find_map(|(cell, text)| {
             x += text::width(&text);
@@ -213,7 +213,7 @@ impl Heat<'_> {
     pub fn line_of(&self, width: usize, token: usize) -> usize {
         let cells = self.cells();
         let refs: Vec<&Cell> = cells.iter().collect();
-        place(&refs, width)
+        wrap_cells(&refs, width)
             .iter()
             .position(|line| line.iter().any(|(c, _)| c.seen.shows(token)))
             .unwrap_or(0)
@@ -221,7 +221,7 @@ impl Heat<'_> {
 }
 
 /// Which of the cells shows a token; the last one that shows a part of it.
-fn place_of(cells: &[Cell], token: usize) -> usize {
+fn index_of_token(cells: &[Cell], token: usize) -> usize {
     cells
         .iter()
         .rposition(|cell| cell.seen.first <= token)
@@ -250,7 +250,7 @@ fn tail_of(s: &str, cells: usize) -> String {
 }
 
 /// Cells by line, each with the text that is left of it there.
-fn place<'a>(cells: &[&'a Cell], width: usize) -> Vec<Vec<(&'a Cell, String)>> {
+fn wrap_cells<'a>(cells: &[&'a Cell], width: usize) -> Vec<Vec<(&'a Cell, String)>> {
     let width = width.max(1);
     let mut lines: Vec<Vec<(&Cell, String)>> = vec![Vec::new()];
     let mut used = 0;
@@ -313,8 +313,8 @@ fn split(s: &str, width: usize, used: usize) -> Vec<String> {
     pieces
 }
 
-fn layout(cells: &[&Cell], width: usize) -> Vec<Line<'static>> {
-    place(cells, width)
+fn wrapped_lines(cells: &[&Cell], width: usize) -> Vec<Line<'static>> {
+    wrap_cells(cells, width)
         .into_iter()
         .map(|line| {
             Line::from(

@@ -27,7 +27,7 @@ impl LineInput {
         input
     }
 
-    /// What was typed.
+    /// The text as it stands now.
     pub fn text(&self) -> &str {
         &self.edit.text
     }

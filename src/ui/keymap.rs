@@ -218,13 +218,13 @@ impl Keymap {
 /// A row of the key reference.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct KeyRow {
-    /// Name in the configuration.
+    /// The action's name in the configuration.
     pub action: &'static str,
     /// Keys, as spelt in the configuration.
     pub keys: Vec<String>,
     /// "everywhere", or the panes.
     pub place: String,
-    /// What it does.
+    /// What the action does, in a line.
     pub doc: &'static str,
 }
 

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 
 use crate::ui::pane_id::PaneId;
 
-/// How much room there is.
+/// The size classes of terminals, each with its arrangement of panes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Too small for anything but a message.
@@ -21,7 +21,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Of a terminal.
+    /// The class of a terminal of `width` × `height` cells.
     pub fn of(width: u16, height: u16) -> Self {
         match (width, height) {
             (w, h) if w < 30 || h < 8 => Self::Tiny,
@@ -32,33 +32,33 @@ impl Class {
     }
 }
 
-/// A pane on the screen.
+/// Where a pane is on the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
-    /// Which pane it is.
+pub struct PaneArea {
+    /// The pane that is drawn there.
     pub pane: PaneId,
-    /// Its title line.
+    /// The line of the pane's title, above `inner`.
     pub title: Rect,
-    /// The rule at its left, for columns after the first.
+    /// The vertical rule at its left; `None` for the first column.
     pub rule: Option<Rect>,
-    /// What it draws in.
+    /// The cells that the pane draws in.
     pub inner: Rect,
 }
 
-/// The whole screen.
+/// Where everything is on the screen. An empty rectangle is not drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// How much room there is.
+    /// The size class of the terminal.
     pub class: Class,
-    /// Model, hook, corpus.
+    /// The line that names model, hook and corpus.
     pub header: Rect,
-    /// Tabs and the state of the fit.
+    /// The line of tabs, with the state of the fit at its right.
     pub tabs: Rect,
-    /// A note that does not go away.
+    /// The lines of a note that does not go away.
     pub notice: Rect,
     /// The panes on the screen.
-    pub panes: Vec<Placed>,
-    /// The running job.
+    pub panes: Vec<PaneArea>,
+    /// The line of the running job.
     pub progress: Rect,
     /// The footer's line of hints.
     pub footer: Rect,
@@ -66,22 +66,22 @@ pub struct Layout {
 
 /// What the layout depends on besides the size.
 #[derive(Debug, Clone, Copy)]
-pub struct Want {
-    /// The focused pane.
+pub struct LayoutInput {
+    /// The pane with the focus, which is always on the screen.
     pub pane: PaneId,
-    /// The pane is alone on the screen.
+    /// Whether the focused pane is alone on the screen.
     pub zoom: bool,
-    /// Lines of a note to show.
+    /// How many lines the note takes; 0 without one.
     pub notice: u16,
-    /// A job runs.
+    /// Whether a job runs.
     pub progress: bool,
-    /// There are no features to read yet.
+    /// Whether there are no features to read yet: then the focused pane is alone.
     pub waiting: bool,
 }
 
 impl Layout {
     /// For a terminal of `width` × `height`.
-    pub fn new(width: u16, height: u16, want: Want) -> Self {
+    pub fn new(width: u16, height: u16, input: LayoutInput) -> Self {
         let class = Class::of(width, height);
         let mut rest = Rect::new(0, 0, width, height);
         let mut top = |lines: u16| {
@@ -96,7 +96,7 @@ impl Layout {
         let framed = matches!(class, Class::Standard | Class::Wide);
         let header = top(u16::from(framed));
         let tabs = top(u16::from(framed));
-        let notice = top(if framed { want.notice.min(2) } else { 0 });
+        let notice = top(if framed { input.notice.min(2) } else { 0 });
         let mut bottom = |lines: u16| {
             let taken = lines.min(rest.height);
             rest.height -= taken;
@@ -107,11 +107,11 @@ impl Layout {
             }
         };
         let footer = bottom(u16::from(class != Class::Tiny));
-        let progress = bottom(u16::from(class != Class::Tiny && want.progress));
+        let progress = bottom(u16::from(class != Class::Tiny && input.progress));
         let panes = if class == Class::Tiny {
             Vec::new()
         } else {
-            columns(class, rest, want)
+            columns(class, rest, input)
         };
         Self {
             class,
@@ -125,18 +125,18 @@ impl Layout {
     }
 
     /// Where a pane is, when it is on the screen.
-    pub fn pane(&self, pane: PaneId) -> Option<&Placed> {
+    pub fn pane(&self, pane: PaneId) -> Option<&PaneArea> {
         self.panes.iter().find(|p| p.pane == pane)
     }
 }
 
-/// The panes of the tab that `want.pane` belongs to.
-fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
+/// The panes of the tab that `input.pane` belongs to.
+fn columns(class: Class, body: Rect, input: LayoutInput) -> Vec<PaneArea> {
     use PaneId::{Contexts, Feature, Features};
     let reading =
-        want.pane.tab() == Features && !matches!(want.pane, PaneId::Compare | PaneId::Labels);
-    if class == Class::Single || want.zoom || want.waiting || !reading {
-        return vec![place(want.pane, body, false)];
+        input.pane.tab() == Features && !matches!(input.pane, PaneId::Compare | PaneId::Labels);
+    if class == Class::Single || input.zoom || input.waiting || !reading {
+        return vec![pane_area(input.pane, body, false)];
     }
     let width = body.width;
     let shares: Vec<(PaneId, u16)> = if class == Class::Wide {
@@ -149,7 +149,7 @@ fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
         ]
     } else {
         let list = (width * 2 / 5).clamp(24, 50);
-        let main = if want.pane == Feature {
+        let main = if input.pane == Feature {
             Feature
         } else {
             Contexts
@@ -163,12 +163,12 @@ fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
         .map(|(i, (pane, width))| {
             let column = Rect { x, width, ..body };
             x += width;
-            place(pane, column, i > 0)
+            pane_area(pane, column, i > 0)
         })
         .collect()
 }
 
-fn place(pane: PaneId, area: Rect, ruled: bool) -> Placed {
+fn pane_area(pane: PaneId, area: Rect, ruled: bool) -> PaneArea {
     let title = Rect {
         height: area.height.min(1),
         ..area
@@ -179,7 +179,7 @@ fn place(pane: PaneId, area: Rect, ruled: bool) -> Placed {
         ..area
     };
     if !ruled {
-        return Placed {
+        return PaneArea {
             pane,
             title,
             rule: None,
@@ -195,7 +195,7 @@ fn place(pane: PaneId, area: Rect, ruled: bool) -> Placed {
         width: below.width - rule.width,
         ..below
     };
-    Placed {
+    PaneArea {
         pane,
         title,
         rule: Some(rule),
@@ -214,7 +214,7 @@ mod tests {
             w in 0u16..=300, h in 0u16..=200, pane in 0..PaneId::ALL.len(), zoom: bool, notice in 0u16..4, progress: bool, waiting: bool
         ) {
             let screen = Rect::new(0, 0, w, h);
-            let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress, waiting });
+            let layout = Layout::new(w, h, LayoutInput { pane: PaneId::ALL[pane], zoom, notice, progress, waiting });
             let mut all = vec![layout.header, layout.tabs, layout.notice, layout.progress, layout.footer];
             for p in &layout.panes {
                 all.extend([p.title, p.inner]);

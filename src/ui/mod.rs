@@ -19,14 +19,16 @@ pub mod action;
 pub mod app;
 pub mod clipboard;
 pub mod config;
-#[cfg(test)]
-pub(crate) mod demo;
 pub mod describe;
 pub mod dialog;
 pub mod dialogs;
 pub mod draw;
 mod edit;
+#[cfg(test)]
+pub(crate) mod fake_engine;
 pub mod form;
+#[cfg(test)]
+pub(crate) mod harness;
 pub mod heat;
 pub mod input;
 mod key_table;
@@ -37,8 +39,6 @@ pub mod list;
 pub mod pane;
 pub mod pane_id;
 pub mod panes;
-#[cfg(test)]
-pub(crate) mod stage;
 pub mod terminal;
 pub mod textbox;
 pub mod theme;

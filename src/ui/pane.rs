@@ -22,7 +22,7 @@ use crate::engine::{Command, Level, Mode, OpenRequest, Reply, Request, RequestCo
 pub struct Cx<'a> {
     /// What the engine told.
     pub world: &'a World,
-    /// Styles by meaning.
+    /// The styles to draw with.
     pub theme: &'a Theme,
     /// Keys, for hints in empty panes.
     pub keymap: &'a Keymap,
@@ -30,9 +30,9 @@ pub struct Cx<'a> {
     pub area: Rect,
     /// Whether keys go to it.
     pub focused: bool,
-    /// Whether contexts are on the screen, beside it or as itself.
+    /// Whether the Contexts pane is on the screen.
     pub contexts_seen: bool,
-    /// Numbers what the pane asks.
+    /// Numbers the requests of the pane.
     pub requests: &'a RequestCounter,
 }
 
@@ -42,8 +42,7 @@ impl Cx<'_> {
         self.keymap.key(action)
     }
 
-    /// A question to the engine, for [`Step::Ask`]: its number tells its replies from those to
-    /// others.
+    /// A request for [`Step::Request`]: its number tells its replies from those to others.
     pub fn request(&self, command: Command) -> Request {
         self.requests.request(command)
     }
@@ -55,11 +54,11 @@ pub enum Step {
     /// To the engine; the pane waits for nothing.
     Send(Command),
     /// To the engine; the pane knows the answer by the request's number.
-    Ask(Request),
+    Request(Request),
     /// To the clipboard: the text, and what it is for the toast ("feature #17").
     Copy(String, String),
-    /// To the clipboard, in the form that is chosen.
-    Offer(Box<Copies>),
+    /// To the clipboard, in the format that the user chooses.
+    CopyAs(Box<CopyFormats>),
     /// The cursor of the feature list is on this feature.
     Select(usize),
     /// Go to a feature; `Back` returns.
@@ -73,17 +72,17 @@ pub enum Step {
     /// Hand something to another pane, and go there.
     HandOver(PaneId, Handover),
     /// A toast and a log line.
-    Say(Level, String),
+    Notify(Level, String),
 }
 
-/// What can be copied in one of three forms.
+/// What can be copied, in each of three formats.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Copies {
+pub struct CopyFormats {
     /// What it is, for the toast.
     pub what: String,
     /// As lines for a person.
     pub text: String,
-    /// As data.
+    /// The same as JSON.
     pub json: serde_json::Value,
     /// For notes and papers.
     pub markdown: String,
@@ -113,7 +112,7 @@ pub enum Handover {
     Text(String),
     /// To Live: look at what is generated, as it comes.
     Follow {
-        /// What is continued.
+        /// The prompt that both texts continue.
         prompt: String,
         /// The continuation without steering, so far.
         baseline: String,
@@ -127,7 +126,7 @@ pub enum Handover {
 /// What every pane can do. Only its name, title, drawing and actions are its own to write; the rest
 /// has a default that does nothing.
 pub trait Pane {
-    /// Which it is.
+    /// The pane's row in the table of panes.
     fn id(&self) -> PaneId;
 
     /// The title line's text: its name and a few facts.
@@ -179,24 +178,24 @@ pub trait Pane {
         Vec::new()
     }
 
-    /// A dialog over this pane has asked the engine something.
-    fn asked(&mut self, request: &Request) {
+    /// A dialog over this pane has sent a request, whose replies are the pane's.
+    fn request_sent(&mut self, request: &Request) {
         let _ = request;
     }
 
-    /// Takes what another pane hands over.
-    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+    /// Receives what another pane hands over.
+    fn receive(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
         let _ = (handover, cx);
         Vec::new()
     }
 
     /// The selected feature changed.
-    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+    fn selection_changed(&mut self, cx: &Cx) -> Vec<Step> {
         let _ = cx;
         Vec::new()
     }
 
-    /// The pane was entered.
+    /// The pane has got the focus.
     fn entered(&mut self, cx: &Cx) -> Vec<Step> {
         let _ = cx;
         Vec::new()
@@ -220,12 +219,12 @@ pub trait Pane {
         Vec::new()
     }
 
-    /// What to remember.
+    /// What is saved in the study's session under the pane's title; null where there is nothing.
     fn session(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
-    /// What was remembered; anything unreadable is left aside.
+    /// Restores what [`Pane::session`] saved; values that cannot be read are ignored.
     fn restore(&mut self, session: &serde_json::Value, cx: &Cx) {
         let _ = (session, cx);
     }

@@ -42,7 +42,7 @@ macro_rules! table {
 }
 
 table! {
-    /// The feature list.
+    /// The list of features, sorted and filtered.
     Features, "Features", Features, Some("explore");
     /// Contexts of the selected feature as a heat map.
     Contexts, "Contexts", Features, None;
@@ -50,7 +50,7 @@ table! {
     Feature, "Feature", Features, None;
     /// Marked features side by side.
     Compare, "Compare", Features, Some("compare");
-    /// Features against labels.
+    /// Features against the corpus's labels as a heat map.
     Labels, "Labels", Features, Some("labels");
     /// What directions cause, judged.
     Evaluate, "Evaluate", Steer, Some("evaluate");
@@ -62,7 +62,7 @@ table! {
     Live, "Live", Live, Some("live");
     /// The fit and its error curve.
     Fit, "Fit", Fit, Some("fit");
-    /// What to open.
+    /// The form of what to open, and the recent studies.
     Start, "Start", Start, Some("start");
 }
 

@@ -23,8 +23,8 @@ use crossterm::event::{self, Event as TermEvent};
 use crossterm::terminal::{disable_raw_mode, size};
 use signal_hook::consts::SIGHUP;
 
-use self::screen::{Screen, Tty, give_back};
-use self::signals::{Notice, Outside, in_foreground};
+use self::screen::{Screen, Tty, restore_terminal};
+use self::signals::{Notice, SignalListener, in_foreground};
 use super::app::{App, Effect, Msg};
 use super::clipboard;
 use crate::engine::{Reply, Request};
@@ -34,7 +34,7 @@ const FRAME: Duration = Duration::from_millis(16);
 const FRAME_SSH: Duration = Duration::from_millis(33);
 
 /// How long quitting waits for the engine to save.
-const LAST_WORDS: Duration = Duration::from_secs(20);
+const SAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reads the terminal on a thread of its own.
 fn read_input(to: Sender<TermEvent>) -> io::Result<()> {
@@ -63,10 +63,10 @@ fn message(event: TermEvent) -> Option<Msg> {
 }
 
 /// Saves and ends the process while the UI thread is held by a terminal that takes nothing.
-fn end_unheard(requests: &Sender<Request>, replies: &Receiver<Reply>, signal: i32) {
+fn end_unacknowledged(requests: &Sender<Request>, replies: &Receiver<Reply>, signal: i32) {
     // A closed channel is an engine that has ended.
     let _ = requests.send(Request::shutdown());
-    let until = Instant::now() + LAST_WORDS;
+    let until = Instant::now() + SAVE_TIMEOUT;
     while replies.recv_deadline(until).is_ok() {}
     let _ = disable_raw_mode();
     signal_hook::low_level::exit(i32::from(exit_code(signal)));
@@ -77,11 +77,11 @@ fn exit_code(signal: i32) -> u8 {
     128 + signal as u8
 }
 
-/// The loop's state.
+/// The state of the loop between terminal, engine and app.
 struct Loop<'a> {
     app: App,
     screen: Screen,
-    outside: Outside,
+    signals: SignalListener,
     requests: &'a Sender<Request>,
     start: Instant,
     drawn: Option<Instant>,
@@ -96,7 +96,8 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
-    fn take(&mut self, msg: Msg) {
+    /// Gives the app a message with the time before it, and carries out what it wants done.
+    fn handle(&mut self, msg: Msg) {
         let mut effects = self.app.update(Msg::Tick(self.start.elapsed()));
         effects.extend(self.app.update(msg));
         self.carry_out(effects);
@@ -115,7 +116,7 @@ impl Loop<'_> {
                     let result = self.screen.set_mouse(on);
                     self.or_end(result);
                 }
-                Effect::Redraw => self.screen.forget(),
+                Effect::Redraw => self.screen.invalidate(),
                 Effect::Suspend => self.suspend(),
                 Effect::Quit => self.done = true,
             }
@@ -131,13 +132,13 @@ impl Loop<'_> {
 
     /// Saves and ends; asked for again, ends at once.
     fn end(&mut self, signal: i32) {
-        self.outside.heard();
+        self.signals.acknowledged();
         // The terminal's end comes twice or thrice: as a signal, as a refused write and as seen by
         // the one that watches.
         self.done |= self.ended.is_some_and(|_| signal != SIGHUP);
         if self.ended.is_none() {
             self.ended = Some(signal);
-            self.take(Msg::Terminate);
+            self.handle(Msg::Terminate);
         }
     }
 
@@ -154,8 +155,8 @@ impl Loop<'_> {
 
     /// To the shell and back.
     fn suspend(&mut self) {
-        give_back();
-        match self.outside.stop() {
+        restore_terminal();
+        match self.signals.stop() {
             None => self.enter_again(),
             Some(signal) => self.end(signal),
         }
@@ -165,7 +166,7 @@ impl Loop<'_> {
         let result = self.screen.enter_again();
         self.or_end(result);
         if let (None, Ok((width, height))) = (self.ended, size()) {
-            self.take(Msg::Resize(width, height));
+            self.handle(Msg::Resize(width, height));
         }
     }
 
@@ -216,7 +217,7 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let start = Instant::now();
     let (to, from) = (requests.clone(), replies.clone());
-    let outside = Outside::listen(move |signal| end_unheard(&to, &from, signal))
+    let signals = SignalListener::listen(move |signal| end_unacknowledged(&to, &from, signal))
         .context("cannot listen for signals")?;
     let (stderr_tx, stderr) = unbounded();
     let screen = Screen::open(stderr_tx)?;
@@ -226,7 +227,7 @@ pub fn run(
     let mut ui = Loop {
         app,
         screen,
-        outside,
+        signals,
         requests,
         start,
         drawn: None,
@@ -242,11 +243,11 @@ pub fn run(
     ui.carry_out(effects);
     let (input_tx, input) = unbounded();
     read_input(input_tx).context("cannot read the terminal")?;
-    pump(&mut ui, &input, &stderr, replies);
+    run_loop(&mut ui, &input, &stderr, replies);
     Ok(ui.ended.map_or(0, exit_code))
 }
 
-fn pump(
+fn run_loop(
     ui: &mut Loop,
     input: &Receiver<TermEvent>,
     stderr: &Receiver<String>,
@@ -254,7 +255,7 @@ fn pump(
 ) {
     let (never, deaf) = (crossbeam_channel::never(), crossbeam_channel::never());
     let (mut replies, mut input) = (replies, input);
-    let notices = ui.outside.notices.clone();
+    let notices = ui.signals.notices.clone();
     let mut closing_since = None;
     while !ui.done {
         let dirty = ui.app.is_dirty();
@@ -265,7 +266,7 @@ fn pump(
             recv(input) -> event => match event {
                 Ok(event) => {
                     if let Some(msg) = message(event) {
-                        ui.take(msg);
+                        ui.handle(msg);
                     }
                 }
                 // The terminal is gone.
@@ -275,13 +276,13 @@ fn pump(
                 }
             },
             recv(stderr) -> line => if let Ok(line) = line {
-                ui.take(Msg::Stderr(line));
+                ui.handle(Msg::Stderr(line));
             },
             recv(replies) -> reply => match reply {
-                Ok(reply) => ui.take(Msg::Engine(Box::new(reply))),
+                Ok(reply) => ui.handle(Msg::Engine(Box::new(reply))),
                 Err(_) => {
                     replies = &never;
-                    ui.take(Msg::EngineGone);
+                    ui.handle(Msg::EngineGone);
                 }
             },
             default(ui.timeout(dirty)) => {
@@ -293,16 +294,16 @@ fn pump(
         let until = Instant::now() + ui.frame;
         while Instant::now() < until && !ui.done {
             if let Some(msg) = input.try_recv().ok().and_then(message) {
-                ui.take(msg);
+                ui.handle(msg);
             } else if let Ok(reply) = replies.try_recv() {
-                ui.take(Msg::Engine(Box::new(reply)));
+                ui.handle(Msg::Engine(Box::new(reply)));
             } else {
                 break;
             }
         }
         if ui.app.is_closing() {
             let since = *closing_since.get_or_insert_with(Instant::now);
-            ui.done |= since.elapsed() > LAST_WORDS;
+            ui.done |= since.elapsed() > SAVE_TIMEOUT;
         }
         ui.draw();
     }

@@ -47,7 +47,7 @@ impl TextBox {
         }
     }
 
-    /// What was typed.
+    /// The text as it stands now.
     pub fn text(&self) -> &str {
         &self.edit.text
     }

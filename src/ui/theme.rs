@@ -84,7 +84,7 @@ pub const SIGNED_FLOOR: f32 = 0.15;
 pub enum Ramp {
     /// 0 to a maximum.
     Sequential,
-    /// Symmetric about 0.
+    /// From minus a maximum to that maximum, symmetric about 0.
     Diverging,
 }
 
@@ -102,7 +102,7 @@ impl Ramp {
 /// Every style of the explorer.
 #[derive(Debug, Clone)]
 pub struct Theme {
-    /// The terminal's colours.
+    /// How many colours the terminal shows.
     pub profile: Profile,
     /// Only ASCII reaches the terminal.
     pub ascii: bool,
@@ -199,7 +199,7 @@ impl Theme {
         self.fg((168, 168, 168), (88, 88, 88), Color::Reset)
     }
 
-    /// Lines between panes.
+    /// The lines between panes, and around the focused one.
     pub fn rule(&self, focused: bool) -> Style {
         if focused {
             self.accent()
@@ -250,7 +250,7 @@ impl Theme {
         self.fg((135, 205, 120), (25, 100, 25), Color::Green)
     }
 
-    /// Needs a look.
+    /// What a person should notice: a warning, a value that needs attention.
     pub fn warning(&self) -> Style {
         self.fg(
             (232, 194, 100),
@@ -308,7 +308,7 @@ impl Theme {
         }
     }
 
-    /// A text cursor.
+    /// The cell of a text cursor.
     pub fn cursor(&self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }

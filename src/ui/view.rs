@@ -11,7 +11,7 @@ use super::action::{ACTIONS, Action};
 use super::app::App;
 use super::dialog;
 use super::draw::{bar, clear, put, put_at};
-use super::layout::{Class, Layout, Placed};
+use super::layout::{Class, Layout, PaneArea};
 use super::world::{CutShort, RunningJob};
 use crate::engine::Level;
 use crate::text;
@@ -256,7 +256,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
+fn pane(app: &App, placed: &PaneArea, layout: &Layout, buf: &mut Buffer) {
     let Some(pane) = app.pane(placed.pane) else {
         return;
     };
@@ -410,8 +410,8 @@ fn hints(app: &App) -> Vec<(String, String)> {
     if app.is_closing() {
         return vec![(String::new(), "saving…".to_owned())];
     }
-    let place = app.focus();
-    if let Some(pane) = app.pane(place).filter(|p| p.typing()) {
+    let focus = app.focus();
+    if let Some(pane) = app.pane(focus).filter(|p| p.typing()) {
         return pane
             .typing_hints()
             .iter()
@@ -420,7 +420,7 @@ fn hints(app: &App) -> Vec<(String, String)> {
     }
     let mut live: Vec<_> = ACTIONS
         .iter()
-        .filter(|info| info.rank > 0 && info.lives_in(place) && app.refusal(info.action).is_none())
+        .filter(|info| info.rank > 0 && info.lives_in(focus) && app.refusal(info.action).is_none())
         .collect();
     live.sort_by_key(|info| info.rank);
     let mut hints: Vec<(String, String)> = live

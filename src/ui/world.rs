@@ -18,21 +18,21 @@ use crate::model::source::ModelEntry;
 use crate::study::{CollectState, FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
 
-/// Log lines kept.
+/// How many log lines are kept; the oldest go.
 const LOG_LINES: usize = 2000;
 
 /// A job that runs.
 #[derive(Debug, Clone)]
 pub struct RunningJob {
-    /// Which job it is.
+    /// The kind of job.
     pub job: Job,
-    /// Where it stands.
+    /// Its stage, and how much of it is done.
     pub progress: Progress,
-    /// Units a second.
+    /// Units of its progress per second; `None` until they can be told.
     pub rate: Option<f64>,
-    /// Seconds to go.
+    /// Seconds to its end; `None` where the total or the rate is not known.
     pub eta: Option<f64>,
-    /// When it began.
+    /// When it began, since the start of the explorer.
     pub since: Duration,
     /// The user asked to cancel it.
     pub cancelling: bool,
@@ -41,7 +41,7 @@ pub struct RunningJob {
 /// What was cut short and can go on.
 #[derive(Debug, Clone, Copy)]
 pub enum CutShort<'a> {
-    /// Samples are missing.
+    /// Collecting: samples of the corpus are missing.
     Collecting(&'a CollectState),
     /// Rows of a matrix that is imported are missing: only the same import goes on.
     Importing(&'a CollectState),
@@ -90,43 +90,43 @@ pub struct World {
     pub models: Option<Vec<ModelEntry>>,
     /// The studies that were opened of late.
     pub studies: Option<Vec<StudyEntry>>,
-    /// The open model.
+    /// The open model; `None` before it is loaded, or where the study is read without one.
     pub model: Option<Box<ModelInfo>>,
     /// Why the open study's model is not open, when it was not found or is another one.
     pub no_model: Option<String>,
     /// What was asked to be opened, until its study is there.
     pub opening: Option<OpenRequest>,
-    /// The open study.
+    /// The open study; `None` before the first and after it was closed.
     pub study: Option<Box<StudyInfo>>,
-    /// The newest snapshot.
+    /// The newest snapshot of the fit, or the set of directions on show; `None` before the first.
     pub features: Option<Arc<FeatureList>>,
     /// The error curve of the running or last fit.
     pub sweeps: Vec<SweepPoint>,
     /// The autoencoder that is trained or was last, and its curve.
     pub training: Option<(Box<SaeEntry>, Vec<TrainPoint>)>,
     /// The sweep over the number of features that runs or was last, and its rows.
-    pub swept: Option<(Box<SweepBegun>, Vec<SweepRow>)>,
+    pub k_sweep: Option<(Box<SweepBegun>, Vec<SweepRow>)>,
     /// The fit is held.
     pub paused: bool,
     /// What runs, in the order of starting.
     pub jobs: Vec<RunningJob>,
-    /// The newest card.
+    /// The card that came last, of the selected feature or of the one before.
     pub card: Option<Box<FeatureCard>>,
-    /// The newest neuron.
+    /// The neuron card that came last.
     pub neuron: Option<Box<NeuronCard>>,
-    /// The selected feature.
+    /// The id of the selected feature.
     pub selected: Option<usize>,
     /// The fit that the ids of features are of: those selected, marked and on the way here.
-    pub ids_of: Option<String>,
+    pub fit_of_ids: Option<String>,
     /// Features marked for comparison, in the order of marking.
     pub marked: Vec<usize>,
     /// Selected and marked in the fit that waits behind a set of directions.
-    behind: Option<(Option<usize>, Vec<usize>)>,
-    /// The neuron that is open instead of the feature.
+    fit_selection: Option<(Option<usize>, Vec<usize>)>,
+    /// The index of the neuron that is open in place of the feature.
     pub open_neuron: Option<usize>,
     /// The way that led here, for the breadcrumb: "#17", "neuron 843".
     pub path: Vec<String>,
-    /// Digits behind tokens.
+    /// Whether tokens have their value as a digit behind them.
     pub digits: bool,
     /// The newest lines of the log, the oldest first.
     pub log: VecDeque<LogLine>,
@@ -168,8 +168,8 @@ impl World {
                 self.study = None;
                 self.no_model = None;
                 self.training = None;
-                self.swept = None;
-                self.forget();
+                self.k_sweep = None;
+                self.clear_study();
             }
             Event::Features(list) => {
                 self.change_list(list);
@@ -191,9 +191,9 @@ impl World {
                     points.push(*point);
                 }
             }
-            Event::SweepBegun(begun) => self.swept = Some((begun.clone(), Vec::new())),
+            Event::SweepBegun(begun) => self.k_sweep = Some((begun.clone(), Vec::new())),
             Event::SweepRow(row) => {
-                if let Some((_, rows)) = &mut self.swept {
+                if let Some((_, rows)) = &mut self.k_sweep {
                     rows.push((**row).clone());
                 }
             }
@@ -260,19 +260,19 @@ impl World {
         match &list.set {
             Some(_) if other_list => {
                 let here = (self.selected, std::mem::take(&mut self.marked));
-                self.forget_ids();
+                self.clear_ids();
                 if !was_set {
-                    self.behind = Some(here);
+                    self.fit_selection = Some(here);
                 }
             }
             Some(_) => {}
             None => {
                 if other_fit || was_set {
-                    self.forget_ids();
-                    let behind = self.behind.take().filter(|_| was_set && !other_fit);
-                    (self.selected, self.marked) = behind.unwrap_or_default();
+                    self.clear_ids();
+                    let fit_selection = self.fit_selection.take().filter(|_| was_set && !other_fit);
+                    (self.selected, self.marked) = fit_selection.unwrap_or_default();
                 }
-                self.ids_of = Some(list.fit.clone());
+                self.fit_of_ids = Some(list.fit.clone());
             }
         }
     }
@@ -313,7 +313,7 @@ impl World {
 
     /// The selected feature of the fit, also while a set is on show.
     pub fn selected_of_fit(&self) -> Option<usize> {
-        match (self.set(), &self.behind) {
+        match (self.set(), &self.fit_selection) {
             (None, _) => self.selected,
             (Some(_), Some((selected, _))) => *selected,
             (Some(_), None) => None,
@@ -322,7 +322,7 @@ impl World {
 
     /// The marked features of the fit, also while a set is on show.
     pub fn marked_of_fit(&self) -> &[usize] {
-        match (self.set(), &self.behind) {
+        match (self.set(), &self.fit_selection) {
             (None, _) => &self.marked,
             (Some(_), Some((_, marked))) => marked,
             (Some(_), None) => &[],
@@ -365,7 +365,7 @@ impl World {
             .as_ref()
             .is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
         if other {
-            self.forget();
+            self.clear_study();
         }
         // That of the study before; the one of this study comes after it.
         let elsewhere = self.study.as_ref().is_none_or(|s| s.dir != study.dir);
@@ -382,16 +382,16 @@ impl World {
     }
 
     /// What was of a study that is not on show any more.
-    fn forget(&mut self) {
+    fn clear_study(&mut self) {
         self.features = None;
-        self.behind = None;
+        self.fit_selection = None;
         self.sweeps.clear();
-        self.forget_ids();
-        self.ids_of = None;
+        self.clear_ids();
+        self.fit_of_ids = None;
     }
 
     /// What names features by their ids.
-    fn forget_ids(&mut self) {
+    fn clear_ids(&mut self) {
         self.marked.clear();
         self.card = None;
         self.neuron = None;
@@ -402,7 +402,7 @@ impl World {
 
     /// Whether the ids at hand are of another fit than this one.
     pub fn is_other_fit(&self, fit: &str) -> bool {
-        self.ids_of.as_ref().is_some_and(|of| of != fit)
+        self.fit_of_ids.as_ref().is_some_and(|of| of != fit)
     }
 
     /// Of what is being opened: layer and hook, and the corpus.

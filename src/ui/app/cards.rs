@@ -1,52 +1,52 @@
-//! Asking for feature cards: one question at a time, the newest wins, and again about once a second
-//! while a fit moves under the selection.
+//! Requests for feature cards: one at a time, the newest wins, and again about once a second while a
+//! fit moves under the selection.
 
 use std::time::Duration;
 
 use super::{App, Effect};
 use crate::engine::{Command, Event, Reply, RequestId};
 
-/// How often the card of the selection is asked for again while the fit runs.
+/// How often the card of the selection is requested again while the fit runs.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// After this a question counts as lost.
-const LOST: Duration = Duration::from_secs(5);
+/// After this time an unanswered request counts as lost.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A question that is open.
+/// A request that is not answered yet.
 #[derive(Debug)]
-struct Asked {
+struct Pending {
     request: RequestId,
-    /// The feature that was asked about.
+    /// The feature whose card was requested.
     id: usize,
     at: Duration,
 }
 
-/// The questions about features.
+/// The requests for feature cards.
 #[derive(Debug, Default)]
-pub(super) struct Cards {
-    /// Asked and not answered.
-    asked: Option<Asked>,
-    /// To ask when the answer is there.
-    wanted: Option<usize>,
-    /// When the last one was asked.
+pub(super) struct CardRequests {
+    /// The request that is not answered yet.
+    pending: Option<Pending>,
+    /// The feature whose card is requested once the pending one is answered.
+    next: Option<usize>,
+    /// When the last request was sent, since the start.
     last: Option<Duration>,
-    /// When to ask again because the fit moved on.
+    /// When to request again because the fit moved on.
     refresh_at: Option<Duration>,
 }
 
-impl Cards {
+impl CardRequests {
     pub(super) fn deadline(&self) -> Option<Duration> {
         let lost = self
-            .asked
+            .pending
             .as_ref()
-            .filter(|_| self.wanted.is_some())
-            .map(|asked| asked.at + LOST);
+            .filter(|_| self.next.is_some())
+            .map(|pending| pending.at + TIMEOUT);
         self.refresh_at.into_iter().chain(lost).min()
     }
 
-    /// Whether this came of the open question.
+    /// Whether `reply` answers the pending request.
     pub(super) fn is_open(&self, reply: &Reply) -> bool {
-        reply.is_to(self.asked.as_ref().map(|asked| asked.request))
+        reply.is_to(self.pending.as_ref().map(|pending| pending.request))
     }
 }
 
@@ -54,21 +54,21 @@ impl App {
     /// Asks for the card of feature `id`, now or when the question before it is answered.
     pub(super) fn request_card(&mut self, id: usize) -> Vec<Effect> {
         let now = self.world.now;
-        match &self.cards.asked {
+        match &self.cards.pending {
             // The same snapshot gave two reasons to ask.
-            Some(asked) if asked.id == id && asked.at == now => Vec::new(),
-            Some(asked) if now < asked.at + LOST => {
-                self.cards.wanted = Some(id);
+            Some(pending) if pending.id == id && pending.at == now => Vec::new(),
+            Some(pending) if now < pending.at + TIMEOUT => {
+                self.cards.next = Some(id);
                 Vec::new()
             }
             _ => {
                 let request = self.requests.request(Command::Inspect(id));
-                self.cards.asked = Some(Asked {
+                self.cards.pending = Some(Pending {
                     request: request.id,
                     id,
                     at: now,
                 });
-                self.cards.wanted = None;
+                self.cards.next = None;
                 self.cards.last = Some(now);
                 self.cards.refresh_at = None;
                 vec![Effect::Send(request)]
@@ -79,9 +79,9 @@ impl App {
     pub(super) fn card_event(&mut self, reply: &Reply) -> Vec<Effect> {
         match &reply.event {
             Event::Card(_) | Event::Refused(_) if self.cards.is_open(reply) => {
-                self.cards.asked = None;
+                self.cards.pending = None;
                 self.cards
-                    .wanted
+                    .next
                     .take()
                     .map(|id| self.request_card(id))
                     .unwrap_or_default()
@@ -122,8 +122,8 @@ impl App {
                 .map(|id| self.request_card(id))
                 .unwrap_or_default();
         }
-        match (&self.cards.asked, self.cards.wanted) {
-            (Some(asked), Some(id)) if now >= asked.at + LOST => self.request_card(id),
+        match (&self.cards.pending, self.cards.next) {
+            (Some(pending), Some(id)) if now >= pending.at + TIMEOUT => self.request_card(id),
             _ => Vec::new(),
         }
     }

@@ -65,12 +65,12 @@ pub fn help(app: &mut App) -> Vec<Effect> {
     app.show(HelpDialog::new(app.focus))
 }
 
-/// Opens the palette.
+/// Opens the palette of commands, over the focused pane.
 pub fn palette(app: &mut App) -> Vec<Effect> {
     app.show(PaletteDialog::new(app.focus))
 }
 
-/// Opens the log.
+/// Opens the log of what the engine said.
 pub fn log(app: &mut App) -> Vec<Effect> {
     app.show(LogDialog::default())
 }

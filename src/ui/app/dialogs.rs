@@ -17,7 +17,7 @@ impl App {
             world: &self.world,
             theme: &self.theme,
             keymap: &self.keymap,
-            screen: self.under_dialogs(),
+            screen: self.dialog_screen(),
             refusal: &|action| self.refusal(action),
             unsaved_notes: self.unsaved_notes(),
         })
@@ -43,7 +43,7 @@ impl App {
     }
 
     /// Where dialogs are drawn: over all but the footer.
-    fn under_dialogs(&self) -> Rect {
+    fn dialog_screen(&self) -> Rect {
         let (width, height) = self.size;
         Rect::new(
             0,
@@ -63,7 +63,7 @@ impl App {
             Answer::Do(action) => self.perform(action),
             Answer::Send(command) => {
                 let request = self.requests.request(*command);
-                self.with(self.focus, |pane, _| pane.asked(&request));
+                self.with(self.focus, |pane, _| pane.request_sent(&request));
                 vec![Effect::Send(request)]
             }
             Answer::Save(note) => self.save_note(note),

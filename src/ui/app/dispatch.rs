@@ -39,9 +39,9 @@ impl App {
         if let Some(answer) = answer {
             return self.answer(answer);
         }
-        let place = self.focus;
-        if self.pane(place).is_some_and(super::Pane::typing)
-            && let Some(steps) = self.with(place, |pane, cx| pane.key(key, cx)).flatten()
+        let focus = self.focus;
+        if self.pane(focus).is_some_and(super::Pane::typing)
+            && let Some(steps) = self.with(focus, |pane, cx| pane.key(key, cx)).flatten()
         {
             return self.carry_out(steps);
         }
@@ -49,7 +49,7 @@ impl App {
             return self.esc_then(key);
         }
         // While text is typed, only keys that are no text may be commands.
-        if self.pane(place).is_some_and(super::Pane::typing) && !Key::of(key).is_command() {
+        if self.pane(focus).is_some_and(super::Pane::typing) && !Key::of(key).is_command() {
             return Vec::new();
         }
         action
@@ -79,8 +79,8 @@ impl App {
             self.toast(Level::Warn, reason);
             return Vec::new();
         }
-        let place = self.focus;
-        match self.with(place, |pane, cx| pane.act(action, cx)).flatten() {
+        let focus = self.focus;
+        match self.with(focus, |pane, cx| pane.act(action, cx)).flatten() {
             Some(steps) => self.carry_out(steps),
             None => (action.info().run)(self),
         }

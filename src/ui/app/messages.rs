@@ -17,11 +17,11 @@ pub enum Msg {
     Key(KeyEvent),
     /// The mouse was clicked or its wheel turned.
     Mouse(MouseEvent),
-    /// A bracketed paste.
+    /// Text that the terminal pasted, as a whole.
     Paste(String),
-    /// The terminal's size.
+    /// The terminal has a new size: columns, rows.
     Resize(u16, u16),
-    /// From the engine.
+    /// What the engine replied or told.
     Engine(Box<Reply>),
     /// The engine has ended.
     EngineGone,
@@ -57,7 +57,7 @@ pub struct AppOptions {
     pub theme: Theme,
     /// Which key does what.
     pub keymap: Keymap,
-    /// Sent at once.
+    /// The first command to the engine; `None` where the user chooses in the Start pane.
     pub initial: Option<Command>,
     /// Begin in the Start pane.
     pub show_start: bool,

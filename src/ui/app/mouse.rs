@@ -25,13 +25,13 @@ impl App {
         {
             return Vec::new();
         }
-        let place = self.focus;
-        if !self.pane(place).is_some_and(crate::ui::pane::Pane::typing) {
+        let focus = self.focus;
+        if !self.pane(focus).is_some_and(crate::ui::pane::Pane::typing) {
             self.toast(Level::Info, "nothing here takes text".to_owned());
             return Vec::new();
         }
         let steps = self
-            .with(place, |pane, cx| pane.paste(text, cx))
+            .with(focus, |pane, cx| pane.paste(text, cx))
             .unwrap_or_default();
         self.carry_out(steps)
     }

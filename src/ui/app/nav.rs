@@ -60,7 +60,7 @@ impl App {
         let mut effects = Vec::new();
         for id in PaneId::ALL {
             let steps = self
-                .with(id, |pane, cx| pane.selected(cx))
+                .with(id, |pane, cx| pane.selection_changed(cx))
                 .unwrap_or_default();
             effects.extend(self.carry_out(steps));
         }
@@ -70,7 +70,7 @@ impl App {
     /// Goes to a feature by a link; `back` returns.
     pub(super) fn visit(&mut self, id: usize) -> Vec<Effect> {
         if self.world.features.is_some() && self.world.row(id).is_none() {
-            self.say(
+            self.notify(
                 Level::Warn,
                 format!("there is no feature #{id} in this fit"),
             );
@@ -121,7 +121,7 @@ impl App {
         }
     }
 
-    /// One level back.
+    /// Goes one level back: out of the zoom, along the trail, to the list.
     pub(crate) fn back(&mut self) -> Vec<Effect> {
         if self.zoom {
             self.zoom = false;

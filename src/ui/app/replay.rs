@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{App, AppOptions, Effect, Msg};
 use crate::engine::testing::{Live, Workshop};
 use crate::engine::{Command, Reply, Request};
+use crate::ui::harness::screen_of;
 use crate::ui::keymap::{Key, Keymap};
 use crate::ui::pane_id::PaneId;
-use crate::ui::stage::screen_of;
 use crate::ui::theme::{Profile, Theme};
 
 /// What the user does: keys by their spelling, text in quotes, seconds to wait.

@@ -26,7 +26,7 @@ impl App {
         let entry = |p: &TrailEntry| json!({ "pane": p.pane.title(), "feature": p.feature, "neuron": p.neuron });
         json!({
             "schema": 1,
-            "fit": self.world.ids_of,
+            "fit": self.world.fit_of_ids,
             "pane": self.focus.title(),
             "feature": self.world.selected_of_fit(),
             "neuron": self.world.open_neuron.filter(|_| of_fit),
@@ -58,7 +58,7 @@ impl App {
         if let Some(pane) = known(&session["pane"]).filter(|p| self.pane(*p).is_some()) {
             self.focus = pane;
         }
-        self.world.ids_of = session["fit"].as_str().map(str::to_owned);
+        self.world.fit_of_ids = session["fit"].as_str().map(str::to_owned);
         self.world.selected = index(&session["feature"]);
         self.world.open_neuron = index(&session["neuron"]);
         self.world.marked = session["marked"]
@@ -81,7 +81,7 @@ impl App {
             .flatten()
             .filter_map(entry)
             .collect();
-        self.returning = true;
+        self.restoring = true;
         self.update_path();
     }
 

@@ -6,24 +6,24 @@ use super::App;
 use crate::engine::Level;
 
 /// A message stays this long at least, however fast one types on.
-const READ: Duration = Duration::from_secs(1);
+const MIN_SHOWN: Duration = Duration::from_secs(1);
 
 /// A short message over the panes.
 #[derive(Debug, Clone)]
 pub struct Toast {
     /// How grave it is.
     pub level: Level,
-    /// What it says.
+    /// The message, for a person.
     pub text: String,
-    /// When it came.
+    /// When it appeared, since the start.
     pub since: Duration,
-    /// When it goes.
+    /// When it disappears, since the start.
     pub until: Duration,
 }
 
 impl App {
-    /// A toast and a log line.
-    pub(crate) fn say(&mut self, level: Level, text: String) {
+    /// Shows a toast and adds a log line.
+    pub(crate) fn notify(&mut self, level: Level, text: String) {
         self.world.add_log_line(level, text.clone());
         self.toast(level, text);
     }
@@ -51,6 +51,6 @@ impl App {
     pub(super) fn clear_toasts(&mut self) {
         let now = self.world.now;
         self.toasts
-            .retain(|t| t.level == Level::Error || now < t.since + READ);
+            .retain(|t| t.level == Level::Error || now < t.since + MIN_SHOWN);
     }
 }

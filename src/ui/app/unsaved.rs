@@ -17,7 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Unsaved {
     notes: Vec<Typed>,
-    again: Option<Duration>,
+    retry_at: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Unsaved {
 
     /// When it is tried again.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.again.filter(|_| !self.notes.is_empty())
+        self.retry_at.filter(|_| !self.notes.is_empty())
     }
 }
 
@@ -67,9 +67,9 @@ impl App {
                     .iter()
                     .any(|n| n.note == *note && n.problem.as_deref() == Some(why));
                 self.unsaved.insert(note.clone(), Some(why.to_owned()));
-                self.unsaved.again = Some(self.world.now + RETRY_AFTER);
+                self.unsaved.retry_at = Some(self.world.now + RETRY_AFTER);
                 if !told {
-                    self.say(
+                    self.notify(
                         Level::Warn,
                         format!("the note on #{} is not kept yet: {why}", note.id),
                     );
@@ -83,7 +83,7 @@ impl App {
         if self.unsaved.deadline().is_none_or(|at| at > self.world.now) {
             return Vec::new();
         }
-        self.unsaved.again = None;
+        self.unsaved.retry_at = None;
         self.send_unsaved()
     }
 

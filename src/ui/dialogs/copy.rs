@@ -10,7 +10,7 @@ use crate::ui::action::Action;
 use crate::ui::dialog::{Answer, Dialog, DialogCx, centred};
 use crate::ui::draw::put;
 use crate::ui::keymap::{Key, Keymap};
-use crate::ui::pane::Copies;
+use crate::ui::pane::CopyFormats;
 use crate::ui::pane_id::PaneId;
 
 /// In which form something is copied.
@@ -38,11 +38,11 @@ fn json(value: &serde_json::Value) -> String {
 
 /// What can be copied, until a form is chosen.
 #[derive(Debug)]
-pub struct CopyDialog(Copies);
+pub struct CopyDialog(CopyFormats);
 
 impl CopyDialog {
     /// Asks for the form of `copies`.
-    pub fn new(copies: Copies) -> Self {
+    pub fn new(copies: CopyFormats) -> Self {
         Self(copies)
     }
 }

@@ -26,7 +26,7 @@ pub trait RequestForm: Fields + Debug {
     const WIDTH: u16;
     /// Cells of a value.
     const VALUE: usize;
-    /// What enter does.
+    /// What enter does, as a verb for the hint: "sweeps".
     const VERB: &'static str;
 
     /// The command as it is typed.

@@ -5,12 +5,12 @@ mod copy;
 mod form;
 mod help;
 mod log;
-#[cfg(test)]
-mod looks;
 mod palette;
 mod question;
 mod quit;
 mod sets;
+#[cfg(test)]
+mod snapshot_tests;
 mod sweep;
 mod train;
 

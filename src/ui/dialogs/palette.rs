@@ -179,7 +179,7 @@ fn row(info: &ActionInfo, cx: &DialogCx, width: usize) -> Line<'static> {
 mod tests {
     use super::*;
     use crate::ui::action::Action;
-    use crate::ui::stage::Stage;
+    use crate::ui::harness::Harness;
     use crate::ui::theme::Profile;
 
     fn typed(query: &str) -> PaletteDialog {
@@ -192,12 +192,12 @@ mod tests {
     #[test]
     fn a_few_letters_find_a_command_and_enter_does_it() {
         assert_eq!(typed("revs").found()[0].action, Action::Reverse);
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        let before = stage.screen();
-        stage.keys(":").type_text("revs").keys("enter");
-        assert!(stage.app.dialog.is_none() && stage.screen() != before);
-        stage.keys(":").type_text("xyzzyq").keys("enter");
-        assert!(stage.app.dialog.is_some(), "there is nothing to do");
+        let mut harness = Harness::opened(80, 24, Profile::Mono);
+        let before = harness.screen();
+        harness.keys(":").type_text("revs").keys("enter");
+        assert!(harness.app.dialog.is_none() && harness.screen() != before);
+        harness.keys(":").type_text("xyzzyq").keys("enter");
+        assert!(harness.app.dialog.is_some(), "there is nothing to do");
     }
 
     #[test]
@@ -212,21 +212,21 @@ mod tests {
 
     #[test]
     fn a_command_is_clicked_and_a_second_click_does_it() {
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage.keys(":");
-        let (y, x) = stage.find("neurons ").expect("a command in sight");
-        stage.click(x, y);
-        let styles = stage.styles();
+        let mut harness = Harness::opened(80, 24, Profile::Mono);
+        harness.keys(":");
+        let (y, x) = harness.find("neurons ").expect("a command in sight");
+        harness.click(x, y);
+        let styles = harness.styles();
         let mut chosen = styles.lines().filter(|l| l.contains("reversed"));
         assert!(
             chosen.any(|l| l.starts_with(&format!("{y}:")) && l.contains("neurons")),
             "{styles}"
         );
-        stage.click(x, y);
+        harness.click(x, y);
         assert!(
-            stage.app.dialog.is_none() && stage.app.focus() == PaneId::Feature,
+            harness.app.dialog.is_none() && harness.app.focus() == PaneId::Feature,
             "{}",
-            stage.screen()
+            harness.screen()
         );
     }
 }

@@ -8,7 +8,7 @@ use crate::factor::FitConfig;
 use crate::study::newest;
 use crate::text;
 use crate::ui::describe::{seeds, settings};
-use crate::ui::form::{Field, Fields, whole};
+use crate::ui::form::{Field, Fields, whole_number};
 use crate::ui::world::World;
 
 /// More fits of each than this say nothing new and take days.
@@ -24,16 +24,16 @@ pub struct SweepForm {
 
 /// Begins with what was asked for last, or the defaults.
 pub fn sweep_dialog(world: &World) -> FormDialog<SweepForm> {
-    let ask = world
-        .swept
+    let last = world
+        .k_sweep
         .as_ref()
-        .map(|(begun, _)| begun.ask.clone())
+        .map(|(begun, _)| begun.request.clone())
         .unwrap_or_default();
-    let numbers: Vec<String> = ask.features.iter().map(usize::to_string).collect();
+    let numbers: Vec<String> = last.features.iter().map(usize::to_string).collect();
     let request = SweepForm {
         features: numbers.join(" "),
-        seeds: ask.seeds.to_string(),
-        cold: ask.cold,
+        seeds: last.seeds.to_string(),
+        cold: last.cold,
     };
     FormDialog::new(request, world)
 }
@@ -55,7 +55,7 @@ fn base(world: &World) -> FitConfig {
 
 impl SweepForm {
     /// The request as it is typed, or what is wrong with it.
-    fn ask(&self, world: &World) -> Result<SweepRequest, String> {
+    fn request(&self, world: &World) -> Result<SweepRequest, String> {
         let parts = self.features.split([',', ' ', ';']);
         let mut features = Vec::new();
         for part in parts.filter(|part| !part.is_empty()) {
@@ -74,7 +74,7 @@ impl SweepForm {
         Ok(SweepRequest {
             fit: world.fit_name().map(str::to_owned),
             features,
-            seeds: whole(&self.seeds, "seeds", 1..=MOST_SEEDS)?,
+            seeds: whole_number(&self.seeds, "seeds", 1..=MOST_SEEDS)?,
             cold: self.cold,
         })
     }
@@ -121,12 +121,15 @@ impl RequestForm for SweepForm {
     const VERB: &'static str = "sweeps";
 
     fn command(&self, world: &World) -> Result<Command, String> {
-        self.ask(world).map(Command::SweepK)
+        self.request(world).map(Command::SweepK)
     }
 
     fn outlook(&self, world: &World) -> Result<String, String> {
-        let ask = self.ask(world)?;
-        let (count, fits) = (ask.features.len(), ask.features.len() * ask.seeds);
+        let request = self.request(world)?;
+        let (count, fits) = (
+            request.features.len(),
+            request.features.len() * request.seeds,
+        );
         let fits = format!("{fits} {}", if fits == 1 { "fit" } else { "fits" });
         let rows = world.study.as_ref().map_or(0, |s| s.rows);
         let numbers = if count == 1 { "number" } else { "numbers" };
@@ -138,7 +141,7 @@ impl RequestForm for SweepForm {
 
     fn settings(&self, world: &World) -> Option<String> {
         let config = base(world);
-        let count = self.ask(world).map_or(1, |ask| ask.seeds);
+        let count = self.request(world).map_or(1, |request| request.seeds);
         let neurons = world.study.as_ref().map_or(0, |s| s.width);
         let seeds = seeds(config.seed, count);
         Some(format!("{}, {seeds}", settings(&config, neurons)))

@@ -4,7 +4,7 @@ use super::form::{FormDialog, RequestForm};
 use crate::engine::{Command, TrainConfig};
 use crate::study::SaeEntry;
 use crate::text;
-use crate::ui::form::{Field, Fields, whole};
+use crate::ui::form::{Field, Fields, whole_number};
 use crate::ui::world::World;
 
 /// The fields: a name, and what it means.
@@ -46,7 +46,7 @@ pub fn train_dialog(world: &World) -> FormDialog<TrainForm> {
 impl TrainForm {
     /// The configuration as it is typed, or what is wrong with it.
     fn config(&self) -> Result<TrainConfig, String> {
-        let number = |i: usize| whole(&self.typed[i], FIELDS[i].0, 1..=usize::MAX);
+        let number = |i: usize| whole_number(&self.typed[i], FIELDS[i].0, 1..=usize::MAX);
         let (latents, top_k, epochs) = (number(0)?, number(1)?, number(2)?);
         if top_k > latents {
             return Err(format!(
@@ -115,12 +115,12 @@ impl RequestForm for TrainForm {
 mod tests {
     use super::*;
     use crate::engine::{Event, Job, TrainPoint};
-    use crate::ui::demo::Demo;
-    use crate::ui::stage::Stage;
+    use crate::ui::fake_engine::FakeEngine;
+    use crate::ui::harness::Harness;
     use crate::ui::theme::Profile;
 
-    fn asked(stage: &Stage) -> Vec<&TrainConfig> {
-        stage
+    fn train_requests(harness: &Harness) -> Vec<&TrainConfig> {
+        harness
             .sent
             .iter()
             .filter_map(|c| {
@@ -145,101 +145,112 @@ mod tests {
         })
     }
 
-    /// A stage where a training runs.
-    fn training(width: u16, height: u16, profile: Profile) -> Stage {
-        let mut stage = Stage::opened(width, height, profile);
-        stage.keys("5 T enter");
-        let mut entry = stage.demo.study().saes[0].clone();
-        let config = asked(&stage)[0].clone();
+    /// A harness where a training runs.
+    fn training(width: u16, height: u16, profile: Profile) -> Harness {
+        let mut harness = Harness::opened(width, height, profile);
+        harness.keys("5 T enter");
+        let mut entry = harness.engine.study().saes[0].clone();
+        let config = train_requests(&harness)[0].clone();
         (entry.name, entry.latents, entry.figures, entry.trained) =
             ("topk2048".into(), 2048, None, Some(config));
-        stage
+        harness
             .event(Event::Started(Job::Train))
             .event(Event::Training(Box::new(entry)));
-        stage
+        harness
     }
 
     #[test]
     fn the_defaults_are_there_to_be_edited() {
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage.keys("5 T");
+        let mut harness = Harness::opened(80, 24, Profile::Mono);
+        harness.keys("5 T");
         assert!(
-            stage
+            harness
                 .screen()
                 .contains("2,040 steps of 512 of 17,204 tokens"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage
+        harness
             .keys("backspace backspace backspace backspace")
             .type_text("512")
             .keys("down")
             .type_text("x")
             .keys("enter");
         assert!(
-            asked(&stage).is_empty() && stage.screen().contains("active: a whole number"),
+            train_requests(&harness).is_empty()
+                && harness.screen().contains("active: a whole number"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("backspace enter");
+        harness.keys("backspace enter");
         let defaults = TrainConfig::default();
         assert_eq!(
-            asked(&stage),
+            train_requests(&harness),
             [&TrainConfig {
                 latents: 512,
                 ..defaults
             }]
         );
-        stage.keys("T esc");
-        assert_eq!(asked(&stage).len(), 1);
+        harness.keys("T esc");
+        assert_eq!(train_requests(&harness).len(), 1);
     }
 
     #[test]
     fn a_training_is_watched_like_a_fit() {
         for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-            let mut stage = training(width, height, Profile::TrueColour);
+            let mut harness = training(width, height, Profile::TrueColour);
             assert!(
-                stage
+                harness
                     .screen()
                     .contains("the curve appears with the first pass"),
                 "{}",
-                stage.screen()
+                harness.screen()
             );
             for epoch in 1..=12 {
-                stage.event(point(epoch));
+                harness.event(point(epoch));
             }
-            stage.event(Demo::progress(Job::Train, "training", 408, 2040, "steps"));
-            let screen = stage.screen();
+            harness.event(FakeEngine::progress(
+                Job::Train,
+                "training",
+                408,
+                2040,
+                "steps",
+            ));
+            let screen = harness.screen();
             assert!(
                 screen.contains("pass 12 of 60") && screen.contains("dead 1.8%"),
                 "{screen}"
             );
             insta::assert_snapshot!(format!("training_{width}x{height}"), screen);
             if width == 80 {
-                insta::assert_snapshot!("training_styles", stage.styles());
+                insta::assert_snapshot!("training_styles", harness.styles());
             }
-            stage.keys("T");
+            harness.keys("T");
             assert!(
-                stage.screen().contains("one is being trained"),
+                harness.screen().contains("one is being trained"),
                 "{}",
-                stage.screen()
+                harness.screen()
             );
-            stage.keys("ctrl-c");
-            assert!(stage.sent.contains(&Command::Cancel(Job::Train)));
+            harness.keys("ctrl-c");
+            assert!(harness.sent.contains(&Command::Cancel(Job::Train)));
             assert!(
-                stage.screen().contains("T goes on where it was stopped"),
+                harness.screen().contains("T goes on where it was stopped"),
                 "{}",
-                stage.screen()
+                harness.screen()
             );
-            stage.event(Event::Closed);
-            assert!(!stage.screen().contains("topk2048"), "{}", stage.screen());
+            harness.event(Event::Closed);
+            assert!(
+                !harness.screen().contains("topk2048"),
+                "{}",
+                harness.screen()
+            );
         }
     }
 
     #[test]
     fn what_was_stopped_is_offered_again() {
-        let mut stage = training(80, 24, Profile::Mono);
-        let mut study = stage.demo.study();
+        let mut harness = training(80, 24, Profile::Mono);
+        let mut study = harness.engine.study();
         let config = TrainConfig {
             latents: 777,
             ..TrainConfig::default()
@@ -248,18 +259,18 @@ mod tests {
         (half.name, half.resumable, half.figures, half.trained) =
             ("topk777".into(), true, None, Some(config.clone()));
         study.saes.push(half);
-        stage
+        harness
             .event(Event::Cancelled(Job::Train))
             .event(Event::Study(Box::new(study)))
             .keys("T");
         assert!(
-            stage
+            harness
                 .screen()
                 .contains("topk777 goes on where it was stopped"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("enter");
-        assert_eq!(asked(&stage)[1], &config);
+        harness.keys("enter");
+        assert_eq!(train_requests(&harness)[1], &config);
     }
 }

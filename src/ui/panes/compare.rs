@@ -15,9 +15,9 @@ use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
 use crate::ui::list::{motion, scroll};
-use crate::ui::pane::{Copies, Cx, Handover, Pane, Step};
+use crate::ui::pane::{CopyFormats, Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
-use crate::ui::panes::empty;
+use crate::ui::panes::draw_empty;
 use rows::{markdown, neurons, summary, texts};
 
 /// From this width on the texts stand beside the neurons.
@@ -28,7 +28,7 @@ const CELL: usize = 6;
 /// The comparison, and the cursor on its rows.
 #[derive(Debug, Default)]
 pub struct ComparePane {
-    found: Option<Comparison>,
+    comparison: Option<Comparison>,
     open_request: Option<RequestId>,
     problem: Option<String>,
     /// The line under the cursor, of the left and of the right column.
@@ -48,14 +48,19 @@ enum Link {
 
 type Row = (Line<'static>, Option<Link>);
 
-fn plainly(line: Line<'static>) -> Row {
+fn unlinked(line: Line<'static>) -> Row {
     (line, None)
 }
 
 impl ComparePane {
-    fn ask(&mut self, cx: &Cx) -> Vec<Step> {
+    fn request_comparison(&mut self, cx: &Cx) -> Vec<Step> {
         let marked = &cx.world.marked;
-        if self.found.as_ref().is_some_and(|f| f.features == *marked) && self.problem.is_none() {
+        if self
+            .comparison
+            .as_ref()
+            .is_some_and(|f| f.features == *marked)
+            && self.problem.is_none()
+        {
             return Vec::new();
         }
         let request = cx.request(Command::Compare(marked.clone()));
@@ -63,18 +68,18 @@ impl ComparePane {
             open_request: Some(request.id),
             ..Self::default()
         };
-        vec![Step::Ask(request)]
+        vec![Step::Request(request)]
     }
 
     /// The columns of lines at this width: one, or two side by side.
     fn columns(&self, cx: &Cx) -> Vec<(usize, Vec<Row>)> {
-        let Some(found) = &self.found else {
+        let Some(found) = &self.comparison else {
             return Vec::new();
         };
         let width = usize::from(cx.area.width).saturating_sub(2);
         if width < BESIDE {
             let mut lines = summary(found, width, cx);
-            lines.push(plainly(Line::default()));
+            lines.push(unlinked(Line::default()));
             let texts = texts(found, width, cx);
             // On a small screen a text and the first neurons are both seen; the other texts are
             // below.
@@ -84,9 +89,9 @@ impl ComparePane {
                 texts.len()
             };
             let (above, below) = texts.split_at(first.min(texts.len()));
-            lines.extend(above.iter().cloned().map(plainly));
+            lines.extend(above.iter().cloned().map(unlinked));
             lines.extend(neurons(found, width, cx));
-            lines.extend(below.iter().cloned().map(plainly));
+            lines.extend(below.iter().cloned().map(unlinked));
             return vec![(width, lines)];
         }
         let left = width / 2 - 2;
@@ -98,7 +103,7 @@ impl ComparePane {
                 width - left - 3,
                 texts(found, width - left - 3, cx)
                     .into_iter()
-                    .map(plainly)
+                    .map(unlinked)
                     .collect(),
             ),
         ]
@@ -112,7 +117,7 @@ impl Pane for ComparePane {
 
     fn title(&self, _: &Cx) -> Line<'static> {
         let ids = self
-            .found
+            .comparison
             .iter()
             .flat_map(|f| f.features.iter().map(|id| format!("#{id}")));
         let ids: Vec<String> = ids.collect();
@@ -124,7 +129,7 @@ impl Pane for ComparePane {
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
-        if self.found.is_none() {
+        if self.comparison.is_none() {
             let first = match &self.problem {
                 Some(problem) => text::clean(problem),
                 None if self.open_request.is_some() => "Comparing…".to_owned(),
@@ -135,7 +140,7 @@ impl Pane for ComparePane {
                 cx.key(Action::Mark),
                 cx.key(Action::Compare)
             );
-            return empty(buf, cx, &[first, how]);
+            return draw_empty(buf, cx, &[first, how]);
         }
         let columns = self.columns(cx);
         let height = usize::from(cx.area.height);
@@ -230,10 +235,10 @@ impl Pane for ComparePane {
                 let lines: Vec<String> = columns
                     .into_iter()
                     .flat_map(|(_, lines)| lines)
-                    .map(|(line, _)| plain(&line))
+                    .map(|(line, _)| line_text(&line))
                     .collect();
-                let found = self.found.as_ref()?;
-                Some(vec![Step::Offer(Box::new(Copies {
+                let found = self.comparison.as_ref()?;
+                Some(vec![Step::CopyAs(Box::new(CopyFormats {
                     what: "the comparison".to_owned(),
                     text: lines.join("\n"),
                     json: serde_json::to_value(found).unwrap_or_default(),
@@ -275,7 +280,7 @@ impl Pane for ComparePane {
         if cx.world.marked.len() < 2 {
             Vec::new()
         } else {
-            self.ask(cx)
+            self.request_comparison(cx)
         }
     }
 
@@ -283,7 +288,7 @@ impl Pane for ComparePane {
         match &reply.event {
             Event::Comparison(found) if reply.is_to(self.open_request) => {
                 *self = Self {
-                    found: Some((**found).clone()),
+                    comparison: Some((**found).clone()),
                     ..Self::default()
                 };
             }
@@ -292,7 +297,9 @@ impl Pane for ComparePane {
                 self.problem = Some(why.clone());
             }
             // Ids mean other features now.
-            Event::Features(list) if self.found.is_some() && !(list.finished && cx.focused) => {
+            Event::Features(list)
+                if self.comparison.is_some() && !(list.finished && cx.focused) =>
+            {
                 *self = Self::default()
             }
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
@@ -304,7 +311,7 @@ impl Pane for ComparePane {
     }
 }
 
-fn plain(line: &Line) -> String {
+fn line_text(line: &Line) -> String {
     line.spans
         .iter()
         .map(|s| s.content.as_ref())
@@ -317,79 +324,84 @@ fn plain(line: &Line) -> String {
 mod tests {
     use crate::engine::Command;
     use crate::ui::app::Effect;
+    use crate::ui::harness::Harness;
     use crate::ui::pane_id::PaneId;
-    use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 
     #[test]
     fn marked_features_stand_side_by_side_at_every_size() {
         for (width, height) in [(120, 36), (80, 24), (60, 18), (40, 12)] {
-            let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
-            stage.keys("space space space C");
+            let mut harness = Harness::opened_with(width, height, Profile::TrueColour, 40);
+            harness.keys("space space space C");
             assert!(
-                matches!(stage.sent.last(), Some(Command::Compare(ids)) if ids.len() == 3),
+                matches!(harness.sent.last(), Some(Command::Compare(ids)) if ids.len() == 3),
                 "{:?}",
-                stage.sent.last()
+                harness.sent.last()
             );
-            let screen = stage.screen();
+            let screen = harness.screen();
             assert!(screen.contains("Compare #"), "{screen}");
-            stage.keys("pagedown pagedown end g right down left esc");
-            assert!(stage.screen().contains("Features"), "{}", stage.screen());
+            harness.keys("pagedown pagedown end g right down left esc");
+            assert!(
+                harness.screen().contains("Features"),
+                "{}",
+                harness.screen()
+            );
         }
     }
 
     #[test]
     fn what_is_compared_can_be_opened() {
         for (width, height) in [(120, 36), (80, 24)] {
-            let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
-            stage.keys("s g space space space C enter");
+            let mut harness = Harness::opened_with(width, height, Profile::TrueColour, 40);
+            harness.keys("s g space space space C enter");
             assert_eq!(
-                stage.app.world.selected,
+                harness.app.world.selected,
                 Some(0),
                 "the first line is a feature"
             );
-            stage.keys("esc");
-            assert_eq!(stage.app.focus(), PaneId::Compare);
+            harness.keys("esc");
+            assert_eq!(harness.app.focus(), PaneId::Compare);
             for _ in 0..40 {
-                if stage.app.world.open_neuron.is_none() {
-                    stage.keys("j enter");
-                    if stage.app.world.open_neuron.is_none() && stage.app.focus() != PaneId::Compare
+                if harness.app.world.open_neuron.is_none() {
+                    harness.keys("j enter");
+                    if harness.app.world.open_neuron.is_none()
+                        && harness.app.focus() != PaneId::Compare
                     {
-                        stage.keys("esc");
+                        harness.keys("esc");
                     }
                 }
             }
             assert!(
-                stage.app.world.open_neuron.is_some(),
+                harness.app.world.open_neuron.is_some(),
                 "neurons are among the lines: {}",
-                stage.screen()
+                harness.screen()
             );
-            stage.keys("esc");
-            assert_eq!(stage.app.focus(), PaneId::Compare);
+            harness.keys("esc");
+            assert_eq!(harness.app.focus(), PaneId::Compare);
         }
     }
 
     #[test]
     fn lines_are_clicked_and_opened() {
         for (width, height) in [(120, 36), (80, 24)] {
-            let mut stage = Stage::opened_with(width, height, Profile::Mono, 40);
-            stage.keys("s g space space space C");
-            let (y, x) = stage.find("#1 March").expect("the second feature");
-            stage.click(x, y);
+            let mut harness = Harness::opened_with(width, height, Profile::Mono, 40);
+            harness.keys("s g space space space C");
+            let (y, x) = harness.find("#1 March").expect("the second feature");
+            harness.click(x, y);
             assert!(
-                stage
+                harness
                     .screen()
                     .lines()
                     .nth(usize::from(y))
                     .unwrap()
                     .contains('▌'),
                 "{}",
-                stage.screen()
+                harness.screen()
             );
-            assert_eq!(stage.app.focus(), PaneId::Compare);
-            stage.click(x, y);
+            assert_eq!(harness.app.focus(), PaneId::Compare);
+            harness.click(x, y);
             assert_eq!(
-                (stage.app.world.selected, stage.app.focus()),
+                (harness.app.world.selected, harness.app.focus()),
                 (Some(1), PaneId::Contexts)
             );
         }
@@ -397,9 +409,9 @@ mod tests {
 
     #[test]
     fn at_80x24_matrices_stand_side_by_side_over_texts() {
-        let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
-        stage.keys("space space space C");
-        let screen = stage.screen();
+        let mut harness = Harness::opened_with(80, 24, Profile::TrueColour, 40);
+        harness.keys("space space space C");
+        let screen = harness.screen();
         let titles = screen
             .lines()
             .find(|l| l.contains("residual stream"))
@@ -417,12 +429,26 @@ mod tests {
 
     #[test]
     fn one_mark_is_not_enough_and_a_second_press_takes_it_away() {
-        let mut stage = Stage::opened_with(80, 24, Profile::Mono, 40);
-        stage.keys("space C");
-        assert!(stage.screen().contains("mark two"), "{}", stage.screen());
-        stage.keys("up space space");
-        assert!(!stage.sent.iter().any(|c| matches!(c, Command::Compare(_))));
-        stage.keys("g y y");
-        assert!(stage.effects.iter().any(|e| matches!(e, Effect::Copy(..))));
+        let mut harness = Harness::opened_with(80, 24, Profile::Mono, 40);
+        harness.keys("space C");
+        assert!(
+            harness.screen().contains("mark two"),
+            "{}",
+            harness.screen()
+        );
+        harness.keys("up space space");
+        assert!(
+            !harness
+                .sent
+                .iter()
+                .any(|c| matches!(c, Command::Compare(_)))
+        );
+        harness.keys("g y y");
+        assert!(
+            harness
+                .effects
+                .iter()
+                .any(|e| matches!(e, Effect::Copy(..)))
+        );
     }
 }

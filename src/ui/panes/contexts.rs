@@ -18,11 +18,11 @@ use crate::ui::heat::{Heat, legend};
 use crate::ui::list::motion;
 use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
-use crate::ui::panes::empty;
+use crate::ui::panes::draw_empty;
 use crate::ui::theme::Ramp;
 
 /// Lines that one context takes at most when wrapped.
-const MOST_LINES: usize = 3;
+const MAX_LINES: usize = 3;
 
 /// Columns for the value before the text.
 const GUTTER: usize = 6;
@@ -117,13 +117,13 @@ impl ContextsPane {
     }
 
     /// The lines of a context.
-    fn block(&self, entry: &Entry, cx: &Cx) -> Vec<Line<'static>> {
+    fn context_lines(&self, entry: &Entry, cx: &Cx) -> Vec<Line<'static>> {
         let width = usize::from(cx.area.width).saturating_sub(GUTTER + 2);
         let heat = self.heat(entry.context, cx);
         if self.lines {
             return vec![heat.aligned(width, entry.context.peak, width * 2 / 5)];
         }
-        let most = MOST_LINES.min(usize::from(Self::body(cx).height).max(1));
+        let most = MAX_LINES.min(usize::from(Self::body(cx).height).max(1));
         let mut lines = heat.wrapped(width, entry.context.peak, most);
         // The label, where the last line leaves room for it.
         if let (Some(last), Some(label)) = (lines.last_mut(), &entry.context.label) {
@@ -145,7 +145,7 @@ impl ContextsPane {
         let mut first = cursor;
         for at in (0..=cursor).rev() {
             let Some(entry) = entries.get(at) else { break };
-            used += self.block(entry, cx).len();
+            used += self.context_lines(entry, cx).len();
             if used > height && at < cursor {
                 break;
             }
@@ -154,7 +154,7 @@ impl ContextsPane {
         first.max(self.offset.min(cursor))
     }
 
-    fn settle(&mut self, cx: &Cx) {
+    fn keep_cursor_in_sight(&mut self, cx: &Cx) {
         let entries = self.entries(cx);
         self.cursor = self.cursor.min(entries.len().saturating_sub(1));
         self.offset = self.first(&entries, cx);
@@ -178,7 +178,7 @@ impl ContextsPane {
         )]
     }
 
-    fn about(&self, entries: &[Entry], cx: &Cx) -> Line<'static> {
+    fn detail_line(&self, entries: &[Entry], cx: &Cx) -> Line<'static> {
         let Some(entry) = entries.get(self.cursor) else {
             return Line::default();
         };
@@ -198,7 +198,7 @@ impl ContextsPane {
         )
     }
 
-    fn head(&self, count: usize, cx: &Cx) -> Line<'static> {
+    fn header_line(&self, count: usize, cx: &Cx) -> Line<'static> {
         let what = match (cx.world.open_neuron.is_some(), self.quantiles) {
             (false, true) => "quantiles".to_owned(),
             _ => format!("{count} strongest"),
@@ -222,7 +222,7 @@ impl ContextsPane {
 }
 
 /// What an empty pane says.
-fn nothing(cx: &Cx) -> Vec<String> {
+fn empty_lines(cx: &Cx) -> Vec<String> {
     if let Some(index) = cx.world.open_neuron {
         return vec![format!("reading neuron {index}…")];
     }
@@ -266,7 +266,7 @@ impl Pane for ContextsPane {
         let entries = self.entries(cx);
         if let Some(to) = motion(action, self.cursor, entries.len(), 6) {
             self.cursor = to;
-            self.settle(cx);
+            self.keep_cursor_in_sight(cx);
             return Some(Vec::new());
         }
         Some(match action {
@@ -279,7 +279,7 @@ impl Pane for ContextsPane {
             Action::Lines => {
                 self.lines = !self.lines;
                 self.offset = 0;
-                self.settle(cx);
+                self.keep_cursor_in_sight(cx);
                 Vec::new()
             }
             Action::Trace => {
@@ -296,16 +296,16 @@ impl Pane for ContextsPane {
 
     fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
         if matches!(reply.event, Event::Card(_) | Event::Neuron(_)) {
-            self.settle(cx);
+            self.keep_cursor_in_sight(cx);
         }
         Vec::new()
     }
 
-    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+    fn selection_changed(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.selected_card().is_none() {
             (self.cursor, self.offset) = (0, 0);
         }
-        self.settle(cx);
+        self.keep_cursor_in_sight(cx);
         Vec::new()
     }
 
@@ -315,7 +315,7 @@ impl Pane for ContextsPane {
             return Vec::new();
         };
         for (i, entry) in entries.iter().enumerate().skip(self.first(&entries, cx)) {
-            let height = self.block(entry, cx).len();
+            let height = self.context_lines(entry, cx).len();
             if line < height {
                 self.cursor = i;
                 return if double {
@@ -332,14 +332,14 @@ impl Pane for ContextsPane {
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
         let entries = self.entries(cx);
         if entries.is_empty() {
-            return empty(buf, cx, &nothing(cx));
+            return draw_empty(buf, cx, &empty_lines(cx));
         }
-        put(buf, cx.area, 0, &self.head(entries.len(), cx));
+        put(buf, cx.area, 0, &self.header_line(entries.len(), cx));
         let body = Self::body(cx);
         let mut row = 0;
         for (i, entry) in entries.iter().enumerate().skip(self.first(&entries, cx)) {
             let here = i == self.cursor;
-            for (j, line) in self.block(entry, cx).iter().enumerate() {
+            for (j, line) in self.context_lines(entry, cx).iter().enumerate() {
                 if row >= usize::from(body.height) {
                     break;
                 }
@@ -360,7 +360,7 @@ impl Pane for ContextsPane {
             buf,
             cx.area,
             usize::from(cx.area.height).saturating_sub(1),
-            &self.about(&entries, cx),
+            &self.detail_line(&entries, cx),
         );
     }
 

@@ -9,7 +9,7 @@ use crate::ui::draw::put_at;
 use crate::ui::pane::Cx;
 
 /// An empty pane's few lines, a third down and indented.
-pub fn empty(buf: &mut Buffer, cx: &Cx, lines: &[String]) {
+pub fn draw_empty(buf: &mut Buffer, cx: &Cx, lines: &[String]) {
     let top = usize::from(cx.area.height / 4);
     let cells = usize::from(cx.area.width).saturating_sub(4);
     let mut row = top;
@@ -28,7 +28,7 @@ pub fn empty(buf: &mut Buffer, cx: &Cx, lines: &[String]) {
 
 /// What a pane without features says: what is going on and what `comes` of it, or `what` it shows
 /// and what to press.
-pub fn nothing_yet(cx: &Cx, what: &str, comes: &str) -> Vec<String> {
+pub fn no_features_lines(cx: &Cx, what: &str, comes: &str) -> Vec<String> {
     match (cx.world.jobs.last(), &cx.world.study) {
         (Some(job), _) => vec![
             format!("{}…", text::clean(&job.progress.stage)),

@@ -21,55 +21,55 @@ use crate::ui::draw::{put, put_at};
 use crate::ui::list::scroll;
 use crate::ui::pane::{Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
-use crate::ui::panes::{empty, nothing_yet};
+use crate::ui::panes::{draw_empty, no_features_lines};
 use form::EvaluationForm;
 
 /// Cells of the best score with its interval, and of the scores at one KL.
-const BEST: usize = 21;
-const CELL: usize = 13;
+const BEST_CELLS: usize = 21;
+const SCORE_CELLS: usize = 13;
 /// Fewest lines of a plot, and those that its axes take.
-const PLOT: usize = 5;
-const AXES: usize = 3;
+const MIN_PLOT_LINES: usize = 5;
+const AXIS_LINES: usize = 3;
 /// Most lines of a plot.
-const MOST: usize = 14;
+const MAX_PLOT_LINES: usize = 14;
 /// Columns between two KL of the plot at most.
-const STEP: usize = 16;
+const MAX_KL_STEP: usize = 16;
 
 /// The form, and the newest reports.
 #[derive(Debug, Default)]
 pub struct EvaluatePane {
     form: EvaluationForm,
     /// The form is on show over what came of an earlier request.
-    again: bool,
+    form_open: bool,
     reports: Vec<SteeringReport>,
     /// What it came to, once it has ended.
-    whole: Option<Box<Causal>>,
+    evaluation: Option<Box<Causal>>,
     offset: usize,
-    /// The question whose reports are taken; `None` once the study was closed: what is still judged
+    /// The request whose reports are shown; `None` once the study was closed: what is still judged
     /// is not of the one on show.
     open_request: Option<RequestId>,
 }
 
 impl EvaluatePane {
     /// Whether the form is on show: before anything was asked, and where it is changed.
-    fn asks(&self, cx: &Cx) -> bool {
-        cx.world.job(Job::Evaluate).is_none() && (self.again || self.reports.is_empty())
+    fn shows_form(&self, cx: &Cx) -> bool {
+        cx.world.job(Job::Evaluate).is_none() && (self.form_open || self.reports.is_empty())
     }
 
     fn run(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.job(Job::Evaluate).is_some() {
-            return vec![Step::Say(
+            return vec![Step::Notify(
                 Level::Info,
                 format!("it goes on; {} stops it", cx.key(Action::Cancel)),
             )];
         }
-        match self.form.ask(cx) {
-            Ok(ask) => {
-                let request = cx.request(Command::Evaluate(Box::new(ask)));
+        match self.form.request(cx) {
+            Ok(evaluation) => {
+                let request = cx.request(Command::Evaluate(Box::new(evaluation)));
                 self.open_request = Some(request.id);
-                vec![Step::Ask(request)]
+                vec![Step::Request(request)]
             }
-            Err(problem) => vec![Step::Say(Level::Warn, problem)],
+            Err(problem) => vec![Step::Notify(Level::Warn, problem)],
         }
     }
 
@@ -94,7 +94,7 @@ impl EvaluatePane {
                 text::count(texts)
             )];
         }
-        let Some(whole) = &self.whole else {
+        let Some(whole) = &self.evaluation else {
             let (run, edit) = (cx.key(Action::Run), cx.key(Action::Edit));
             return vec![format!(
                 "{} texts judged; {run} goes on, {edit} asks otherwise",
@@ -127,8 +127,11 @@ impl EvaluatePane {
 
     /// KL targets for which there is room.
     fn shown(&self, cx: &Cx) -> Vec<f64> {
-        let room = usize::from(cx.area.width).saturating_sub(3 + self.names(cx) + BEST);
-        self.targets().into_iter().take(room / CELL).collect()
+        let room = usize::from(cx.area.width).saturating_sub(3 + self.names(cx) + BEST_CELLS);
+        self.targets()
+            .into_iter()
+            .take(room / SCORE_CELLS)
+            .collect()
     }
 
     fn row(
@@ -153,7 +156,7 @@ impl EvaluatePane {
                 (None, None) => "-".to_owned(),
                 (up, down) => format!("+{} −{}", number(up), number(down)),
             };
-            text::pad_left(&both, CELL)
+            text::pad_left(&both, SCORE_CELLS)
         };
         let cells: String = targets.iter().map(cell).collect();
         let head = format!(
@@ -162,7 +165,10 @@ impl EvaluatePane {
         );
         [
             head,
-            format!("{}{cells}", text::pad_left(&interval(report.best), BEST)),
+            format!(
+                "{}{cells}",
+                text::pad_left(&interval(report.best), BEST_CELLS)
+            ),
         ]
     }
 
@@ -222,7 +228,7 @@ impl Pane for EvaluatePane {
     }
 
     fn title(&self, _: &Cx) -> Line<'static> {
-        Line::raw(match &self.whole {
+        Line::raw(match &self.evaluation {
             Some(whole) => format!("Evaluate: steering at {}, score 0 to 2", whole.place()),
             None => "Evaluate: steering at equal KL, score 0 to 2".to_owned(),
         })
@@ -231,13 +237,13 @@ impl Pane for EvaluatePane {
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
             Action::Run => Some(self.run(cx)),
-            Action::Back if self.asks(cx) && self.again => {
-                self.again = false;
+            Action::Back if self.shows_form(cx) && self.form_open => {
+                self.form_open = false;
                 Some(Vec::new())
             }
-            _ if self.asks(cx) => self.form.act(action, cx).map(|()| Vec::new()),
+            _ if self.shows_form(cx) => self.form.act(action, cx).map(|()| Vec::new()),
             Action::Edit => {
-                self.again = true;
+                self.form_open = true;
                 Some(Vec::new())
             }
             Action::Copy if !self.reports.is_empty() => Some(vec![Step::Copy(
@@ -290,7 +296,7 @@ impl Pane for EvaluatePane {
     }
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
-        if self.asks(cx) {
+        if self.shows_form(cx) {
             self.form.click(row, double, cx);
         }
         Vec::new()
@@ -310,7 +316,7 @@ impl Pane for EvaluatePane {
             Event::Judged(reports) => self.reports.clone_from(reports),
             Event::Evaluation(whole) => {
                 self.reports.clone_from(&whole.methods);
-                self.whole = Some(whole.clone());
+                self.evaluation = Some(whole.clone());
             }
             _ => {}
         }
@@ -318,15 +324,15 @@ impl Pane for EvaluatePane {
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
-        if self.asks(cx) && cx.world.features.is_none() {
+        if self.shows_form(cx) && cx.world.features.is_none() {
             let what = "Do features make the model speak of what they stand for?";
-            return empty(
+            return draw_empty(
                 buf,
                 cx,
-                &nothing_yet(cx, what, "It is asked of the features, once they stay."),
+                &no_features_lines(cx, what, "It is asked of the features, once they stay."),
             );
         }
-        if self.asks(cx) {
+        if self.shows_form(cx) {
             return self.form.view(cx, buf);
         }
         if self.reports.is_empty() {
@@ -338,7 +344,7 @@ impl Pane for EvaluatePane {
             let stop = cx.key(Action::Cancel);
             let then =
                 format!("The table fills as texts are judged; {stop} stops, and nothing is lost.");
-            return empty(buf, cx, &[format!("{stage}…"), then]);
+            return draw_empty(buf, cx, &[format!("{stage}…"), then]);
         }
         let (theme, names, targets) = (cx.theme, self.names(cx), self.shown(cx));
         let width = usize::from(cx.area.width);
@@ -353,12 +359,12 @@ impl Pane for EvaluatePane {
         }
         let heads: String = targets
             .iter()
-            .map(|t| text::pad_left(&format!("KL {t}"), CELL))
+            .map(|t| text::pad_left(&format!("KL {t}"), SCORE_CELLS))
             .collect();
         let head = format!(
             " {}{}{heads}",
             " ".repeat(names + 3),
-            text::pad_left("best KL and sign", BEST)
+            text::pad_left("best KL and sign", BEST_CELLS)
         );
         put(buf, cx.area, 1, &Line::styled(head, theme.heading()));
         let (count, height) = (self.reports.len(), self.height(cx));
@@ -381,15 +387,15 @@ impl Pane for EvaluatePane {
         }
         // A plot where there is room for one.
         let left = height.saturating_sub(count + 1);
-        if left >= PLOT + AXES && !self.targets().is_empty() {
-            let step = (width.saturating_sub(12) / self.targets().len()).min(STEP);
+        if left >= MIN_PLOT_LINES + AXIS_LINES && !self.targets().is_empty() {
+            let step = (width.saturating_sub(12) / self.targets().len()).min(MAX_KL_STEP);
             let unsteered = self
-                .whole
+                .evaluation
                 .as_ref()
                 .and_then(|whole| whole.unsteered)
                 .map(|u| u.score);
-            let lines =
-                chart(&self.reports, String::new(), unsteered).grid((left - AXES).min(MOST), step);
+            let lines = chart(&self.reports, String::new(), unsteered)
+                .grid((left - AXIS_LINES).min(MAX_PLOT_LINES), step);
             for (i, line) in lines.into_iter().enumerate() {
                 put_at(
                     buf,

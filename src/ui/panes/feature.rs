@@ -20,8 +20,8 @@ use crate::ui::draw::{put, shaded};
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::{Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
-use crate::ui::panes::empty;
-use copied::{offer_card, offer_neuron};
+use crate::ui::panes::draw_empty;
+use copied::{copy_card, copy_neuron};
 use rows::{Row, rows_of_card, rows_of_neuron};
 
 /// What a line leads to.
@@ -148,8 +148,8 @@ impl Pane for FeaturePane {
                 Vec::new()
             }
             Action::Copy => match (cx.world.open_neuron_card(), cx.world.selected_card()) {
-                (Some(card), _) => vec![offer_neuron(card, cx)],
-                (None, Some(card)) => vec![offer_card(card, cx)],
+                (Some(card), _) => vec![copy_neuron(card, cx)],
+                (None, Some(card)) => vec![copy_card(card, cx)],
                 (None, None) => vec![],
             },
             _ => return None,
@@ -163,7 +163,7 @@ impl Pane for FeaturePane {
         Vec::new()
     }
 
-    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+    fn selection_changed(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.selected_card().is_none() {
             self.cursor = 0;
             (self.all, self.all_labels) = (false, false);
@@ -193,7 +193,7 @@ impl Pane for FeaturePane {
                     usize::from(cx.area.width),
                 )],
             };
-            return empty(buf, cx, &lines);
+            return draw_empty(buf, cx, &lines);
         }
         let height = usize::from(cx.area.height);
         let offset = self.offset(&rows, height);

@@ -36,8 +36,8 @@ use columns::Columns;
 use filter::Filter;
 use sort::Sort;
 
-/// The questions of a filter are put when it was not typed on for this long.
-const TYPED: Duration = Duration::from_millis(300);
+/// A filter's probes are sent when it was not typed on for this long.
+const DEBOUNCE: Duration = Duration::from_millis(300);
 
 /// The feature list: its order, its filter and the cursor.
 #[derive(Debug, Default)]
@@ -48,18 +48,18 @@ pub struct FeaturesPane {
     typing: bool,
     /// The cursor was moved or the feature under it looked into; until then it stays on the first
     /// line.
-    touched: bool,
+    cursor_moved: bool,
     /// Feature ids in the order shown.
     order: Vec<usize>,
     offset: usize,
-    /// What the engine answered to the filter's questions, about the fit `answered_of`.
+    /// The scores that the engine gave to the filter's probes, for the snapshot `answered_snapshot`.
     answers: HashMap<Probe, Arc<Vec<f32>>>,
-    asked: HashSet<Probe>,
-    /// Put and not answered yet.
+    requested: HashSet<Probe>,
+    /// The requests that are not answered yet.
     waiting: HashMap<RequestId, Probe>,
-    answered_of: (String, usize),
-    /// When the questions of the filter are put.
-    ask_at: Option<Duration>,
+    answered_snapshot: (String, usize),
+    /// When the filter's probes are sent; `None` where all were.
+    probes_due: Option<Duration>,
 }
 
 impl FeaturesPane {
@@ -94,10 +94,10 @@ impl FeaturesPane {
     }
 
     /// After the order changed: keeps the selection, or takes the first line when it is gone.
-    fn settle(&mut self, cx: &Cx) -> Vec<Step> {
+    fn keep_selection(&mut self, cx: &Cx) -> Vec<Step> {
         let height = list_height(self, cx);
-        self.touched |= !cx.focused;
-        match self.position(cx).filter(|at| self.touched || *at == 0) {
+        self.cursor_moved |= !cx.focused;
+        match self.position(cx).filter(|at| self.cursor_moved || *at == 0) {
             Some(at) => {
                 self.offset = scroll(self.offset, at, self.order.len(), height);
                 Vec::new()
@@ -113,7 +113,7 @@ impl FeaturesPane {
         }
     }
 
-    fn go(&mut self, at: usize, cx: &Cx) -> Vec<Step> {
+    fn move_to(&mut self, at: usize, cx: &Cx) -> Vec<Step> {
         let Some(id) = self.order.get(at) else {
             return Vec::new();
         };
@@ -128,49 +128,49 @@ impl FeaturesPane {
             .as_ref()
             .map(|list| (list.fit.clone(), list.sweep))
             .unwrap_or_default();
-        if self.answered_of != of {
-            self.answered_of = of;
+        if self.answered_snapshot != of {
+            self.answered_snapshot = of;
             self.answers.clear();
-            self.asked.clear();
+            self.requested.clear();
             self.waiting.clear();
         }
         let open = Filter::new(self.query.text())
             .probes()
-            .any(|probe| !self.asked.contains(probe));
-        self.ask_at = open.then(|| cx.world.now + TYPED);
+            .any(|probe| !self.requested.contains(probe));
+        self.probes_due = open.then(|| cx.world.now + DEBOUNCE);
         self.reorder(cx);
-        self.settle(cx)
+        self.keep_selection(cx)
     }
 
-    /// Puts the questions of the filter that were not put yet.
-    fn ask(&mut self, cx: &Cx) -> Vec<Step> {
-        self.ask_at = None;
+    /// Sends the probes of the filter that were not sent yet.
+    fn send_probes(&mut self, cx: &Cx) -> Vec<Step> {
+        self.probes_due = None;
         let filter = Filter::new(self.query.text());
         let new: Vec<Probe> = filter
             .probes()
-            .filter(|probe| !self.asked.contains(*probe))
+            .filter(|probe| !self.requested.contains(*probe))
             .cloned()
             .collect();
-        self.asked.extend(new.iter().cloned());
+        self.requested.extend(new.iter().cloned());
         new.into_iter()
             .map(|probe| {
                 let request = cx.request(Command::Find(probe.clone()));
                 self.waiting.insert(request.id, probe);
-                Step::Ask(request)
+                Step::Request(request)
             })
             .collect()
     }
 
-    /// Whether this answers a question that is open, which is not open any more then.
-    fn settles(&mut self, reply: &Reply) -> bool {
+    /// Removes the request that `reply` answers; false where it answers none of them.
+    fn close_request(&mut self, reply: &Reply) -> bool {
         reply
             .to
             .is_some_and(|id| self.waiting.remove(&id).is_some())
     }
 
     /// Whether the list waits for an answer to its filter.
-    fn is_asking(&self) -> bool {
-        self.ask_at.is_some()
+    fn is_waiting(&self) -> bool {
+        self.probes_due.is_some()
             || Filter::new(self.query.text())
                 .probes()
                 .any(|probe| self.waiting.values().any(|open| open == probe))
@@ -181,14 +181,14 @@ impl FeaturesPane {
     }
 
     /// The query has changed: where it asks something, what answers best is looked at.
-    fn typed(&mut self, cx: &Cx) -> Vec<Step> {
-        self.touched &= !Filter::new(self.query.text()).asks();
+    fn query_changed(&mut self, cx: &Cx) -> Vec<Step> {
+        self.cursor_moved &= !Filter::new(self.query.text()).has_question();
         self.refilter(cx)
     }
 
     /// All features again; the cursor stays on the one that was found.
-    fn unfilter(&mut self, cx: &Cx) -> Vec<Step> {
-        self.touched = true;
+    fn clear_filter(&mut self, cx: &Cx) -> Vec<Step> {
+        self.cursor_moved = true;
         self.query = LineInput::default();
         self.refilter(cx)
     }
@@ -266,7 +266,7 @@ impl Pane for FeaturesPane {
         match key.code {
             KeyCode::Esc => {
                 self.typing = false;
-                Some(self.unfilter(cx))
+                Some(self.clear_filter(cx))
             }
             KeyCode::Enter => {
                 self.typing = false;
@@ -280,24 +280,26 @@ impl Pane for FeaturesPane {
                 };
                 self.act(action, cx)
             }
-            _ => self.query.key(key).then(|| self.typed(cx)),
+            _ => self.query.key(key).then(|| self.query_changed(cx)),
         }
     }
 
     fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
         self.query.paste(pasted);
-        self.typed(cx)
+        self.query_changed(cx)
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
-        self.touched = true;
+        self.cursor_moved = true;
         let at = self.position(cx).unwrap_or(0);
         if let Some(to) = motion(action, at, self.order.len(), list_height(self, cx)) {
-            return Some(self.go(to, cx));
+            return Some(self.move_to(to, cx));
         }
         Some(match action {
-            Action::NextFeature => self.go((at + 1).min(self.order.len().saturating_sub(1)), cx),
-            Action::PreviousFeature => self.go(at.saturating_sub(1), cx),
+            Action::NextFeature => {
+                self.move_to((at + 1).min(self.order.len().saturating_sub(1)), cx)
+            }
+            Action::PreviousFeature => self.move_to(at.saturating_sub(1), cx),
             Action::Open | Action::Right => vec![Step::Focus(PaneId::Contexts)],
             Action::Filter => {
                 self.typing = true;
@@ -312,7 +314,7 @@ impl Pane for FeaturesPane {
                 self.reversed = !self.reversed;
                 self.refilter(cx)
             }
-            Action::Back if !self.query.text().is_empty() => self.unfilter(cx),
+            Action::Back if !self.query.text().is_empty() => self.clear_filter(cx),
             Action::Copy => self.copy(cx),
             _ => return None,
         })
@@ -321,13 +323,13 @@ impl Pane for FeaturesPane {
     fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
         match &reply.event {
             Event::Features(_) | Event::Study(_) | Event::Closed => self.refilter(cx),
-            Event::Found(probe, scores) if self.settles(reply) => {
+            Event::Found(probe, scores) if self.close_request(reply) => {
                 self.answers.insert(probe.clone(), scores.clone());
                 self.refilter(cx)
             }
             // It was said why; nothing is to be waited for.
             Event::Refused(_) => {
-                self.settles(reply);
+                self.close_request(reply);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -335,18 +337,18 @@ impl Pane for FeaturesPane {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.ask_at
+        self.probes_due
     }
 
     fn tick(&mut self, cx: &Cx) -> Vec<Step> {
-        if self.ask_at.is_some_and(|at| at <= cx.world.now) {
-            self.ask(cx)
+        if self.probes_due.is_some_and(|at| at <= cx.world.now) {
+            self.send_probes(cx)
         } else {
             Vec::new()
         }
     }
 
-    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+    fn selection_changed(&mut self, cx: &Cx) -> Vec<Step> {
         if let Some(at) = self.position(cx) {
             self.offset = scroll(self.offset, at, self.order.len(), list_height(self, cx));
         }
@@ -354,14 +356,14 @@ impl Pane for FeaturesPane {
     }
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
-        self.touched = true;
+        self.cursor_moved = true;
         let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1) else {
             return Vec::new();
         };
         if line >= list_height(self, cx) {
             return Vec::new();
         }
-        let mut steps = self.go(self.offset + line, cx);
+        let mut steps = self.move_to(self.offset + line, cx);
         if double {
             steps.push(Step::Focus(PaneId::Contexts));
         }
@@ -406,7 +408,7 @@ impl Pane for FeaturesPane {
             );
         }
         if self.order.is_empty() {
-            let more = if self.is_asking() {
+            let more = if self.is_waiting() {
                 ", contexts are being asked"
             } else {
                 ""
@@ -444,7 +446,7 @@ impl Pane for FeaturesPane {
         }
         self.reversed = session["reversed"].as_bool().unwrap_or(self.reversed);
         self.query = LineInput::new(session["filter"].as_str().unwrap_or_default());
-        self.touched = true;
+        self.cursor_moved = true;
         self.reorder(cx);
     }
 }
@@ -452,7 +454,7 @@ impl Pane for FeaturesPane {
 impl FeaturesPane {
     fn filter_line(&self, width: usize, cx: &Cx) -> Line<'static> {
         let mut spans = vec![Span::styled("/ ", cx.theme.accent())];
-        let asking = if self.is_asking() { " asking…" } else { "" };
+        let asking = if self.is_waiting() { " asking…" } else { "" };
         let cells = width.saturating_sub(3 + text::width(asking));
         if self.typing {
             spans.extend(self.query.line(cx.theme, cells).spans);

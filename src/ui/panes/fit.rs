@@ -7,7 +7,7 @@ mod fits;
 mod points;
 mod sweep;
 /// Facts after one another, as many as fit: a name, and what it is.
-fn in_a_line(
+fn facts_line(
     facts: Vec<(&'static str, String)>,
     width: usize,
     theme: &Theme,
@@ -46,25 +46,25 @@ use crate::ui::draw::{fit_line, put};
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::{Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
-use crate::ui::panes::{empty, nothing_yet};
+use crate::ui::panes::{draw_empty, no_features_lines};
 use crate::ui::theme::Theme;
 use crate::ui::world::CutShort;
 
 /// Numbers of features to step through.
-const CHOICES: [usize; 12] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200];
+const FEATURE_COUNTS: [usize; 12] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200];
 
 /// The fit that runs, the list of fits and the next number of features.
 #[derive(Debug, Default)]
 pub struct FitPane {
     /// Features of the next fit; `None` until the user chose.
     next: Option<usize>,
-    /// Of the running fit.
-    running: Option<FitConfig>,
+    /// The settings of the running fit.
+    running_config: Option<FitConfig>,
     /// The cursor in the list of fits.
     cursor: usize,
     plot: Plot,
     compared: Option<FitComparison>,
-    /// The question for a comparison that is not answered yet.
+    /// The request for a comparison that is not answered yet.
     comparing: Option<RequestId>,
     /// Lines of the comparison scrolled off.
     scrolled: usize,
@@ -87,7 +87,7 @@ enum Plot {
 }
 
 /// " · scaled neurons": what is done to the rows before they are fitted.
-fn prepared(config: &FitConfig) -> String {
+fn preprocessing_words(config: &FitConfig) -> String {
     let options = [
         (config.centre, " · centred"),
         (config.scale_neurons, " · scaled neurons"),
@@ -102,7 +102,7 @@ fn prepared(config: &FitConfig) -> String {
 
 /// What a fit of these settings should be read with: the first of few neurons or rows that hold
 /// much of all.
-fn outlier(config: &FitConfig, cx: &Cx) -> Option<String> {
+fn concentration_advice(config: &FitConfig, cx: &Cx) -> Option<String> {
     let taken_out = |of| {
         if of == Axis::Neurons {
             config.scale_neurons
@@ -165,7 +165,7 @@ impl FitPane {
             .or(newest(fits, |_| true))
             .or(fits.last())
             .map(|f| f.config.clone());
-        self.running.clone().or(saved).unwrap_or_default()
+        self.running_config.clone().or(saved).unwrap_or_default()
     }
 
     fn next_count(&self, cx: &Cx) -> usize {
@@ -175,9 +175,9 @@ impl FitPane {
     fn change_count(&mut self, more: bool, cx: &Cx) {
         let now = self.next_count(cx);
         let found = if more {
-            CHOICES.iter().find(|c| **c > now)
+            FEATURE_COUNTS.iter().find(|c| **c > now)
         } else {
-            CHOICES.iter().rev().find(|c| **c < now)
+            FEATURE_COUNTS.iter().rev().find(|c| **c < now)
         };
         self.next = found.copied().or(Some(now));
     }
@@ -187,17 +187,17 @@ impl FitPane {
             features: self.next_count(cx),
             ..self.base(cx)
         };
-        self.running = Some(config.clone());
+        self.running_config = Some(config.clone());
         let text = format!("fitting {} features", config.features);
         vec![
             Step::Send(Command::Fit(config)),
-            Step::Say(Level::Info, text),
+            Step::Notify(Level::Info, text),
         ]
     }
 
     /// The fit under the cursor where it was stopped, the number of features is not changed and
     /// none is to stay as it is.
-    fn to_continue<'a>(&self, cx: &Cx<'a>) -> Option<&'a FitEntry> {
+    fn resumable_fit<'a>(&self, cx: &Cx<'a>) -> Option<&'a FitEntry> {
         let fit = *fits::listed(cx).get(self.cursor)?;
         let same = self.next.is_none_or(|k| k == fit.config.features) && cx.world.marked.is_empty();
         let meant = cx.world.features.is_none() || fits::is_shown(fit, cx);
@@ -207,14 +207,14 @@ impl FitPane {
     /// Features are added to those on show where rows are explained worst, or those most alike are
     /// merged.
     fn go_on(&mut self, cx: &Cx) -> Option<Vec<Step>> {
-        if let Some(fit) = self.to_continue(cx) {
+        if let Some(fit) = self.resumable_fit(cx) {
             let text = format!(
                 "{} goes on from where it was stopped",
                 text::clean(&fit.name)
             );
             return Some(vec![
                 Step::Send(Command::GoOn(fit.name.clone())),
-                Step::Say(Level::Info, text),
+                Step::Notify(Level::Info, text),
             ]);
         }
         let shown = cx.world.features.as_ref()?;
@@ -230,7 +230,7 @@ impl FitPane {
         if !lock.is_empty() {
             text += &format!(", {} marked as they are", lock.len());
         }
-        self.running = Some(FitConfig {
+        self.running_config = Some(FitConfig {
             features: wanted,
             ..self.base(cx)
         });
@@ -243,7 +243,7 @@ impl FitPane {
         };
         Some(vec![
             Step::Send(Command::Refine(refinement)),
-            Step::Say(Level::Info, text),
+            Step::Notify(Level::Info, text),
         ])
     }
 
@@ -287,7 +287,7 @@ impl FitPane {
     fn summary(&self, cx: &Cx, width: usize) -> Vec<Line<'static>> {
         let theme = cx.theme;
         let config = self.base(cx);
-        let mut first = in_a_line(self.facts(cx), width, theme);
+        let mut first = facts_line(self.facts(cx), width, theme);
         if let (Some(cut), false) = (cx.world.cut_short(), cx.world.fitting()) {
             let key = cx.key(Action::Continue);
             let said = match cut {
@@ -333,7 +333,7 @@ impl FitPane {
         let how = format!(
             " {} features · {solver} · {init} start · {share}{} · λ {} · seed {}",
             config.features,
-            prepared(&config),
+            preprocessing_words(&config),
             config.l1,
             config.seed
         );
@@ -372,7 +372,7 @@ impl FitPane {
             again,
         ];
         lines.extend(
-            outlier(&config, cx)
+            concentration_advice(&config, cx)
                 .map(|words| Line::styled(text::truncate(&words, width), theme.warning())),
         );
         lines
@@ -410,11 +410,11 @@ impl FitPane {
     }
 
     /// The next or former of what the middle can show.
-    fn turn_plot(&mut self, forward: bool, cx: &Cx) {
+    fn step_plot(&mut self, forward: bool, cx: &Cx) {
         let mut all = vec![Plot::Curve, Plot::AgainstK];
         all.extend(self.compared.as_ref().map(|_| Plot::Compared));
         all.extend(cx.world.training.as_ref().map(|_| Plot::Training));
-        all.extend(cx.world.swept.as_ref().map(|_| Plot::Sweep));
+        all.extend(cx.world.k_sweep.as_ref().map(|_| Plot::Sweep));
         let at = all.iter().position(|p| *p == self.plot).unwrap_or(0);
         self.plot = all[(at + if forward { 1 } else { all.len() - 1 }) % all.len()];
     }
@@ -493,7 +493,7 @@ impl Pane for FitPane {
                 "a set of directions is on show, no fit: enter shows the fit under the cursor"
                     .to_owned(),
             ),
-            (Some(_), Action::GoOn) if self.to_continue(cx).is_some() => None,
+            (Some(_), Action::GoOn) if self.resumable_fit(cx).is_some() => None,
             (Some(_), Action::GoOn) if cx.world.features.is_none() => {
                 Some("there is no fit on show to go on from".to_owned())
             }
@@ -527,7 +527,7 @@ impl Pane for FitPane {
             Action::Fewer => self.change_count(false, cx),
             Action::Refit => return Some(self.refit(cx)),
             Action::GoOn => return self.go_on(cx),
-            Action::Left | Action::Right => self.turn_plot(action == Action::Right, cx),
+            Action::Left | Action::Right => self.step_plot(action == Action::Right, cx),
             Action::Back if self.plot != Plot::Curve => self.plot = Plot::Curve,
             Action::ShowFit => {
                 let fit = fits::listed(cx).get(self.cursor).map(|f| f.name.clone())?;
@@ -538,11 +538,13 @@ impl Pane for FitPane {
                 let shown = cx.world.features.as_ref().map(|list| list.fit.clone())?;
                 let request = cx.request(Command::CompareFits(shown, fit));
                 self.comparing = Some(request.id);
-                return Some(vec![Step::Ask(request)]);
+                return Some(vec![Step::Request(request)]);
             }
             Action::Copy if self.plot == Plot::Sweep => {
-                let (begun, rows) = cx.world.swept.as_ref()?;
-                return Some(vec![Step::Offer(Box::new(sweep::copies(begun, rows, cx)))]);
+                let (begun, rows) = cx.world.k_sweep.as_ref()?;
+                return Some(vec![Step::CopyAs(Box::new(sweep::copy_formats(
+                    begun, rows, cx,
+                )))]);
             }
             Action::Copy => {
                 let lines: Vec<String> = cx
@@ -580,7 +582,7 @@ impl Pane for FitPane {
         self.cursor = hit;
         match self.refusal(Action::ShowFit, cx) {
             None if double => self.act(Action::ShowFit, cx).unwrap_or_default(),
-            Some(why) if double => vec![Step::Say(Level::Warn, why)],
+            Some(why) if double => vec![Step::Notify(Level::Warn, why)],
             _ => Vec::new(),
         }
     }
@@ -603,12 +605,12 @@ impl Pane for FitPane {
             _ => {}
         }
         if matches!(reply.event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
-            self.running = None;
+            self.running_config = None;
         }
         Vec::new()
     }
 
-    fn asked(&mut self, request: &Request) {
+    fn request_sent(&mut self, request: &Request) {
         if matches!(request.command, Command::CompareStudy(..)) {
             self.comparing = Some(request.id);
         }
@@ -619,17 +621,17 @@ impl Pane for FitPane {
         let width = usize::from(area.width);
         if cx.world.study.is_none() && cx.world.sweeps.is_empty() {
             let what = "Here the error of a fit falls while you watch.";
-            return empty(
+            return draw_empty(
                 buf,
                 cx,
-                &nothing_yet(
+                &no_features_lines(
                     cx,
                     what,
                     "The error curve appears here with the first sweep of the fit.",
                 ),
             );
         }
-        let summary = match (self.plot, &cx.world.training, &cx.world.swept) {
+        let summary = match (self.plot, &cx.world.training, &cx.world.k_sweep) {
             (Plot::Training, Some((entry, points)), _) => {
                 training::summary(entry, points, width, cx)
             }

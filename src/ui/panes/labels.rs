@@ -18,16 +18,16 @@ use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
 use crate::ui::heat;
 use crate::ui::list::{motion, scroll};
-use crate::ui::pane::{Copies, Cx, Pane, Step};
+use crate::ui::pane::{CopyFormats, Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
-use crate::ui::panes::empty;
+use crate::ui::panes::draw_empty;
 use crate::ui::theme::{Ramp, Theme};
 
 /// Widest cell of the map.
-const MOST: usize = 3;
+const MAX_CELL: usize = 3;
 
 /// The top of the scale at most: shares above it are plain, those below are what one looks for.
-const TOP: f32 = 0.5;
+const MAX_SHARE: f32 = 0.5;
 
 /// The map of features by labels, and the cursor in it.
 #[derive(Debug, Default)]
@@ -35,8 +35,8 @@ pub struct LabelsPane {
     matrix: Option<Arc<LabelMatrix>>,
     /// Features in the order shown: those of one label together, the purest first.
     order: Vec<usize>,
-    of: Option<(String, usize)>,
-    /// The question that is not answered yet.
+    snapshot: Option<(String, usize)>,
+    /// The request that is not answered yet.
     open_request: Option<RequestId>,
     feature: usize,
     label: usize,
@@ -69,7 +69,7 @@ impl Columns {
 }
 
 /// What a row is about: its largest share, and of which label.
-fn best(shares: &[f32]) -> (usize, f32) {
+fn largest_share(shares: &[f32]) -> (usize, f32) {
     let largest = shares
         .iter()
         .copied()
@@ -79,24 +79,24 @@ fn best(shares: &[f32]) -> (usize, f32) {
 }
 
 impl LabelsPane {
-    fn want(&mut self, cx: &Cx) -> Vec<Step> {
+    fn request_labels(&mut self, cx: &Cx) -> Vec<Step> {
         let Some(list) = &cx.world.features else {
             return Vec::new();
         };
         let newest = (list.fit.clone(), list.sweep);
-        if self.of.as_ref() == Some(&newest) {
+        if self.snapshot.as_ref() == Some(&newest) {
             return Vec::new();
         }
-        self.of = Some(newest);
+        self.snapshot = Some(newest);
         let request = cx.request(Command::Labels);
         self.open_request = Some(request.id);
-        vec![Step::Ask(request)]
+        vec![Step::Request(request)]
     }
 
-    fn take(&mut self, matrix: &Arc<LabelMatrix>, cx: &Cx) {
+    fn show_matrix(&mut self, matrix: &Arc<LabelMatrix>, cx: &Cx) {
         self.order = (0..matrix.shares.len()).collect();
         let rank = |id: &usize| {
-            let (label, share) = best(&matrix.shares[*id]);
+            let (label, share) = largest_share(&matrix.shares[*id]);
             (label, std::cmp::Reverse(share.to_bits()), *id)
         };
         self.order.sort_by_key(rank);
@@ -104,10 +104,13 @@ impl LabelsPane {
         self.problem = None;
         if let Some(id) = cx.world.selected {
             self.feature = id;
-            self.label = matrix.shares.get(id).map_or(0, |shares| best(shares).0);
+            self.label = matrix
+                .shares
+                .get(id)
+                .map_or(0, |shares| largest_share(shares).0);
         }
         self.label = self.label.min(matrix.labels.len().saturating_sub(1));
-        self.settle(cx);
+        self.scroll_to_cursor(cx);
     }
 
     fn row(&self) -> usize {
@@ -117,8 +120,13 @@ impl LabelsPane {
             .unwrap_or(0)
     }
 
-    fn settle(&mut self, cx: &Cx) {
-        self.offset = scroll(self.offset, self.row(), self.order.len(), self.map(cx).2);
+    fn scroll_to_cursor(&mut self, cx: &Cx) {
+        self.offset = scroll(
+            self.offset,
+            self.row(),
+            self.order.len(),
+            self.map_size(cx).2,
+        );
     }
 
     /// The columns in sight: where each begins, in a map of `room` cells. They share its width, so
@@ -129,12 +137,12 @@ impl LabelsPane {
         Columns {
             first: scroll(0, self.label, count, shown),
             shown,
-            wide: room.min(shown * MOST),
+            wide: room.min(shown * MAX_CELL),
         }
     }
 
     fn map_row(&self, id: usize, matrix: &LabelMatrix, max: f32, cx: &Cx) -> Vec<Span<'static>> {
-        let (_, room, _) = self.map(cx);
+        let (_, room, _) = self.map_size(cx);
         let columns = self.columns(room);
         let shares = &matrix.shares[id];
         (0..columns.shown)
@@ -167,11 +175,11 @@ impl LabelsPane {
     }
 
     /// Cells of the names, cells of the map, its rows. What the map leaves is the names'.
-    fn map(&self, cx: &Cx) -> (usize, usize, usize) {
+    fn map_size(&self, cx: &Cx) -> (usize, usize, usize) {
         let width = usize::from(cx.area.width);
         let count = self.matrix.as_ref().map_or(0, |m| m.labels.len()).max(1);
         let least = (width / 4).clamp(12, 24);
-        let used = width.saturating_sub(least + 1).min(count * MOST).max(1);
+        let used = width.saturating_sub(least + 1).min(count * MAX_CELL).max(1);
         let names = width.saturating_sub(used + 1).min(width / 2).max(least);
         let height = usize::from(cx.area.height)
             .saturating_sub(2 + self.heads())
@@ -207,7 +215,7 @@ impl LabelsPane {
         out
     }
 
-    fn said(&self, matrix: &LabelMatrix, cx: &Cx) -> String {
+    fn cursor_description(&self, matrix: &LabelMatrix, cx: &Cx) -> String {
         let share = matrix
             .shares
             .get(self.feature)
@@ -268,7 +276,7 @@ impl Pane for LabelsPane {
                 let heads: Vec<&str> = std::iter::once("feature")
                     .chain(heads.iter().map(String::as_str))
                     .collect();
-                return Some(vec![Step::Offer(Box::new(Copies {
+                return Some(vec![Step::CopyAs(Box::new(CopyFormats {
                     what: "the shares of all labels".to_owned(),
                     text: lines.join("\n"),
                     json: serde_json::to_value(&**matrix).unwrap_or_default(),
@@ -276,9 +284,9 @@ impl Pane for LabelsPane {
                 }))]);
             }
             _ => {
-                let to = motion(action, self.row(), self.order.len(), self.map(cx).2)?;
+                let to = motion(action, self.row(), self.order.len(), self.map_size(cx).2)?;
                 self.feature = self.order.get(to).copied()?;
-                self.settle(cx);
+                self.scroll_to_cursor(cx);
                 return Some(vec![Step::Select(self.feature)]);
             }
         }
@@ -289,17 +297,17 @@ impl Pane for LabelsPane {
         if let Some(id) = cx.world.selected {
             self.feature = id;
         }
-        self.settle(cx);
-        self.want(cx)
+        self.scroll_to_cursor(cx);
+        self.request_labels(cx)
     }
 
     fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
         match &reply.event {
-            Event::Labels(matrix) if reply.is_to(self.open_request) => self.take(matrix, cx),
+            Event::Labels(matrix) if reply.is_to(self.open_request) => self.show_matrix(matrix, cx),
             Event::Refused(why) if reply.is_to(self.open_request) => {
                 self.problem = Some(why.clone())
             }
-            Event::Features(list) if cx.focused && list.finished => return self.want(cx),
+            Event::Features(list) if cx.focused && list.finished => return self.request_labels(cx),
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 *self = Self::default()
             }
@@ -309,7 +317,7 @@ impl Pane for LabelsPane {
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
-        let (names, room, height) = self.map(cx);
+        let (names, room, height) = self.map_size(cx);
         let Some(line) = usize::from(row.saturating_sub(cx.area.y))
             .checked_sub(self.heads())
             .filter(|l| *l < height)
@@ -339,7 +347,7 @@ impl Pane for LabelsPane {
                 (None, Some(_)) => "This corpus has no labels.".to_owned(),
                 (None, None) => "Counting labels…".to_owned(),
             };
-            return empty(
+            return draw_empty(
                 buf,
                 cx,
                 &[
@@ -349,7 +357,7 @@ impl Pane for LabelsPane {
             );
         };
         let theme = cx.theme;
-        let ((names, room, height), heads) = (self.map(cx), self.heads());
+        let ((names, room, height), heads) = (self.map_size(cx), self.heads());
         let columns = self.columns(room);
         let max = matrix
             .shares
@@ -357,7 +365,7 @@ impl Pane for LabelsPane {
             .flatten()
             .copied()
             .fold(0.0, f32::max)
-            .min(TOP);
+            .min(MAX_SHARE);
         // The label under the cursor stands beside the mark over its column, at the side where
         // there is more room.
         let name = matrix
@@ -415,7 +423,7 @@ impl Pane for LabelsPane {
             put(buf, cx.area, y, &Line::from(spans));
         }
         let said = text::truncate(
-            &self.said(matrix, cx),
+            &self.cursor_description(matrix, cx),
             usize::from(cx.area.width).saturating_sub(2),
         );
         put_at(
@@ -441,21 +449,29 @@ mod tests {
 
     use crate::analysis::LabelMatrix;
     use crate::engine::{Command, Event};
-    use crate::ui::stage::Stage;
+    use crate::ui::harness::Harness;
     use crate::ui::theme::Profile;
 
     #[test]
     fn features_stand_by_their_labels_at_every_size() {
         for profile in [Profile::TrueColour, Profile::Mono] {
             for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
-                let mut stage = Stage::opened(width, height, profile);
-                stage.keys("M");
-                assert!(stage.sent.contains(&Command::Labels));
-                assert!(stage.screen().contains("of ΣY on"), "{}", stage.screen());
-                stage.keys("right right j j pagedown end G g left");
-                let _ = stage.screen();
-                stage.keys("enter");
-                assert!(stage.screen().contains("Contexts"), "{}", stage.screen());
+                let mut harness = Harness::opened(width, height, profile);
+                harness.keys("M");
+                assert!(harness.sent.contains(&Command::Labels));
+                assert!(
+                    harness.screen().contains("of ΣY on"),
+                    "{}",
+                    harness.screen()
+                );
+                harness.keys("right right j j pagedown end G g left");
+                let _ = harness.screen();
+                harness.keys("enter");
+                assert!(
+                    harness.screen().contains("Contexts"),
+                    "{}",
+                    harness.screen()
+                );
             }
         }
     }
@@ -477,14 +493,14 @@ mod tests {
             labels,
         };
         for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
-            let mut stage = Stage::opened(width, height, Profile::TrueColour);
-            stage.answers = false;
-            stage
+            let mut harness = Harness::opened(width, height, Profile::TrueColour);
+            harness.answers = false;
+            harness
                 .keys("M")
                 .reply(Event::Labels(Arc::new(matrix.clone())));
             for keys in ["", "right right", "left left left left left left"] {
-                stage.keys(keys);
-                let screen = stage.screen();
+                harness.keys(keys);
+                let screen = harness.screen();
                 let head = screen
                     .lines()
                     .find(|l| l.contains('▾') && l.contains("label"))
@@ -495,17 +511,17 @@ mod tests {
                 );
             }
             if width == 120 {
-                let screen = stage.screen();
+                let screen = harness.screen();
                 assert!(
                     screen.contains("╷family0"),
                     "families can be read: {screen}"
                 );
-                let map = stage
+                let map = harness
                     .styles()
                     .lines()
                     .filter(|l| l.contains(":118-") || l.contains("-119 "))
                     .count();
-                assert!(map > 0, "the map reaches the edge: {}", stage.styles());
+                assert!(map > 0, "the map reaches the edge: {}", harness.styles());
             }
         }
     }
@@ -531,18 +547,18 @@ mod tests {
             shares: (0..40).map(row).collect(),
         };
         for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
-            let mut stage = Stage::opened(width, height, Profile::TrueColour);
-            stage.answers = false;
-            stage
+            let mut harness = Harness::opened(width, height, Profile::TrueColour);
+            harness.answers = false;
+            harness
                 .keys("M")
                 .reply(Event::Labels(Arc::new(matrix.clone())));
-            let screen = stage.screen();
+            let screen = harness.screen();
             assert!(width < 60 || screen.contains("╷month╷weekday"), "{screen}");
-            stage.keys("left G");
+            harness.keys("left G");
             assert!(
-                stage.screen().contains("of ΣY on weekday"),
+                harness.screen().contains("of ΣY on weekday"),
                 "{}",
-                stage.screen()
+                harness.screen()
             );
         }
     }

@@ -61,10 +61,10 @@ enum Shown {
 pub struct LivePane {
     text: TextBox,
     typing: bool,
-    ask_at: Option<Duration>,
-    /// When the last question was sent.
-    asked: Option<Duration>,
-    /// The question that is not answered yet.
+    trace_due: Option<Duration>,
+    /// When the last request was sent, since the start.
+    requested_at: Option<Duration>,
+    /// The request that is not answered yet.
     open_request: Option<RequestId>,
     /// Why there is no trace.
     problem: Option<String>,
@@ -78,7 +78,7 @@ pub struct LivePane {
     /// The generated text that is on show as it comes.
     follow: Option<Follow>,
     /// The text has grown, or the features have changed, since it was traced.
-    behind: bool,
+    outdated: bool,
 }
 
 impl Default for LivePane {
@@ -86,8 +86,8 @@ impl Default for LivePane {
         Self {
             text: TextBox::new(MAX_TEXT),
             typing: false,
-            ask_at: None,
-            asked: None,
+            trace_due: None,
+            requested_at: None,
             open_request: None,
             problem: None,
             trace: None,
@@ -97,7 +97,7 @@ impl Default for LivePane {
             token: 0,
             offset: 0,
             follow: None,
-            behind: false,
+            outdated: false,
         }
     }
 }
@@ -112,37 +112,37 @@ impl LivePane {
     }
 
     /// The text is a person's own from now on.
-    fn edited(&mut self, cx: &Cx) {
+    fn text_edited(&mut self, cx: &Cx) {
         self.follow = None;
-        self.changed(cx);
+        self.text_changed(cx);
     }
 
-    fn changed(&mut self, cx: &Cx) {
+    fn text_changed(&mut self, cx: &Cx) {
         self.problem = None;
         if self.text.text().trim().is_empty() {
             self.trace = None;
             self.order.clear();
-            self.ask_at = None;
+            self.trace_due = None;
             self.open_request = None;
         } else {
-            self.ask_at = Some(cx.world.now + DEBOUNCE);
+            self.trace_due = Some(cx.world.now + DEBOUNCE);
         }
     }
 
     /// Whether the trace on show may not be of the text on show.
     fn is_stale(&self) -> bool {
-        self.open_request.is_some() || self.ask_at.is_some()
+        self.open_request.is_some() || self.trace_due.is_some()
     }
 
-    fn ask_again(&mut self, cx: &Cx) {
-        if !self.text.text().trim().is_empty() && self.ask_at.is_none() {
-            let soonest = self.asked.map_or(Duration::ZERO, |at| at + REFRESH);
-            self.ask_at = Some(soonest.max(cx.world.now));
+    fn schedule_trace(&mut self, cx: &Cx) {
+        if !self.text.text().trim().is_empty() && self.trace_due.is_none() {
+            let soonest = self.requested_at.map_or(Duration::ZERO, |at| at + REFRESH);
+            self.trace_due = Some(soonest.max(cx.world.now));
         }
     }
 
     /// Why no text can be traced now.
-    fn refused(&self, cx: &Cx) -> Option<String> {
+    fn refusal_reason(&self, cx: &Cx) -> Option<String> {
         if cx.world.model.is_none() {
             return Some(match cx.world.job(Job::Load) {
                 Some(_) => "the model is being loaded".to_owned(),
@@ -157,7 +157,7 @@ impl LivePane {
 
     fn insert(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
         let was_cut = self.text.paste(pasted);
-        self.edited(cx);
+        self.text_edited(cx);
         if !was_cut {
             return Vec::new();
         }
@@ -165,7 +165,7 @@ impl LivePane {
             text::bytes(self.text.text().len() as u64),
             text::bytes(pasted.len() as u64),
         );
-        vec![Step::Say(
+        vec![Step::Notify(
             Level::Warn,
             format!("pasted {whole}, cut: the text holds {kept} at most"),
         )]
@@ -230,7 +230,7 @@ impl Pane for LivePane {
         match key.code {
             KeyCode::Esc => {
                 self.typing = false;
-                self.settle(cx);
+                self.scroll_to_cursor(cx);
                 Some(Vec::new())
             }
             KeyCode::Tab | KeyCode::BackTab => {
@@ -239,7 +239,7 @@ impl Pane for LivePane {
             }
             KeyCode::Enter => {
                 self.text.paste("\n");
-                self.edited(cx);
+                self.text_edited(cx);
                 Some(Vec::new())
             }
             _ => {
@@ -253,9 +253,9 @@ impl Pane for LivePane {
                         | KeyCode::Home
                         | KeyCode::End
                 );
-                self.text.key(key, view::box_cells(cx)).then(|| {
+                self.text.key(key, view::text_cells(cx)).then(|| {
                     if edits || before != self.text.text().len() {
-                        self.edited(cx);
+                        self.text_edited(cx);
                     }
                     Vec::new()
                 })
@@ -275,11 +275,11 @@ impl Pane for LivePane {
                 } else {
                     self.token.saturating_sub(1)
                 });
-                self.keep_tail();
+                self.update_tail();
             }
             Action::Edit => {
                 self.typing = true;
-                self.settle(cx);
+                self.scroll_to_cursor(cx);
             }
             Action::Sort => {
                 self.sort = if self.sort == Sort::Here {
@@ -288,11 +288,11 @@ impl Pane for LivePane {
                     Sort::Here
                 };
                 self.reorder();
-                self.settle(cx);
+                self.scroll_to_cursor(cx);
             }
             Action::Remove => {
                 self.text.set("");
-                self.edited(cx);
+                self.text_edited(cx);
                 self.typing = true;
             }
             Action::Open => return Some(self.open()),
@@ -308,11 +308,11 @@ impl Pane for LivePane {
                 return Some(vec![Step::HandOver(PaneId::Steer, handover)]);
             }
             Action::Copy => return self.copy(),
-            Action::Trace => self.other_side(cx),
+            Action::Trace => self.switch_side(cx),
             _ => {
                 let to = self.step(action, cx)?;
                 self.shown = self.line(to).or(self.shown);
-                self.settle(cx);
+                self.scroll_to_cursor(cx);
             }
         }
         Some(Vec::new())
@@ -320,7 +320,7 @@ impl Pane for LivePane {
 
     fn entered(&mut self, cx: &Cx) -> Vec<Step> {
         if self.trace.is_none() {
-            self.ask_again(cx);
+            self.schedule_trace(cx);
         }
         Vec::new()
     }
@@ -330,11 +330,11 @@ impl Pane for LivePane {
         match &reply.event {
             Event::Trace(trace) if reply.is_to(self.open_request) => {
                 self.open_request = None;
-                if std::mem::take(&mut self.behind) {
-                    self.changed(cx);
+                if std::mem::take(&mut self.outdated) {
+                    self.text_changed(cx);
                 }
-                if !self.text.text().trim().is_empty() && self.take_followed(trace, cx) {
-                    self.take(trace, cx);
+                if !self.text.text().trim().is_empty() && self.receive_followed_trace(trace, cx) {
+                    self.show_trace(trace, cx);
                 }
             }
             Event::Failed(Job::Trace, why) | Event::Refused(why)
@@ -346,10 +346,10 @@ impl Pane for LivePane {
             Event::Cancelled(Job::Trace) if reply.is_to(self.open_request) => {
                 self.open_request = None
             }
-            Event::Model(_) => self.ask_again(cx),
+            Event::Model(_) => self.schedule_trace(cx),
             // A question that every sweep asks anew is never answered.
-            Event::Features(_) if self.open_request.is_some() => self.behind = true,
-            Event::Features(_) if cx.focused || self.trace.is_none() => self.ask_again(cx),
+            Event::Features(_) if self.open_request.is_some() => self.outdated = true,
+            Event::Features(_) if cx.focused || self.trace.is_none() => self.schedule_trace(cx),
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 self.trace = None;
                 self.shown = None;
@@ -360,7 +360,7 @@ impl Pane for LivePane {
         Vec::new()
     }
 
-    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+    fn receive(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
         match handover {
             Handover::Text(text) => {
                 self.text.set("");
@@ -379,42 +379,42 @@ impl Pane for LivePane {
         }
     }
 
-    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
-        self.settle(cx);
+    fn selection_changed(&mut self, cx: &Cx) -> Vec<Step> {
+        self.scroll_to_cursor(cx);
         Vec::new()
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.ask_at
+        self.trace_due
     }
 
     fn tick(&mut self, cx: &Cx) -> Vec<Step> {
-        if self.ask_at.is_none_or(|at| cx.world.now < at) {
+        if self.trace_due.is_none_or(|at| cx.world.now < at) {
             return Vec::new();
         }
-        self.ask_at = None;
-        if self.text.text().trim().is_empty() || self.refused(cx).is_some() {
+        self.trace_due = None;
+        if self.text.text().trim().is_empty() || self.refusal_reason(cx).is_some() {
             return Vec::new();
         }
-        self.asked = Some(cx.world.now);
-        self.behind = false;
+        self.requested_at = Some(cx.world.now);
+        self.outdated = false;
         let own = || self.text.text().to_owned();
-        let text = self.follow.as_mut().map_or_else(own, Follow::ask);
+        let text = self.follow.as_mut().map_or_else(own, Follow::next_text);
         let request = cx.request(Command::Trace(text));
         self.open_request = Some(request.id);
-        vec![Step::Ask(request)]
+        vec![Step::Request(request)]
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if let Some(token) = view::token_at(self, column, row, cx) {
             self.go_token(token);
-            self.keep_tail();
+            self.update_tail();
         } else if let Some(line) = view::line_at(self, column, row, cx) {
             self.shown = self.line(line).or(self.shown);
             if double {
                 return self.open();
             }
-        } else if view::in_box(self, column, row, cx) {
+        } else if view::is_in_text(self, column, row, cx) {
             self.typing = true;
         }
         Vec::new()
@@ -441,6 +441,6 @@ impl Pane for LivePane {
         if session["sort"] == "peak" {
             self.sort = Sort::Peak;
         }
-        self.ask_again(cx);
+        self.schedule_trace(cx);
     }
 }

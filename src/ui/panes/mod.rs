@@ -11,7 +11,7 @@ pub mod fit;
 pub mod labels;
 pub mod live;
 #[cfg(test)]
-mod looks;
+mod snapshot_tests;
 pub mod start;
 pub mod steer;
 pub mod tree;
@@ -20,7 +20,7 @@ use super::pane::Pane;
 
 pub use compare::ComparePane;
 pub use contexts::ContextsPane;
-pub use empty::{empty, nothing_yet};
+pub use empty::{draw_empty, no_features_lines};
 pub use evaluate::EvaluatePane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;

@@ -24,7 +24,7 @@ use crate::ui::pane_id::PaneId;
 use field::Field;
 
 /// How long the request must stand before an estimate is asked for.
-const SETTLE: Duration = Duration::from_millis(150);
+const DEBOUNCE: Duration = Duration::from_millis(150);
 
 /// A line that the cursor can stand on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +42,9 @@ pub struct StartPane {
     editing: Option<LineInput>,
     problem: Option<String>,
     estimate: Option<Result<Estimate, String>>,
-    /// The request changed; ask for an estimate then.
-    ask_at: Option<Duration>,
-    /// The question for an estimate that is not answered yet.
+    /// When an estimate is requested; `None` where the request has not changed.
+    estimate_due: Option<Duration>,
+    /// The request for an estimate that is not answered yet.
     open_request: Option<RequestId>,
 }
 
@@ -99,9 +99,9 @@ impl StartPane {
             .and_then(|e| e.width)
     }
 
-    fn changed(&mut self, cx: &Cx) {
+    fn request_changed(&mut self, cx: &Cx) {
         self.problem = None;
-        self.ask_at = Some(cx.world.now + SETTLE);
+        self.estimate_due = Some(cx.world.now + DEBOUNCE);
     }
 
     /// The value of a field as one would type it.
@@ -212,7 +212,7 @@ impl StartPane {
             Field::Penalty => request.fit.l1 = step(&PENALTIES, request.fit.l1, forward),
             Field::Device => request.device = cycle(&DEVICES, &request.device, forward),
         }
-        self.changed(cx);
+        self.request_changed(cx);
     }
 
     fn run(&mut self, cx: &Cx) -> Vec<Step> {
@@ -234,17 +234,17 @@ impl StartPane {
                     return Vec::new();
                 };
                 if let Some(problem) = &model.problem {
-                    return vec![Step::Say(Level::Warn, problem.clone())];
+                    return vec![Step::Notify(Level::Warn, problem.clone())];
                 }
                 self.request.model = Some(model.id.clone());
                 self.request.layer = None;
                 self.cursor = 0;
-                self.changed(cx);
+                self.request_changed(cx);
                 Vec::new()
             }
             Item::Field(_) => {
-                if let Some(reason) = self.refused() {
-                    return vec![Step::Say(Level::Warn, reason)];
+                if let Some(reason) = self.refusal_reason() {
+                    return vec![Step::Notify(Level::Warn, reason)];
                 }
                 let request = OpenRequest {
                     study: None,
@@ -259,8 +259,8 @@ impl StartPane {
     }
 
     /// Why the request on show cannot run, as far as is known.
-    fn refused(&self) -> Option<String> {
-        if self.open_request.is_some() || self.ask_at.is_some() {
+    fn refusal_reason(&self) -> Option<String> {
+        if self.open_request.is_some() || self.estimate_due.is_some() {
             return None;
         }
         match self.estimate.as_ref()? {
@@ -274,7 +274,7 @@ impl StartPane {
             return;
         };
         match self.set(field, input.text()) {
-            Ok(()) => self.changed(cx),
+            Ok(()) => self.request_changed(cx),
             Err(problem) => {
                 self.problem = Some(problem);
                 self.editing = Some(input);
@@ -332,7 +332,7 @@ impl Pane for StartPane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
-            Action::Run if matches!(self.item(cx), Item::Field(_)) => self.refused(),
+            Action::Run if matches!(self.item(cx), Item::Field(_)) => self.refusal_reason(),
             Action::Edit if self.field(cx).is_none() => {
                 Some("only fields of the form can be typed".to_owned())
             }
@@ -385,7 +385,7 @@ impl Pane for StartPane {
     }
 
     fn entered(&mut self, cx: &Cx) -> Vec<Step> {
-        self.ask_at = Some(cx.world.now);
+        self.estimate_due = Some(cx.world.now);
         vec![
             Step::Send(Command::ListStudies),
             Step::Send(Command::ListModels),
@@ -406,30 +406,30 @@ impl Pane for StartPane {
         Vec::new()
     }
 
-    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+    fn receive(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
         if let Handover::Open(request) = handover {
             self.request = request.clone();
             self.cursor = Field::ALL
                 .iter()
                 .position(|f| *f == Field::Layer)
                 .unwrap_or(0);
-            self.changed(cx);
+            self.request_changed(cx);
         }
         Vec::new()
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.ask_at
+        self.estimate_due
     }
 
     fn tick(&mut self, cx: &Cx) -> Vec<Step> {
-        if self.ask_at.is_none_or(|at| cx.world.now < at) {
+        if self.estimate_due.is_none_or(|at| cx.world.now < at) {
             return Vec::new();
         }
-        self.ask_at = None;
+        self.estimate_due = None;
         let request = cx.request(Command::Estimate(self.request.clone()));
         self.open_request = Some(request.id);
-        vec![Step::Ask(request)]
+        vec![Step::Request(request)]
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {

@@ -4,14 +4,14 @@
 //! Invariant: one run is active at a time, and every piece of text goes to it.
 
 mod form;
+mod handover;
 mod lists;
-mod parts;
 mod queue;
 mod result;
 mod run;
-mod taken;
 #[cfg(test)]
 mod tests;
+mod three_ways;
 mod view;
 
 use std::collections::VecDeque;
@@ -184,10 +184,10 @@ impl Pane for SteerPane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
-            Action::Run => self.refused(cx),
-            Action::SteerThree | Action::AblateThree => {
-                self.refused(cx).or_else(|| self.form.refused_three())
-            }
+            Action::Run => self.refusal_reason(cx),
+            Action::SteerThree | Action::AblateThree => self
+                .refusal_reason(cx)
+                .or_else(|| self.form.refused_three()),
             Action::Edit if !Form::is_typed(self.field()) => {
                 Some("left and right choose its value".to_owned())
             }
@@ -241,7 +241,7 @@ impl Pane for SteerPane {
             input.paste(text);
         } else if self.prompt.paste(text) {
             let kept = self.prompt.text().len();
-            return vec![Step::Say(
+            return vec![Step::Notify(
                 Level::Warn,
                 format!("a prompt holds {MAX_PROMPT} bytes: cut at {kept}"),
             )];
@@ -279,7 +279,7 @@ impl Pane for SteerPane {
                     "three ways are being steered; {} goes back to the request",
                     cx.key(Action::Back)
                 );
-                return Some(vec![Step::Say(Level::Info, said)]);
+                return Some(vec![Step::Notify(Level::Info, said)]);
             }
             Action::Run => {
                 self.editing = None;
@@ -293,7 +293,7 @@ impl Pane for SteerPane {
             Action::Trace => {
                 let run = self.runs.get(self.shown)?;
                 let (baseline, steered) = run.texts(0);
-                let prompt = run.ask.prompt.clone();
+                let prompt = run.settings.prompt.clone();
                 let handover = Handover::Follow {
                     prompt,
                     baseline: baseline.to_owned(),
@@ -308,7 +308,7 @@ impl Pane for SteerPane {
             Action::Copy => {
                 let run = self.runs.get(self.shown)?;
                 return Some(vec![Step::Copy(
-                    run.plain(),
+                    run.to_text(),
                     format!("run {} with its texts", self.shown + 1),
                 )]);
             }
@@ -319,11 +319,11 @@ impl Pane for SteerPane {
 
     fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
         match &reply.event {
-            Event::Features(list) => return self.take_list(list),
+            Event::Features(list) => return self.change_list(list),
             Event::Closed => {
                 // Runs are kept with the study that they were made in.
-                self.forget();
-                self.lists.forget();
+                self.clear_features();
+                self.lists.clear();
                 self.runs.clear();
                 (self.shown, self.scroll) = (0, 0);
             }
@@ -364,12 +364,12 @@ impl Pane for SteerPane {
         Vec::new()
     }
 
-    fn take_over(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
+    fn receive(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
         match handover {
             Handover::ThreeWays => return self.run_three(cx),
             Handover::Mode(mode) => self.form.mode = *mode,
             Handover::Cluster(cluster) => self.form.cluster.clone_from(cluster),
-            handover => self.take_features(handover),
+            handover => self.add_features(handover),
         }
         Vec::new()
     }
@@ -403,7 +403,7 @@ impl Pane for SteerPane {
         if let Ok(form) = serde_json::from_value::<Form>(session["form"].clone()) {
             self.form = form;
         }
-        self.lists.begin(session["fit"].as_str());
+        self.lists.restore(session["fit"].as_str());
         if let Some(prompt) = session["prompt"].as_str() {
             self.prompt.set(prompt);
         }

@@ -5,18 +5,18 @@
 //! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree
 //! does not move them.
 
+mod commands;
 mod cut;
 mod draw;
 mod levels;
-mod moves;
+mod navigation;
 mod panel;
 mod plot;
-mod remembered;
 mod search;
+mod session;
 mod snapshot;
 #[cfg(test)]
 mod tests;
-mod uses;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,8 +38,8 @@ use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use plot::{Folds, Item, Plot, Row};
 
-/// The cursor must stand this long before its cluster's neurons are asked for.
-const SETTLE: Duration = Duration::from_millis(80);
+/// The cursor must stand this long before its cluster's neurons are requested.
+const DEBOUNCE: Duration = Duration::from_millis(80);
 
 /// The dendrogram and the levels, what is folded, and the cursor.
 #[derive(Debug, Default)]
@@ -56,27 +56,27 @@ pub struct TreePane {
     scope: Option<usize>,
     offset: usize,
     /// The snapshot that the tree belongs to: fit and sweep.
-    of: Option<(String, usize)>,
+    snapshot: Option<(String, usize)>,
     /// The fit that folds and cursor are of.
     folds_of: Option<String>,
-    /// The question for a tree that is open, and when it was put.
+    /// The request for a tree that is not answered yet, and when it was sent.
     tree_request: Option<(RequestId, Duration)>,
-    ask_at: Option<Duration>,
-    /// Why there is none.
+    tree_due: Option<Duration>,
+    /// Why there is no tree, for a person.
     problem: Option<String>,
     /// What clusters share, by [`plot::key`].
     shared: HashMap<u64, SharedNeurons>,
-    shared_at: Option<Duration>,
-    /// The question for such neurons that is open.
+    shared_due: Option<Duration>,
+    /// The request for such neurons that is not answered yet.
     shared_request: Option<RequestId>,
     /// The cursor of the panel, when it is in there.
-    inside: Option<usize>,
+    panel_cursor: Option<usize>,
     /// The height to cut at, or the levels' sizes, being typed.
     cutting: Option<LineInput>,
     query: LineInput,
     typing: bool,
     /// The leaf that the search went to last.
-    sought: Option<usize>,
+    found_leaf: Option<usize>,
     /// The folds and the cursor to begin with, from a session.
     saved: Option<Value>,
 }
@@ -102,8 +102,8 @@ impl TreePane {
     /// Puts the cursor on an item, which is seen.
     fn go(&mut self, item: Item, cx: &Cx) -> Vec<Step> {
         self.cursor = Some(item);
-        self.inside = None;
-        self.settle(cx);
+        self.panel_cursor = None;
+        self.scroll_to_cursor(cx);
         let mut steps = Vec::new();
         if let Item::Node(node) = item {
             if self.plot.is_leaf(node) {
@@ -118,11 +118,11 @@ impl TreePane {
         let known = self
             .cluster()
             .is_none_or(|c| self.shared.contains_key(&self.plot.key(c)));
-        self.shared_at = (!known).then(|| cx.world.now + SETTLE);
+        self.shared_due = (!known).then(|| cx.world.now + DEBOUNCE);
         steps
     }
 
-    fn settle(&mut self, cx: &Cx) {
+    fn scroll_to_cursor(&mut self, cx: &Cx) {
         let height = draw::tree_height(self, cx);
         if let Some(item) = self.cursor {
             let at = self.plot.row_of(item, &self.rows);
@@ -141,7 +141,7 @@ impl TreePane {
 }
 
 /// Whether an action takes a part of a feature's neurons, told from a cluster.
-fn takes_part(action: Action) -> bool {
+fn uses_part(action: Action) -> bool {
     use Action::{AblateCore, AblateExclusive, AblateThree, SteerCore, SteerExclusive, SteerThree};
     let all = [
         SteerCore,
@@ -164,7 +164,7 @@ impl Pane for TreePane {
             return Line::raw(self.levels.title(cx.area.width));
         }
         let measure = text::clean(&self.plot.tree.measure);
-        if let (false, Some(cut)) = (self.plot.is_empty(), self.cut_said()) {
+        if let (false, Some(cut)) = (self.plot.is_empty(), self.cut_description()) {
             return Line::raw(if cx.area.width < 72 {
                 format!("Tree {cut}")
             } else {
@@ -195,7 +195,7 @@ impl Pane for TreePane {
                 | Action::Open
                 | Action::NextMatch
                 | Action::PreviousMatch
-        ) || takes_part(action);
+        ) || uses_part(action);
         if !mine {
             return None;
         }
@@ -204,10 +204,10 @@ impl Pane for TreePane {
         }
         let on_leaf = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_leaf(node));
         match action {
-            _ if takes_part(action) && self.cluster().is_none() => {
+            _ if uses_part(action) && self.cluster().is_none() => {
                 Some("it shares no neurons with other features, so there is no core".to_owned())
             }
-            _ if takes_part(action)
+            _ if uses_part(action)
                 && !matches!(action, Action::SteerCore | Action::AblateCore)
                 && !on_leaf =>
             {
@@ -216,7 +216,7 @@ impl Pane for TreePane {
             Action::NextMatch | Action::PreviousMatch if self.query.text().is_empty() => {
                 Some("nothing is searched for".to_owned())
             }
-            Action::FoldMore | Action::FoldLess | Action::CutAt if self.plot.tops.is_empty() => {
+            Action::FoldMore | Action::FoldLess | Action::CutAt if self.plot.roots.is_empty() => {
                 Some("no features share neurons".to_owned())
             }
             _ => None,
@@ -267,8 +267,8 @@ impl Pane for TreePane {
             Action::Overlap => return Some(self.next_overlap(cx)),
             Action::Export => return Some(self.export(cx)),
             Action::CutAt => {
-                self.ask_cut(cx);
-                self.settle(cx);
+                self.edit_cut(cx);
+                self.scroll_to_cursor(cx);
                 return Some(Vec::new());
             }
             Action::SteerWith | Action::SuppressWith | Action::Ablate if self.levels.on => {
@@ -314,7 +314,7 @@ impl Pane for TreePane {
             Action::FoldMore => Some(self.fold_to(true, cx)),
             Action::FoldLess => Some(self.fold_to(false, cx)),
             Action::SteerWith | Action::SuppressWith | Action::Ablate => self.steer(action),
-            _ if takes_part(action) => self.steer(action),
+            _ if uses_part(action) => self.steer(action),
             Action::Copy => Some(self.copy(cx)),
             _ => self.vertical(action, cx),
         }
@@ -330,14 +330,14 @@ impl Pane for TreePane {
                 steps.extend(self.go(self.seen(Item::Node(leaf)), cx));
             }
         }
-        steps.extend(self.want_tree(cx));
-        steps.extend(self.levels.want(cx));
+        steps.extend(self.request_tree(cx));
+        steps.extend(self.levels.request_levels(cx));
         steps
     }
 
-    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+    fn selection_changed(&mut self, cx: &Cx) -> Vec<Step> {
         // The place on the screen may have changed too.
-        self.settle(cx);
+        self.scroll_to_cursor(cx);
         Vec::new()
     }
 
@@ -347,7 +347,7 @@ impl Pane for TreePane {
                 let Self {
                     overlap, linkage, ..
                 } = *self;
-                let levels = std::mem::take(&mut self.levels).anew();
+                let levels = std::mem::take(&mut self.levels).without_levels();
                 let mut anew = Self {
                     overlap,
                     linkage,
@@ -362,12 +362,12 @@ impl Pane for TreePane {
                 Vec::new()
             }
             Event::Features(_) if cx.focused => {
-                let mut steps = self.want_tree(cx);
-                steps.extend(self.levels.want(cx));
+                let mut steps = self.request_tree(cx);
+                steps.extend(self.levels.request_levels(cx));
                 steps
             }
             Event::Levels(levels) if self.levels.is_open(reply) => {
-                self.levels.take(levels);
+                self.levels.show_levels(levels);
                 Vec::new()
             }
             Event::Failed(Job::Levels, why) if self.levels.is_open(reply) => {
@@ -381,9 +381,9 @@ impl Pane for TreePane {
             Event::Tree(tree) if self.is_open(reply) => {
                 self.tree_request = None;
                 self.problem = None;
-                let mut steps = self.take(Plot::new(tree.clone()), cx);
+                let mut steps = self.show_tree(Plot::new(tree.clone()), cx);
                 if cx.focused {
-                    steps.extend(self.want_tree(cx));
+                    steps.extend(self.request_tree(cx));
                 }
                 steps
             }
@@ -403,24 +403,24 @@ impl Pane for TreePane {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.shared_at.into_iter().chain(self.ask_at).min()
+        self.shared_due.into_iter().chain(self.tree_due).min()
     }
 
     fn tick(&mut self, cx: &Cx) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.shared_at.is_some_and(|at| at <= cx.world.now) {
-            self.shared_at = None;
+        if self.shared_due.is_some_and(|at| at <= cx.world.now) {
+            self.shared_due = None;
             if let Some(cluster) = self.cluster() {
                 let features = self.plot.features(Item::Node(cluster));
                 let request = cx.request(Command::Shared(features));
                 self.shared_request = Some(request.id);
-                steps.push(Step::Ask(request));
+                steps.push(Step::Request(request));
             }
         }
-        if self.ask_at.is_some_and(|at| at <= cx.world.now) {
-            self.ask_at = None;
+        if self.tree_due.is_some_and(|at| at <= cx.world.now) {
+            self.tree_due = None;
             if cx.focused {
-                steps.extend(self.want_tree(cx));
+                steps.extend(self.request_tree(cx));
             }
         }
         steps
@@ -451,10 +451,10 @@ impl Pane for TreePane {
     }
 
     fn session(&self) -> Value {
-        self.saved_now()
+        self.session_value()
     }
 
     fn restore(&mut self, session: &Value, _: &Cx) {
-        self.take_up(session);
+        self.restore_session(session);
     }
 }

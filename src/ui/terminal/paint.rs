@@ -28,7 +28,7 @@ pub(super) struct Painter {
 
 impl Painter {
     /// Nobody knows any more what the terminal shows: the next frame is drawn on a cleared screen.
-    pub fn forget(&mut self) {
+    pub fn invalidate(&mut self) {
         self.shown = None;
     }
 
@@ -79,7 +79,7 @@ fn is_sure(cells: &[Cell]) -> bool {
 
 /// Colours and attributes of a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Look(Color, Color, Modifier);
+struct CellStyle(Color, Color, Modifier);
 
 /// Writes symbols, and remembers where the terminal's cursor is and how it writes.
 #[derive(Default)]
@@ -87,15 +87,15 @@ struct Pen {
     out: Vec<u8>,
     /// Where the next symbol would stand; nobody knows after a symbol that terminals disagree on.
     at: Option<(u16, u16)>,
-    look: Option<Look>,
+    style: Option<CellStyle>,
 }
 
 impl Pen {
     /// No colours and no attributes.
     fn plain(&mut self) -> io::Result<()> {
-        if self.look != Some(Look::default()) {
+        if self.style != Some(CellStyle::default()) {
             queue!(self.out, SetAttribute(Attribute::Reset))?;
-            self.look = Some(Look::default());
+            self.style = Some(CellStyle::default());
         }
         Ok(())
     }
@@ -108,9 +108,10 @@ impl Pen {
         Ok(())
     }
 
-    fn like(&mut self, cell: &Cell) -> io::Result<()> {
-        let look = Look(cell.fg, cell.bg, cell.modifier);
-        if self.look != Some(look) {
+    /// Takes on the colours and attributes of `cell`.
+    fn set_style(&mut self, cell: &Cell) -> io::Result<()> {
+        let wanted = CellStyle(cell.fg, cell.bg, cell.modifier);
+        if self.style != Some(wanted) {
             // Attributes cannot be taken away one by one: bold and dim share their end.
             self.plain()?;
             let set = |colour: Color| Some(colour).filter(|c| *c != Color::Reset);
@@ -121,14 +122,14 @@ impl Pen {
             }
             .add_modifier(cell.modifier);
             queue!(self.out, SetStyle(style.into_crossterm()))?;
-            self.look = Some(look);
+            self.style = Some(wanted);
         }
         Ok(())
     }
 
     fn put(&mut self, x: u16, y: u16, cell: &Cell, cells: u16) -> io::Result<()> {
         let sure = text::agreed_width(cell.symbol()) == Some(usize::from(cells));
-        self.like(cell)?;
+        self.set_style(cell)?;
         if !sure {
             // Whatever the terminal makes of the symbol, its cells have its colour.
             self.to(x, y)?;

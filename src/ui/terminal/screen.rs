@@ -33,7 +33,7 @@ use crate::ui::app::App;
 use crate::ui::view::view;
 
 /// How long giving back waits for a terminal that takes no output.
-const LAST_WRITE: Duration = Duration::from_secs(2);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
@@ -87,7 +87,7 @@ impl Screen {
         // crossterm 0.29 under NO_COLOR writes resets that wipe bold and reverse; the theme strips
         // colours itself.
         crossterm::style::force_color_output(true);
-        give_back_before_panics();
+        restore_before_panics();
         let screen = Self {
             painter: Painter::default(),
             mouse: false,
@@ -112,7 +112,7 @@ impl Screen {
         capture_stderr(self.stderr.clone())
     }
 
-    /// Takes it over again after [`give_back`], or where a shell may have changed its modes, and
+    /// Takes it over again after [`restore_terminal`], or where a shell may have changed its modes, and
     /// draws it afresh.
     ///
     /// # Errors
@@ -121,13 +121,13 @@ impl Screen {
         // crossterm believes what it did itself; a shell may have undone it.
         disable_raw_mode()?;
         release_stderr();
-        self.painter.forget();
+        self.painter.invalidate();
         self.enter()
     }
 
     /// Draws everything afresh with the next frame.
-    pub fn forget(&mut self) {
-        self.painter.forget();
+    pub fn invalidate(&mut self) {
+        self.painter.invalidate();
     }
 
     /// Reports of presses and of the wheel.
@@ -161,7 +161,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back();
+        restore_terminal();
     }
 }
 
@@ -200,12 +200,12 @@ fn release_stderr() {
 }
 
 /// Gives the terminal back, once; errors have nowhere to go.
-pub(super) fn give_back() {
+pub(super) fn restore_terminal() {
     if !ACTIVE.swap(false, Ordering::SeqCst) {
         return;
     }
     // One that takes nothing (nobody reads it, or it was held) would keep the program for ever.
-    if takes_output(LAST_WRITE) {
+    if takes_output(RESTORE_TIMEOUT) {
         let _ = execute!(
             Tty,
             EndSynchronizedUpdate,
@@ -223,11 +223,11 @@ pub(super) fn give_back() {
 
 /// Gives the terminal back before the UI thread's panic is told; other threads' panics are the
 /// engine's affair, and go to the log.
-fn give_back_before_panics() {
+fn restore_before_panics() {
     let ui = thread::current().id();
     panics::set_listener(move |words| {
         if thread::current().id() == ui {
-            give_back();
+            restore_terminal();
         } else if ACTIVE.load(Ordering::SeqCst) {
             tracing::error!("{words}");
         }

@@ -20,13 +20,13 @@ use rustix::termios::tcgetpgrp;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
-/// How long a signal may wait to be heard before the last resort is taken.
-const HEARING: Duration = Duration::from_secs(3);
+/// How long a signal may wait to be acknowledged before the last resort is taken.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a program that a shell continues may take to become the terminal's foreground.
 const FOREGROUND: Duration = Duration::from_millis(300);
 
-/// What happened outside.
+/// What happened outside the explorer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     /// A signal that ends the program; the terminal's own end counts as SIGHUP.
@@ -37,27 +37,27 @@ pub(super) enum Notice {
     Continued,
 }
 
-/// Where notices arrive.
-pub(super) struct Outside {
+/// Listens to signals and to the terminal's end; what it hears arrives as notices.
+pub(super) struct SignalListener {
     pub notices: Receiver<Notice>,
-    heard: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicBool>,
 }
 
-impl Outside {
-    /// Begins to listen. `unheard` is called with a signal that nobody took in for a while, as the
+impl SignalListener {
+    /// Begins to listen. `unacknowledged` is called with a signal that nobody took in for a while, when the
     /// thread that should is held by a terminal that takes nothing; it must end the process.
     ///
     /// # Errors
     /// What the system says where it allows no thread or no signal handler.
-    pub fn listen(unheard: impl FnOnce(i32) + Send + 'static) -> io::Result<Self> {
+    pub fn listen(unacknowledged: impl FnOnce(i32) + Send + 'static) -> io::Result<Self> {
         let (to, notices) = unbounded();
-        let heard = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicBool::new(false));
         let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGCONT])?;
         let gone = to.clone();
         thread::Builder::new()
             .name("terminal".to_owned())
             .spawn(move || watch_terminal(&gone))?;
-        let (waits, mut unheard) = (heard.clone(), Some(unheard));
+        let (waits, mut unacknowledged) = (acknowledged.clone(), Some(unacknowledged));
         thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
@@ -72,12 +72,12 @@ impl Outside {
                     let Notice::End(signal) = notice else {
                         continue;
                     };
-                    if let Some(unheard) = unheard.take() {
-                        let heard = waits.clone();
+                    if let Some(unacknowledged) = unacknowledged.take() {
+                        let acknowledged = waits.clone();
                         let resort = move || {
-                            thread::sleep(HEARING);
-                            if !heard.load(Ordering::SeqCst) {
-                                unheard(signal);
+                            thread::sleep(ACKNOWLEDGE_WITHIN);
+                            if !acknowledged.load(Ordering::SeqCst) {
+                                unacknowledged(signal);
                             }
                         };
                         // Without a thread for it, the next signal of the kind that cannot be
@@ -88,12 +88,15 @@ impl Outside {
                     }
                 }
             })?;
-        Ok(Self { notices, heard })
+        Ok(Self {
+            notices,
+            acknowledged,
+        })
     }
 
     /// Says that a signal was taken in.
-    pub fn heard(&self) {
-        self.heard.store(true, Ordering::SeqCst);
+    pub fn acknowledged(&self) {
+        self.acknowledged.store(true, Ordering::SeqCst);
     }
 
     /// Stops the process group, as the terminal's own ctrl-z would: a script that waits for this

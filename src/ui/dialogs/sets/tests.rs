@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::engine::{Event, Job};
-use crate::ui::stage::Stage;
+use crate::ui::harness::Harness;
 use crate::ui::theme::Profile;
 
-fn shown(stage: &Stage) -> Option<&SetKind> {
-    stage.sent.iter().rev().find_map(|c| {
+fn shown(harness: &Harness) -> Option<&SetKind> {
+    harness.sent.iter().rev().find_map(|c| {
         if let Command::ShowSet(kind) = c {
             Some(kind)
         } else {
@@ -18,92 +18,106 @@ fn shown(stage: &Stage) -> Option<&SetKind> {
 #[test]
 fn a_set_is_chosen_listed_and_left_by_esc() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = Stage::opened(width, height, Profile::TrueColour);
-        stage.keys("j j space D");
-        assert!(stage.screen().contains("fit:bcd-k40"), "{}", stage.screen());
-        stage.keys("j enter");
-        assert_eq!(shown(&stage), Some(&Baseline::DiffMean.into()));
-        let selected = stage.app.world.selected;
+        let mut harness = Harness::opened(width, height, Profile::TrueColour);
+        harness.keys("j j space D");
         assert!(
-            stage.screen().contains("diffmean 12 at"),
+            harness.screen().contains("fit:bcd-k40"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        assert!(stage.app.world.marked.is_empty(), "marks are of the fit");
+        harness.keys("j enter");
+        assert_eq!(shown(&harness), Some(&Baseline::DiffMean.into()));
+        let selected = harness.app.world.selected;
         assert!(
-            stage.app.world.selected_card().is_some(),
+            harness.screen().contains("diffmean 12 at"),
+            "{}",
+            harness.screen()
+        );
+        assert!(harness.app.world.marked.is_empty(), "marks are of the fit");
+        assert!(
+            harness.app.world.selected_card().is_some(),
             "{selected:?} is read like a feature"
         );
-        stage.keys("esc");
-        assert_eq!(shown(&stage), Some(&SetKind::FIT));
-        assert!(stage.screen().contains("Features 40"), "{}", stage.screen());
-        assert_eq!(stage.app.world.marked.len(), 1, "as it was left");
+        harness.keys("esc");
+        assert_eq!(shown(&harness), Some(&SetKind::FIT));
+        assert!(
+            harness.screen().contains("Features 40"),
+            "{}",
+            harness.screen()
+        );
+        assert_eq!(harness.app.world.marked.len(), 1, "as it was left");
     }
 }
 
 #[test]
 fn an_autoencoder_is_a_set_and_one_without_weights_says_why_it_is_none() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    let mut study = stage.demo.study();
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    let mut study = harness.engine.study();
     study.labels = 0;
     let mut half = study.saes[0].clone();
     (half.name, half.figures, half.resumable) = ("half".to_owned(), None, true);
     study.saes.push(half);
-    stage.event(Event::Study(Box::new(study))).keys("D j enter");
+    harness
+        .event(Event::Study(Box::new(study)))
+        .keys("D j enter");
     assert!(
-        stage.screen().contains("the corpus has no labels"),
+        harness.screen().contains("the corpus has no labels"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("j enter");
+    harness.keys("j enter");
     assert!(
-        stage.screen().contains("no weights yet"),
+        harness.screen().contains("no weights yet"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("j enter");
+    harness.keys("j enter");
     assert_eq!(
-        shown(&stage),
+        shown(&harness),
         Some(&SetKind::Sae(Some("topk64".to_owned())))
     );
     // The same chooser leads back.
-    stage.keys("D g enter");
-    assert_eq!(shown(&stage), Some(&SetKind::FIT));
+    harness.keys("D g enter");
+    assert_eq!(shown(&harness), Some(&SetKind::FIT));
 }
 
 #[test]
 fn what_is_of_a_fit_alone_says_so() {
-    let mut stage = Stage::opened(120, 36, Profile::Mono);
-    stage.keys("D j enter");
-    let before = stage.sent.len();
+    let mut harness = Harness::opened(120, 36, Profile::Mono);
+    harness.keys("D j enter");
+    let before = harness.sent.len();
     for key in ["r", "U", "2"] {
-        stage.keys(key);
+        harness.keys(key);
         assert!(
-            stage
+            harness
                 .screen()
                 .contains("diffmean is on show, and this is of a fit's features"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
     }
-    assert_eq!(stage.sent.len(), before);
-    stage.keys("backtab tab tab tab 5 F");
+    assert_eq!(harness.sent.len(), before);
+    harness.keys("backtab tab tab tab 5 F");
     assert!(
-        !stage
+        !harness
             .sent
             .iter()
             .any(|c| matches!(c, Command::Tree(..) | Command::Refine(_) | Command::Note(_)))
     );
-    assert!(stage.screen().contains("Fit bcd-k40"), "{}", stage.screen());
+    assert!(
+        harness.screen().contains("Fit bcd-k40"),
+        "{}",
+        harness.screen()
+    );
 }
 
 #[test]
 fn a_direction_is_steered_with_and_each_list_keeps_its_own() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("a 1 D j enter j a");
-    let chosen = stage.app.world.selected;
-    stage.keys("enter");
-    let asked = stage.sent.iter().find_map(|c| {
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("a 1 D j enter j a");
+    let chosen = harness.app.world.selected;
+    harness.keys("enter");
+    let asked = harness.sent.iter().find_map(|c| {
         if let Command::Steer(ask) = c {
             Some(ask)
         } else {
@@ -116,26 +130,30 @@ fn a_direction_is_steered_with_and_each_list_keeps_its_own() {
         chosen.into_iter().collect::<Vec<_>>(),
         "no feature of the fit is among them"
     );
-    assert!(stage.screen().contains("diffmean #"), "{}", stage.screen());
-    stage.keys("1 esc 3");
     assert!(
-        !stage.screen().contains("none: a adds"),
+        harness.screen().contains("diffmean #"),
+        "{}",
+        harness.screen()
+    );
+    harness.keys("1 esc 3");
+    assert!(
+        !harness.screen().contains("none: a adds"),
         "the fit's feature is there again: {}",
-        stage.screen()
+        harness.screen()
     );
     assert_eq!(
-        stage.app.session()["panes"]["Steer"]["form"]["features"][0][1],
+        harness.app.session()["panes"]["Steer"]["form"]["features"][0][1],
         1.0
     );
 }
 
 #[test]
 fn a_session_remembers_the_fit_not_the_set_over_it() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("j j j");
-    let before = stage.app.session();
-    stage.keys("D j enter j a 1");
-    let now = stage.app.session();
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("j j j");
+    let before = harness.app.session();
+    harness.keys("D j enter j a 1");
+    let now = harness.app.session();
     assert_eq!(
         (&now["feature"], &now["panes"]["Steer"]["form"]["features"]),
         (&before["feature"], &serde_json::json!([]))
@@ -144,28 +162,28 @@ fn a_session_remembers_the_fit_not_the_set_over_it() {
 
 #[test]
 fn no_set_is_chosen_while_a_fit_runs() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.event(Event::Started(Job::Fit)).keys("D");
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.event(Event::Started(Job::Fit)).keys("D");
     assert!(
-        stage.screen().contains("a fit is running"),
+        harness.screen().contains("a fit is running"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    let list = stage.demo.list(3, false);
-    stage
+    let list = harness.engine.list(3, false);
+    harness
         .event(Event::Done(Job::Fit, String::new()))
         .keys("D j enter")
         .event(Event::Features(Arc::new(list)));
     assert!(
-        stage.screen().contains("Features 40"),
+        harness.screen().contains("Features 40"),
         "a fit that begins takes the place of the set"
     );
 }
 
 #[test]
-fn from_steer_and_live_the_list_under_them_is_turned() {
-    let mut stage = Stage::opened(120, 36, Profile::Mono);
-    stage
+fn the_list_of_directions_is_changed_from_steer_and_live() {
+    let mut harness = Harness::opened(120, 36, Profile::Mono);
+    harness
         .keys("4 e")
         .type_text("a dog")
         .keys("esc")
@@ -173,32 +191,32 @@ fn from_steer_and_live_the_list_under_them_is_turned() {
         .keys("D j enter")
         .wait(3.0)
         .wait(3.0);
-    let traces = stage
+    let traces = harness
         .sent
         .iter()
         .filter(|c| matches!(c, Command::Trace(_)))
         .count();
     assert!(
-        traces >= 2 && stage.screen().contains("diffmean · D back to"),
+        traces >= 2 && harness.screen().contains("diffmean · D back to"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("3 D g enter");
-    assert_eq!(shown(&stage), Some(&SetKind::FIT));
+    harness.keys("3 D g enter");
+    assert_eq!(shown(&harness), Some(&SetKind::FIT));
 }
 
 #[test]
 fn a_set_is_clicked_and_a_second_click_lists_it() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("D");
-    let (y, x) = stage.find("kmeans").expect("a set");
-    stage.click(x, y).click(x, y);
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("D");
+    let (y, x) = harness.find("kmeans").expect("a set");
+    harness.click(x, y).click(x, y);
     assert!(
-        stage
+        harness
             .sent
             .iter()
             .any(|c| *c == Command::ShowSet(Baseline::KMeans.into())),
         "{:?}",
-        stage.sent
+        harness.sent
     );
 }

@@ -2,17 +2,17 @@ use crossterm::event::MouseEventKind;
 
 use super::*;
 use crate::engine::{Event, Job, SweepBegun, SweepRow};
-use crate::ui::demo::Demo;
-use crate::ui::stage::Stage;
+use crate::ui::fake_engine::FakeEngine;
+use crate::ui::harness::Harness;
 use crate::ui::theme::Profile;
 
-fn asked(stage: &Stage) -> Vec<&SweepRequest> {
-    stage
+fn sweep_requests(harness: &Harness) -> Vec<&SweepRequest> {
+    harness
         .sent
         .iter()
         .filter_map(|c| {
-            if let Command::SweepK(ask) = c {
-                Some(ask)
+            if let Command::SweepK(request) = c {
+                Some(request)
             } else {
                 None
             }
@@ -42,65 +42,68 @@ fn row(features: usize, at: usize) -> Event {
     }))
 }
 
-/// A stage where a sweep has `rows` of its five rows.
-fn sweeping(width: u16, height: u16, profile: Profile, rows: usize) -> Stage {
-    let mut stage = Stage::opened(width, height, profile);
-    stage.keys("5 S enter");
-    let ask = asked(&stage)[0].clone();
-    let config = stage.demo.study().fits[0].config.clone();
-    stage.event(Event::Started(Job::Sweep));
-    stage.event(Event::SweepBegun(Box::new(SweepBegun {
-        hook: Demo::hook(),
+/// A harness where a sweep has `rows` of its five rows.
+fn sweeping(width: u16, height: u16, profile: Profile, rows: usize) -> Harness {
+    let mut harness = Harness::opened(width, height, profile);
+    harness.keys("5 S enter");
+    let request = sweep_requests(&harness)[0].clone();
+    let config = harness.engine.study().fits[0].config.clone();
+    harness.event(Event::Started(Job::Sweep));
+    harness.event(Event::SweepBegun(Box::new(SweepBegun {
+        hook: FakeEngine::hook(),
         config,
-        ask: ask.clone(),
+        request: request.clone(),
     })));
-    for (at, k) in ask.features.into_iter().enumerate().take(rows) {
-        stage.event(row(k, at));
+    for (at, k) in request.features.into_iter().enumerate().take(rows) {
+        harness.event(row(k, at));
     }
-    stage.event(Demo::progress(
+    harness.event(FakeEngine::progress(
         Job::Sweep,
         "sweeping over k",
         525,
         2325,
         "features",
     ));
-    stage
+    harness
 }
 
 #[test]
 fn it_begins_with_what_the_command_does_and_is_edited() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("5 S");
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("5 S");
     assert!(
-        stage.screen().contains("15 fits of 5 numbers of features"),
+        harness
+            .screen()
+            .contains("15 fits of 5 numbers of features"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
     assert!(
-        stage
+        harness
             .screen()
             .contains("λ 0.1, 5 % of 1,536 neurons, seeds 42 to 44"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.type_text(" x").keys("enter");
+    harness.type_text(" x").keys("enter");
     assert!(
-        asked(&stage).is_empty() && stage.screen().contains("'x' is no whole number"),
+        sweep_requests(&harness).is_empty() && harness.screen().contains("'x' is no whole number"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage
+    harness
         .keys("backspace")
         .type_text("50,800")
         .keys("down backspace")
         .type_text("0")
         .keys("enter");
     assert!(
-        asked(&stage).is_empty() && stage.screen().contains("seeds: a whole number from 1"),
+        sweep_requests(&harness).is_empty()
+            && harness.screen().contains("seeds: a whole number from 1"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage
+    harness
         .keys("backspace")
         .type_text("2")
         .keys("down space enter");
@@ -110,29 +113,29 @@ fn it_begins_with_what_the_command_does_and_is_edited() {
         seeds: 2,
         cold: true,
     };
-    assert_eq!(asked(&stage), [&wanted]);
+    assert_eq!(sweep_requests(&harness), [&wanted]);
     let usual = SweepRequest {
         fit: wanted.fit.clone(),
         ..SweepRequest::default()
     };
-    let mut plain = Stage::opened(80, 24, Profile::Mono);
+    let mut plain = Harness::opened(80, 24, Profile::Mono);
     plain.keys("5 S enter");
-    assert_eq!(asked(&plain), [&usual]);
+    assert_eq!(sweep_requests(&plain), [&usual]);
 }
 
 #[test]
 fn a_sweep_is_watched_row_by_row() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = sweeping(width, height, Profile::TrueColour, 0);
+        let mut harness = sweeping(width, height, Profile::TrueColour, 0);
         assert!(
-            stage
+            harness
                 .screen()
                 .contains("the curves appear with the first number"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage = sweeping(width, height, Profile::TrueColour, 4);
-        let screen = stage.screen();
+        harness = sweeping(width, height, Profile::TrueColour, 4);
+        let screen = harness.screen();
         assert!(
             screen.contains("4 of 5") && screen.contains("seeds 42 to 44, warm"),
             "{screen}"
@@ -143,43 +146,52 @@ fn a_sweep_is_watched_row_by_row() {
         );
         insta::assert_snapshot!(format!("sweep_{width}x{height}"), screen);
         if width == 80 {
-            insta::assert_snapshot!("sweep_styles", stage.styles());
+            insta::assert_snapshot!("sweep_styles", harness.styles());
         }
-        stage.keys("S");
+        harness.keys("S");
         assert!(
-            stage.screen().contains("a sweep over k is under way"),
+            harness.screen().contains("a sweep over k is under way"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("T");
-        assert!(!stage.sent.iter().any(|c| matches!(c, Command::TrainSae(_))));
-        stage.keys("ctrl-c");
-        assert!(stage.sent.contains(&Command::Cancel(Job::Sweep)));
-        stage.event(Event::Cancelled(Job::Sweep));
+        harness.keys("T");
         assert!(
-            stage.screen().contains("S sweeps again"),
+            !harness
+                .sent
+                .iter()
+                .any(|c| matches!(c, Command::TrainSae(_)))
+        );
+        harness.keys("ctrl-c");
+        assert!(harness.sent.contains(&Command::Cancel(Job::Sweep)));
+        harness.event(Event::Cancelled(Job::Sweep));
+        assert!(
+            harness.screen().contains("S sweeps again"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("y");
-        assert!(stage.screen().contains("Markdown"), "{}", stage.screen());
-        stage.keys("esc esc right left");
+        harness.keys("y");
         assert!(
-            !stage.screen().contains("seeds 42 to 44"),
+            harness.screen().contains("Markdown"),
+            "{}",
+            harness.screen()
+        );
+        harness.keys("esc esc right left");
+        assert!(
+            !harness.screen().contains("seeds 42 to 44"),
             "esc leads back to the curve: {}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("left");
+        harness.keys("left");
         assert!(
-            stage.screen().contains("seeds 42 to 44"),
+            harness.screen().contains("seeds 42 to 44"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.event(Event::Closed);
+        harness.event(Event::Closed);
         assert!(
-            !stage.screen().contains("seeds 42 to 44"),
+            !harness.screen().contains("seeds 42 to 44"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
     }
     let mono = sweeping(80, 24, Profile::Mono, 4);
@@ -191,36 +203,36 @@ fn a_sweep_is_watched_row_by_row() {
 
 #[test]
 fn the_form_takes_clicks_and_the_wheel() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("5 S");
-    let screen = stage.screen();
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("5 S");
+    let screen = harness.screen();
     let line = |word: &str| screen.lines().position(|l| l.contains(word)).unwrap() as u16;
-    stage
+    harness
         .click(20, line("fits of each"))
         .keys("backspace")
         .type_text("1");
-    stage.click(20, line("warm goes on")).keys("enter");
-    let ask = asked(&stage)[0];
-    assert_eq!((ask.seeds, ask.cold), (1, true));
-    stage
+    harness.click(20, line("warm goes on")).keys("enter");
+    let request = sweep_requests(&harness)[0];
+    assert_eq!((request.seeds, request.cold), (1, true));
+    harness
         .event(Event::Done(Job::Sweep, String::new()))
         .keys("S")
         .mouse(MouseEventKind::ScrollDown, 20, line("fits of each"))
         .keys("backspace")
         .type_text("2");
-    stage.keys("enter");
-    assert_eq!(asked(&stage)[1].seeds, 2);
+    harness.keys("enter");
+    assert_eq!(sweep_requests(&harness)[1].seeds, 2);
 }
 
 #[test]
 fn a_sweep_and_its_form_are_drawn_at_any_size() {
     for (width, height) in [(40, 12), (30, 8), (20, 6), (3, 3), (1, 1), (200, 60)] {
         for rows in [1, 5] {
-            let mut stage = sweeping(width, height, Profile::TrueColour, rows);
-            stage.screen();
-            stage.event(Event::Cancelled(Job::Sweep)).keys("S");
-            stage.screen();
-            stage
+            let mut harness = sweeping(width, height, Profile::TrueColour, rows);
+            harness.screen();
+            harness.event(Event::Cancelled(Job::Sweep)).keys("S");
+            harness.screen();
+            harness
                 .click(1, 1)
                 .click(width / 2, height / 2)
                 .mouse(MouseEventKind::ScrollUp, 0, 0)

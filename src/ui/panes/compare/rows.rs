@@ -3,7 +3,7 @@
 
 use ratatui::text::{Line, Span};
 
-use super::{CELL, Link, Row, plainly};
+use super::{CELL, Link, Row, unlinked};
 use crate::analysis::{ComparedText, Comparison};
 use crate::interop::markdown::table;
 use crate::text;
@@ -78,7 +78,7 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     // Side by side, as many as there is room for.
     let cells = blocks.iter().flatten().map(line_cells).max().unwrap_or(0) + 2;
     for some in blocks.chunks(((width + 2) / cells.max(1)).max(1)) {
-        lines.push(plainly(Line::default()));
+        lines.push(unlinked(Line::default()));
         for y in 0..some.iter().map(Vec::len).max().unwrap_or(0) {
             let mut spans = Vec::new();
             for block in some {
@@ -91,7 +91,7 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
                 );
                 spans.push(Span::raw(" ".repeat(rest)));
             }
-            lines.push(plainly(Line::from(spans)));
+            lines.push(unlinked(Line::from(spans)));
         }
     }
     lines
@@ -151,7 +151,7 @@ pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     let title = Line::styled(text::truncate(&title, width), theme.heading());
     let mut lines: Vec<Row> = [Line::default(), title, Line::from(heads)]
         .into_iter()
-        .map(plainly)
+        .map(unlinked)
         .collect();
     let mut before = m + 1;
     for neuron in &found.neurons {

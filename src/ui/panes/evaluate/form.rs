@@ -26,8 +26,8 @@ pub(super) struct EvaluationForm {
 
 impl EvaluationForm {
     /// The request, or why there is none.
-    pub fn ask(&self, cx: &Cx) -> Result<CausalRequest, String> {
-        self.form.values.ask(cx.world)
+    pub fn request(&self, cx: &Cx) -> Result<CausalRequest, String> {
+        self.form.values.request(cx.world)
     }
 
     pub fn typing(&self) -> bool {
@@ -125,7 +125,7 @@ impl EvaluationForm {
             (None, field) => line(field.map_or("", |field| &field.help), theme.dim()),
         };
         put_at(buf, area, 1, under, &below);
-        let (outlook, style) = match self.ask(cx) {
+        let (outlook, style) = match self.request(cx) {
             Ok(_) => {
                 let texts = text::count(self.form.values.texts(cx.world));
                 (
@@ -168,7 +168,7 @@ impl EvaluationForm {
     }
 }
 
-/// Rows for fields.
+/// How many rows there are for fields.
 fn rows(cx: &Cx) -> usize {
     usize::from(cx.area.height)
         .saturating_sub(ABOVE + BELOW)

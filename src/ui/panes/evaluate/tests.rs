@@ -1,88 +1,109 @@
 use super::*;
-use crate::ui::demo::Demo;
-use crate::ui::stage::Stage;
+use crate::ui::fake_engine::FakeEngine;
+use crate::ui::harness::Harness;
 use crate::ui::theme::Profile;
 
 #[test]
 fn scores_fill_in_at_every_size() {
     for profile in [Profile::TrueColour, Profile::Mono] {
         for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
-            let mut stage = Stage::opened(width, height, profile);
-            stage.answers = false;
-            stage.keys("V");
-            let asks = |stage: &Stage| {
-                stage
+            let mut harness = Harness::opened(width, height, profile);
+            harness.answers = false;
+            harness.keys("V");
+            let request_count = |harness: &Harness| {
+                harness
                     .sent
                     .iter()
                     .filter(|c| matches!(c, Command::Evaluate(_)))
                     .count()
             };
             assert!(
-                stage.screen().contains("Do features make") && asks(&stage) == 0,
+                harness.screen().contains("Do features make") && request_count(&harness) == 0,
                 "{}",
-                stage.screen()
+                harness.screen()
             );
-            stage.keys("enter");
-            assert_eq!(asks(&stage), 1);
-            stage.reply(Event::Started(Job::Evaluate));
-            stage.reply(Event::Judged(Demo::reports(2)));
-            assert!(stage.screen().contains("so far"), "{}", stage.screen());
-            stage.keys("enter");
-            assert_eq!(asks(&stage), 1, "it runs already");
-            stage.reply(Event::Judged(Demo::reports(6)));
-            stage.keys("j j pagedown g G k");
-            let screen = stage.screen();
+            harness.keys("enter");
+            assert_eq!(request_count(&harness), 1);
+            harness.reply(Event::Started(Job::Evaluate));
+            harness.reply(Event::Judged(FakeEngine::reports(2)));
+            assert!(harness.screen().contains("so far"), "{}", harness.screen());
+            harness.keys("enter");
+            assert_eq!(request_count(&harness), 1, "it runs already");
+            harness.reply(Event::Judged(FakeEngine::reports(6)));
+            harness.keys("j j pagedown g G k");
+            let screen = harness.screen();
             assert!(
                 screen.contains("0.62 [0.41, 0.80]") || width < 60,
                 "{screen}"
             );
             assert_eq!(screen.contains('└'), height >= 24, "{screen}");
-            stage.keys("y esc");
-            assert!(!stage.screen().contains("so far"));
+            harness.keys("y esc");
+            assert!(!harness.screen().contains("so far"));
         }
     }
 }
 
 #[test]
 fn a_study_that_is_closed_takes_its_evaluation_with_it() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness
         .keys("V enter")
         .reply(Event::Started(Job::Evaluate))
-        .reply(Event::Judged(Demo::reports(3)));
-    assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
-    stage.event(Event::Closed);
-    assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
+        .reply(Event::Judged(FakeEngine::reports(3)));
+    assert!(
+        harness.screen().contains("diffmean"),
+        "{}",
+        harness.screen()
+    );
+    harness.event(Event::Closed);
+    assert!(
+        !harness.screen().contains("diffmean"),
+        "{}",
+        harness.screen()
+    );
     // Its last texts are judged before it stops.
-    stage
-        .reply(Event::Judged(Demo::reports(3)))
+    harness
+        .reply(Event::Judged(FakeEngine::reports(3)))
         .reply(Event::Cancelled(Job::Evaluate));
-    assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
-    let opened = stage.demo.opened();
+    assert!(
+        !harness.screen().contains("diffmean"),
+        "{}",
+        harness.screen()
+    );
+    let opened = harness.engine.opened();
     opened.into_iter().for_each(|event| {
-        stage.event(event);
+        harness.event(event);
     });
-    stage
+    harness
         .keys("V enter")
         .reply(Event::Started(Job::Evaluate))
-        .reply(Event::Judged(Demo::reports(2)));
-    assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
+        .reply(Event::Judged(FakeEngine::reports(2)));
+    assert!(
+        harness.screen().contains("diffmean"),
+        "{}",
+        harness.screen()
+    );
 }
 
 #[test]
 fn what_cannot_be_run_says_why() {
-    let mut stage = Stage::new(80, 24, Profile::Mono);
-    stage.keys("V enter");
-    assert!(!stage.sent.iter().any(|c| matches!(c, Command::Evaluate(_))));
+    let mut harness = Harness::new(80, 24, Profile::Mono);
+    harness.keys("V enter");
+    assert!(
+        !harness
+            .sent
+            .iter()
+            .any(|c| matches!(c, Command::Evaluate(_)))
+    );
 }
 
-fn asked(stage: &Stage) -> Vec<&crate::jobs::causal::CausalRequest> {
-    stage
+fn evaluation_requests(harness: &Harness) -> Vec<&crate::jobs::causal::CausalRequest> {
+    harness
         .sent
         .iter()
         .filter_map(|c| {
-            if let Command::Evaluate(ask) = c {
-                Some(&**ask)
+            if let Command::Evaluate(request) = c {
+                Some(&**request)
             } else {
                 None
             }
@@ -91,107 +112,110 @@ fn asked(stage: &Stage) -> Vec<&crate::jobs::causal::CausalRequest> {
 }
 
 #[test]
-fn what_is_not_changed_is_asked_as_the_command_asks_it() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("V enter");
+fn an_unchanged_form_requests_what_the_command_does_by_default() {
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("V enter");
     let mut default = crate::jobs::causal::CausalRequest::default();
     default.place.fit = Some("bcd-k40".to_owned());
     default.methods = crate::jobs::evaluation::Method::usual();
     default.methods.push("sae:topk64".parse().unwrap());
-    assert_eq!(asked(&stage), [&default]);
+    assert_eq!(evaluation_requests(&harness), [&default]);
 }
 
 #[test]
 fn methods_targets_and_labels_are_chosen_before_it_starts() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = Stage::opened(width, height, Profile::Mono);
+        let mut harness = Harness::opened(width, height, Profile::Mono);
         // k-means and the autoencoder are left out.
-        stage.keys("V j j right G g j j j j j j j right");
+        harness.keys("V j j right G g j j j j j j j right");
         // KL, labels, samples.
-        stage
+        harness
             .keys("j e ctrl-u")
             .type_text("0.5, 0.1 0.5")
             .keys("enter");
         assert!(
-            stage.screen().contains("is no KL above 0"),
+            harness.screen().contains("is no KL above 0"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage
+        harness
             .keys("ctrl-u")
             .type_text("0.5, 0.1, 0.5")
             .keys("enter");
-        stage
+        harness
             .keys("j e")
             .type_text("days, months")
             .keys("enter j right j right");
         assert!(
-            stage.screen().contains("days, months"),
+            harness.screen().contains("days, months"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("enter");
-        let ask = asked(&stage)[0];
-        let methods: Vec<String> = ask.methods.iter().map(ToString::to_string).collect();
+        harness.keys("enter");
+        let request = evaluation_requests(&harness)[0];
+        let methods: Vec<String> = request.methods.iter().map(ToString::to_string).collect();
         assert_eq!(
             methods.join(" "),
             "fit diffmean kmeans-cut random neuron shuffled"
         );
-        assert_eq!(ask.config.targets, [0.1, 0.5]);
+        assert_eq!(request.config.targets, [0.1, 0.5]);
         assert_eq!(
-            (ask.labels.join(" ").as_str(), ask.config.samples),
+            (request.labels.join(" ").as_str(), request.config.samples),
             ("days months", 2)
         );
-        assert_eq!(ask.choose.to_string(), "output");
+        assert_eq!(request.choose.to_string(), "output");
     }
 }
 
 #[test]
 fn the_papers_numbers_are_one_word() {
-    let mut stage = Stage::opened(120, 36, Profile::Mono);
-    stage
+    let mut harness = Harness::opened(120, 36, Profile::Mono);
+    harness
         .keys("V G k k k e ctrl-u")
         .type_text("paper")
         .keys("enter");
     assert!(
-        stage
+        harness
             .screen()
             .contains("0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("enter");
-    let ask = asked(&stage)[0];
+    harness.keys("enter");
+    let request = evaluation_requests(&harness)[0];
     assert_eq!(
-        (ask.config.targets.len(), ask.config.sampling.max_tokens),
+        (
+            request.config.targets.len(),
+            request.config.sampling.max_tokens
+        ),
         (7, 50)
     );
-    assert_eq!(ask.config.samples * ask.config.prompts.len(), 8);
+    assert_eq!(request.config.samples * request.config.prompts.len(), 8);
 }
 
 #[test]
-fn another_request_can_be_made_of_what_was_asked() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage
+fn another_evaluation_begins_from_the_last_request() {
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness
         .keys("V j right enter")
         .reply(Event::Started(Job::Evaluate))
-        .reply(Event::Judged(Demo::reports(3)));
-    stage.keys("e");
+        .reply(Event::Judged(FakeEngine::reports(3)));
+    harness.keys("e");
     assert!(
-        stage.screen().contains("so far"),
+        harness.screen().contains("so far"),
         "not while it goes on: {}",
-        stage.screen()
+        harness.screen()
     );
-    stage.reply(Event::Cancelled(Job::Evaluate)).keys("e");
-    assert!(stage.screen().contains("at most"), "{}", stage.screen());
-    stage.keys("esc");
+    harness.reply(Event::Cancelled(Job::Evaluate)).keys("e");
+    assert!(harness.screen().contains("at most"), "{}", harness.screen());
+    harness.keys("esc");
     assert!(
-        stage.screen().contains("e asks otherwise"),
+        harness.screen().contains("e asks otherwise"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("e right enter");
-    let all = asked(&stage);
+    harness.keys("e right enter");
+    let all = evaluation_requests(&harness);
     assert_eq!(
         (all.len(), all[1].methods.len()),
         (2, 8),
@@ -201,11 +225,12 @@ fn another_request_can_be_made_of_what_was_asked() {
 
 #[test]
 fn nothing_chosen_is_no_request() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("V right j right j right j right j right j right j right j right enter");
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("V right j right j right j right j right j right j right j right enter");
     assert!(
-        asked(&stage).is_empty() && stage.screen().contains("at least one method"),
+        evaluation_requests(&harness).is_empty()
+            && harness.screen().contains("at least one method"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
 }

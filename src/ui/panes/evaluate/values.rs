@@ -1,8 +1,8 @@
 //! What an evaluation is asked for: methods, KL targets, labels. Owns the values and their limits;
 //! knows no key.
 //!
-//! Invariant: [`Values::ask`] asks for what `mlpeek eval steering` asks by default until something is
-//! changed.
+//! Invariant: [`Values::request`] gives the request of `mlpeek eval steering` without options until
+//! something is changed.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ enum Kind {
 #[derive(Debug, Default)]
 pub(super) struct Values {
     /// What is asked, but for its methods and place.
-    ask: CausalRequest,
+    request: CausalRequest,
     /// Methods that are not as they are by default.
     flipped: Vec<Method>,
 }
@@ -94,7 +94,7 @@ impl Values {
     }
 
     /// The request, or why there is none.
-    pub fn ask(&self, world: &World) -> Result<CausalRequest, String> {
+    pub fn request(&self, world: &World) -> Result<CausalRequest, String> {
         let methods = self.methods(world);
         if methods.is_empty() {
             return Err("choose at least one method".to_owned());
@@ -106,34 +106,34 @@ impl Values {
         Ok(CausalRequest {
             methods,
             place,
-            ..self.ask.clone()
+            ..self.request.clone()
         })
     }
 
     /// The most texts that the request comes to.
     pub fn texts(&self, world: &World) -> usize {
         let all = world.study.as_ref().map_or(0, |study| study.labels);
-        let labels = if self.ask.labels.is_empty() {
+        let labels = if self.request.labels.is_empty() {
             all
         } else {
-            self.ask.labels.len()
+            self.request.labels.len()
         };
-        texts_of(labels * self.methods(world).len(), &self.ask.config)
+        texts_of(labels * self.methods(world).len(), &self.request.config)
     }
 
     /// A value as it is typed.
     fn typed(&self, kind: &Kind) -> String {
         match kind {
             Kind::Targets => self
-                .ask
+                .request
                 .config
                 .targets
                 .iter()
                 .map(f64::to_string)
                 .collect::<Vec<_>>()
                 .join(", "),
-            Kind::Labels => self.ask.labels.join(", "),
-            Kind::Samples => self.ask.config.samples.to_string(),
+            Kind::Labels => self.request.labels.join(", "),
+            Kind::Samples => self.request.config.samples.to_string(),
             Kind::Method(_) | Kind::Choose => String::new(),
         }
     }
@@ -158,8 +158,8 @@ impl Values {
         let (name, help) = (Self::name(kind, world), Self::help(kind, world));
         match kind {
             Kind::Method(method) => Field::toggle(name, help, self.has(method)),
-            Kind::Choose => Field::choice(name, help, &self.ask.choose.to_string()),
-            Kind::Labels if self.ask.labels.is_empty() => {
+            Kind::Choose => Field::choice(name, help, &self.request.choose.to_string()),
+            Kind::Labels if self.request.labels.is_empty() => {
                 let count = world.study.as_ref().map_or(0, |study| study.labels);
                 Field {
                     shown: format!("all {}", text::count(count)),
@@ -216,7 +216,7 @@ impl Fields for Values {
                 None => self.flipped.push(method.clone()),
             },
             Some(Kind::Samples) => {
-                let samples = &mut self.ask.config.samples;
+                let samples = &mut self.request.config.samples;
                 *samples = if forward {
                     (*samples + 1).min(MAX_SAMPLES)
                 } else {
@@ -224,7 +224,7 @@ impl Fields for Values {
                 };
             }
             Some(Kind::Choose) => {
-                self.ask.choose = match self.ask.choose {
+                self.request.choose = match self.request.choose {
                     Choose::Input => Choose::Output,
                     Choose::Output => Choose::Input,
                 };
@@ -242,7 +242,9 @@ impl Fields for Values {
                 .filter(|part| !part.is_empty())
         };
         match Self::kinds(world).get(at) {
-            Some(Kind::Targets) if typed.trim() == "paper" => self.ask.config.by(Protocol::Paper),
+            Some(Kind::Targets) if typed.trim() == "paper" => {
+                self.request.config.by(Protocol::Paper)
+            }
             Some(Kind::Targets) => {
                 let read = |part: &str| {
                     part.parse::<f64>()
@@ -262,16 +264,16 @@ impl Fields for Values {
                 if targets.is_empty() {
                     return Err("give at least one KL: try 0.25".to_owned());
                 }
-                self.ask.config.targets = targets;
+                self.request.config.targets = targets;
             }
             Some(Kind::Labels) => {
-                self.ask.labels = match typed.trim() {
+                self.request.labels = match typed.trim() {
                     "all" => Vec::new(),
                     _ => parts().map(str::to_owned).collect(),
                 };
             }
             Some(Kind::Samples) => match typed.trim().parse() {
-                Ok(n) if n <= MAX_SAMPLES => self.ask.config.samples = n,
+                Ok(n) if n <= MAX_SAMPLES => self.request.config.samples = n,
                 _ => return Err(format!("from 0 to {MAX_SAMPLES} texts")),
             },
             Some(Kind::Method(_) | Kind::Choose) | None => {}

@@ -6,7 +6,7 @@ use crate::analysis::{FeatureCard, NeuronCard, ScoredToken};
 use crate::interop::{card, json};
 use crate::model::HookPoint;
 use crate::text;
-use crate::ui::pane::{Copies, Cx, Step};
+use crate::ui::pane::{CopyFormats, Cx, Step};
 
 /// The fit on show, or the other set of directions.
 fn set<'a>(cx: &Cx<'a>) -> &'a str {
@@ -21,8 +21,8 @@ fn hook(cx: &Cx) -> Option<HookPoint> {
         .or(cx.world.study.as_ref().map(|study| study.hook))
 }
 
-pub(super) fn offer_card(shown: &FeatureCard, cx: &Cx) -> Step {
-    Step::Offer(Box::new(Copies {
+pub(super) fn copy_card(shown: &FeatureCard, cx: &Cx) -> Step {
+    Step::CopyAs(Box::new(CopyFormats {
         what: format!("feature #{}", shown.row.id),
         text: text_of_card(shown),
         json: json::feature_card(shown, set(cx), hook(cx), None),
@@ -30,8 +30,8 @@ pub(super) fn offer_card(shown: &FeatureCard, cx: &Cx) -> Step {
     }))
 }
 
-pub(super) fn offer_neuron(shown: &NeuronCard, cx: &Cx) -> Step {
-    Step::Offer(Box::new(Copies {
+pub(super) fn copy_neuron(shown: &NeuronCard, cx: &Cx) -> Step {
+    Step::CopyAs(Box::new(CopyFormats {
         what: format!("neuron {}", shown.index),
         text: neuron_text(shown),
         json: json::neuron_card(shown, set(cx)),

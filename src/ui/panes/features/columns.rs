@@ -8,7 +8,7 @@ use crate::analysis::FeatureRow;
 use crate::text;
 use crate::ui::draw::thin_bar;
 
-/// Which columns fit.
+/// Which columns fit a width, and how wide the label's is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns {
     width: usize,

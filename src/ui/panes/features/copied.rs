@@ -5,7 +5,7 @@ use crate::analysis::FeatureRow;
 use crate::engine::Level;
 use crate::interop::markdown::table;
 use crate::text;
-use crate::ui::pane::{Copies, Cx, Step};
+use crate::ui::pane::{CopyFormats, Cx, Step};
 
 impl FeaturesPane {
     pub(super) fn copy(&self, cx: &Cx) -> Vec<Step> {
@@ -15,7 +15,7 @@ impl FeaturesPane {
             .filter_map(|id| cx.world.row(*id))
             .collect();
         if rows.is_empty() {
-            return vec![Step::Say(
+            return vec![Step::Notify(
                 Level::Info,
                 "no feature is listed: there is nothing to copy".to_owned(),
             )];
@@ -27,7 +27,7 @@ impl FeaturesPane {
             .collect::<Vec<_>>()
             .join("\n");
         let heads = ["id", "share", "neurons", "name", "tokens"];
-        vec![Step::Offer(Box::new(Copies {
+        vec![Step::CopyAs(Box::new(CopyFormats {
             what: format!("{} features", rows.len()),
             text,
             json: serde_json::to_value(&rows).unwrap_or_default(),

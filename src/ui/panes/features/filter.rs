@@ -13,36 +13,36 @@ use nucleo_matcher::{Matcher, Utf32Str};
 use crate::analysis::FeatureRow;
 use crate::engine::Probe;
 
-/// What a filter says in one line, for help.
+/// The grammar in a line, for help.
 pub(super) const GRAMMAR: &str = "label: tag: token: promotes: note:  share>1 purity>60 rating>3  like:14 fires:\"text\" context:word  -not";
 
-/// From this score on a feature answers a question.
-const ANSWERS: f32 = 0.05;
+/// The least score with which a feature answers a question.
+const MIN_ANSWER: f32 = 0.05;
 
 /// The share of contexts in which a plain word is written, from which on it is found there.
-const WRITTEN: f32 = 0.1;
+const MIN_CONTEXT_SHARE: f32 = 0.1;
 
 /// The share of ΣY on a label from which on a feature has it.
-const LABELLED: f32 = 0.1;
+const MIN_LABEL_SHARE: f32 = 0.1;
 
-/// A filter made ready.
+/// A parsed filter.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    words: Vec<Word>,
+    words: Vec<Term>,
 }
 
 #[derive(Debug)]
-struct Word {
+struct Term {
     not: bool,
-    what: What,
+    what: Condition,
 }
 
 #[derive(Debug)]
-enum What {
+enum Condition {
     /// In the list's own columns; or, answering the question as well as the number says, elsewhere.
-    Found(Part, Pattern, Option<(Probe, f32)>),
-    Compared(Column, Sign, f32),
-    Asked(Probe),
+    Text(Part, Pattern, Option<(Probe, f32)>),
+    Comparison(Column, Operator, f32),
+    Question(Probe),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ enum Column {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sign {
+enum Operator {
     Less,
     AtMost,
     More,
@@ -76,7 +76,10 @@ enum Sign {
 impl Filter {
     pub fn new(text: &str) -> Self {
         Self {
-            words: words(text).iter().filter_map(|w| word(w)).collect(),
+            words: split_words(text)
+                .iter()
+                .filter_map(|w| parse_term(w))
+                .collect(),
         }
     }
 
@@ -87,15 +90,19 @@ impl Filter {
     /// The questions that it puts to the engine.
     pub fn probes(&self) -> impl Iterator<Item = &Probe> {
         self.words.iter().filter_map(|w| match &w.what {
-            What::Asked(probe) | What::Found(_, _, Some((probe, _))) if !w.not => Some(probe),
-            What::Asked(probe) => Some(probe),
+            Condition::Question(probe) | Condition::Text(_, _, Some((probe, _))) if !w.not => {
+                Some(probe)
+            }
+            Condition::Question(probe) => Some(probe),
             _ => None,
         })
     }
 
     /// Whether a person put a question.
-    pub fn asks(&self) -> bool {
-        self.words.iter().any(|w| matches!(w.what, What::Asked(_)))
+    pub fn has_question(&self) -> bool {
+        self.words
+            .iter()
+            .any(|w| matches!(w.what, Condition::Question(_)))
     }
 
     /// Whether a feature passes: `None`, or how well it answers the questions (0 where there are
@@ -110,8 +117,8 @@ impl Filter {
         let mut total = 0.0;
         for word in &self.words {
             let passes = match &word.what {
-                What::Found(part, pattern, elsewhere) => {
-                    let here = found(row, *part, pattern, matcher);
+                Condition::Text(part, pattern, elsewhere) => {
+                    let here = row_contains(row, *part, pattern, matcher);
                     // What a column says comes before what is only in contexts or lesser labels.
                     let far = elsewhere.as_ref().filter(|_| !here && !word.not).and_then(
                         |(probe, least)| {
@@ -124,13 +131,15 @@ impl Filter {
                     total += far.map_or(0.0, |score| score - 1.0);
                     here || far.is_some()
                 }
-                What::Compared(column, sign, limit) => compared(row, *column, *sign, *limit),
-                What::Asked(probe) => match answers(probe) {
+                Condition::Comparison(column, sign, limit) => {
+                    column_satisfies(row, *column, *sign, *limit)
+                }
+                Condition::Question(probe) => match answers(probe) {
                     None => continue,
                     Some(scores) => {
                         let score = scores.get(row.id).copied().unwrap_or(0.0);
                         total += if word.not { 0.0 } else { score };
-                        score >= ANSWERS
+                        score >= MIN_ANSWER
                     }
                 },
             };
@@ -143,7 +152,7 @@ impl Filter {
 }
 
 /// Words apart by blanks; what stands in quotes is one, with what it touches.
-fn words(text: &str) -> Vec<String> {
+fn split_words(text: &str) -> Vec<String> {
     let mut out = vec![String::new()];
     let mut quoted = false;
     for c in text.chars() {
@@ -161,40 +170,40 @@ fn words(text: &str) -> Vec<String> {
     out
 }
 
-fn word(text: &str) -> Option<Word> {
+fn parse_term(text: &str) -> Option<Term> {
     let (not, text) = match text.strip_prefix('-').filter(|rest| !rest.is_empty()) {
         Some(rest) => (true, rest),
         None => (false, text),
     };
     let pattern = |text: &str| Pattern::parse(text, CaseMatching::Smart, Normalization::Smart);
-    let what = if let Some(compared) = comparison(text) {
+    let what = if let Some(compared) = parse_comparison(text) {
         compared
     } else if let Some((part, rest)) = text
         .split_once(':')
-        .and_then(|(p, rest)| Some((part(p)?, rest)))
+        .and_then(|(p, rest)| Some((parse_part(p)?, rest)))
     {
         // Nothing to look for yet: it is being typed.
         if rest.is_empty() {
             return None;
         }
         let labels = (part == Part::Label && rest.len() > 1)
-            .then(|| (Probe::Label(rest.to_owned()), LABELLED));
-        What::Found(part, pattern(rest), labels)
+            .then(|| (Probe::Label(rest.to_owned()), MIN_LABEL_SHARE));
+        Condition::Text(part, pattern(rest), labels)
     } else {
-        match question(text) {
+        match parse_question(text) {
             Some(None) => return None,
-            Some(Some(probe)) => What::Asked(probe),
+            Some(Some(probe)) => Condition::Question(probe),
             None => {
                 let words = text.len() > 2 && !text.starts_with('#');
-                let contexts = words.then(|| (Probe::Context(text.to_owned()), WRITTEN));
-                What::Found(Part::Anywhere, pattern(text), contexts)
+                let contexts = words.then(|| (Probe::Context(text.to_owned()), MIN_CONTEXT_SHARE));
+                Condition::Text(Part::Anywhere, pattern(text), contexts)
             }
         }
     };
-    Some(Word { not, what })
+    Some(Term { not, what })
 }
 
-fn part(name: &str) -> Option<Part> {
+fn parse_part(name: &str) -> Option<Part> {
     Some(match name {
         "name" => Part::Name,
         "label" => Part::Label,
@@ -207,7 +216,7 @@ fn part(name: &str) -> Option<Part> {
 }
 
 /// A question for the engine: `Some(None)` while it is being typed.
-fn question(text: &str) -> Option<Option<Probe>> {
+fn parse_question(text: &str) -> Option<Option<Probe>> {
     let (kind, rest) = text.split_once(':')?;
     let whole = |probe: fn(String) -> Probe| Some((rest.len() > 1).then(|| probe(rest.to_owned())));
     match kind {
@@ -218,7 +227,7 @@ fn question(text: &str) -> Option<Option<Probe>> {
     }
 }
 
-fn comparison(text: &str) -> Option<What> {
+fn parse_comparison(text: &str) -> Option<Condition> {
     let at = text.find(['<', '>'])?;
     let column = match &text[..at] {
         "share" => Column::Share,
@@ -232,19 +241,19 @@ fn comparison(text: &str) -> Option<What> {
         text[at..].starts_with('<'),
         text[at + 1..].strip_prefix('='),
     ) {
-        (true, None) => (Sign::Less, &text[at + 1..]),
-        (true, Some(rest)) => (Sign::AtMost, rest),
-        (false, None) => (Sign::More, &text[at + 1..]),
-        (false, Some(rest)) => (Sign::AtLeast, rest),
+        (true, None) => (Operator::Less, &text[at + 1..]),
+        (true, Some(rest)) => (Operator::AtMost, rest),
+        (false, None) => (Operator::More, &text[at + 1..]),
+        (false, Some(rest)) => (Operator::AtLeast, rest),
     };
-    Some(What::Compared(
+    Some(Condition::Comparison(
         column,
         sign,
         rest.trim_end_matches('%').parse().ok()?,
     ))
 }
 
-fn compared(row: &FeatureRow, column: Column, sign: Sign, limit: f32) -> bool {
+fn column_satisfies(row: &FeatureRow, column: Column, sign: Operator, limit: f32) -> bool {
     let value = match column {
         Column::Share => row.share * 100.0,
         Column::Purity => row.purity.as_ref().map_or(0.0, |p| p.share * 100.0),
@@ -253,14 +262,14 @@ fn compared(row: &FeatureRow, column: Column, sign: Sign, limit: f32) -> bool {
         Column::Rating => f32::from(row.note.rating.unwrap_or(0)),
     };
     match sign {
-        Sign::Less => value < limit,
-        Sign::AtMost => value <= limit,
-        Sign::More => value > limit,
-        Sign::AtLeast => value >= limit,
+        Operator::Less => value < limit,
+        Operator::AtMost => value <= limit,
+        Operator::More => value > limit,
+        Operator::AtLeast => value >= limit,
     }
 }
 
-fn found(row: &FeatureRow, part: Part, pattern: &Pattern, matcher: &mut Matcher) -> bool {
+fn row_contains(row: &FeatureRow, part: Part, pattern: &Pattern, matcher: &mut Matcher) -> bool {
     let mut buffer = Vec::new();
     let mut hit = |text: &str| {
         pattern
@@ -283,15 +292,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ui::demo::Demo;
+    use crate::ui::fake_engine::FakeEngine;
 
     fn kept(text: &str, answers: &impl Fn(&Probe) -> Option<&'static Vec<f32>>) -> Vec<usize> {
-        let demo = Demo::default();
+        let fake = FakeEngine::default();
         let filter = Filter::new(text);
         let mut matcher = Matcher::new(Config::DEFAULT);
         (0..40)
             .map(|id| {
-                let mut row = demo.row(id);
+                let mut row = fake.row(id);
                 row.note.rating = Some((id % 5) as u8);
                 row.note.tags = if id == 7 {
                     vec!["time".to_owned()]
@@ -350,17 +359,17 @@ mod tests {
         );
         let filter = Filter::new("wheelbarrow -x \"a b\"");
         assert!(
-            !filter.asks() && filter.probes().count() == 2,
+            !filter.has_question() && filter.probes().count() == 2,
             "{:?}",
             filter.probes().collect::<Vec<_>>()
         );
-        let (demo, mut matcher) = (Demo::default(), Matcher::new(Config::DEFAULT));
-        let here = filter.passes(&demo.row(0), &|_| None, &mut matcher);
+        let (fake, mut matcher) = (FakeEngine::default(), Matcher::new(Config::DEFAULT));
+        let here = filter.passes(&fake.row(0), &|_| None, &mut matcher);
         assert_eq!(here, None);
         let days = Filter::new("days");
         let score = |id| {
             days.passes(
-                &demo.row(id),
+                &fake.row(id),
                 &|_| Some(&*SCORES),
                 &mut Matcher::new(Config::DEFAULT),
             )

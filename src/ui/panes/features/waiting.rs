@@ -9,7 +9,7 @@ use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::put_at;
 use crate::ui::pane::Cx;
-use crate::ui::panes::{empty, nothing_yet};
+use crate::ui::panes::{draw_empty, no_features_lines};
 
 /// What to do with a feature, for the time until there is one.
 const THEN: [(Action, &str); 6] = [
@@ -33,10 +33,10 @@ enum Stage {
 
 pub(super) fn draw(cx: &Cx, buf: &mut Buffer) {
     if cx.world.jobs.is_empty() {
-        return empty(
+        return draw_empty(
             buf,
             cx,
-            &nothing_yet(cx, "Here features are listed, the most telling first.", ""),
+            &no_features_lines(cx, "Here features are listed, the most telling first.", ""),
         );
     }
     let cells = usize::from(cx.area.width).saturating_sub(3);

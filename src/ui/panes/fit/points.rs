@@ -18,7 +18,7 @@ const MARKS: [char; 6] = ['●', '○', '◆', '◇', '▲', '△'];
 
 /// Points that a line joins.
 pub(super) struct Series {
-    /// For the legend.
+    /// The name of the series in the legend.
     pub name: String,
     /// Number of features and measure.
     pub points: Vec<(f64, f64)>,

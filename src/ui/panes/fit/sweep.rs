@@ -12,7 +12,7 @@ use crate::text;
 use crate::ui::action::Action;
 use crate::ui::describe::{seeds, settings};
 use crate::ui::draw::put;
-use crate::ui::pane::{Copies, Cx};
+use crate::ui::pane::{CopyFormats, Cx};
 
 /// Columns of the table: a head and what stands below it.
 type Column = (&'static str, fn(&SweepRow) -> String);
@@ -40,7 +40,7 @@ fn number(value: Option<f64>, digits: usize) -> String {
 /// "λ 0.1, 5% of 1,536 neurons, seeds 42 to 44, warm".
 fn label(begun: &SweepBegun, cx: &Cx) -> String {
     let width = cx.world.study.as_ref().map_or(0, |study| study.width);
-    let start = if begun.ask.cold {
+    let start = if begun.request.cold {
         "each its own start"
     } else {
         "warm"
@@ -48,7 +48,7 @@ fn label(begun: &SweepBegun, cx: &Cx) -> String {
     format!(
         "{}, {}, {start}",
         settings(&begun.config, width),
-        seeds(begun.config.seed, begun.ask.seeds)
+        seeds(begun.config.seed, begun.request.seeds)
     )
 }
 
@@ -63,14 +63,14 @@ pub(super) fn summary(
     let job = cx.world.job(Job::Sweep);
     let mut facts = vec![(
         "sweep over k",
-        format!("{} of {}", rows.len(), begun.ask.features.len()),
+        format!("{} of {}", rows.len(), begun.request.features.len()),
     )];
     if let Some(job) = job {
-        let next = begun.ask.features.get(rows.len());
+        let next = begun.request.features.get(rows.len());
         facts.extend(next.map(|k| ("fitting", format!("{} features", text::count(*k)))));
         facts.extend(job.eta.map(|eta| ("left", text::duration(eta))));
     }
-    let first = super::in_a_line(facts, width, theme);
+    let first = super::facts_line(facts, width, theme);
     let key = |a| Span::styled(cx.key(a), theme.accent());
     let said = |t: &'static str| Span::styled(t, theme.dim());
     let next = match job {
@@ -99,7 +99,7 @@ pub(super) fn summary(
 
 /// The curves beside the table, or the table alone where there is room for one.
 pub(super) fn view(area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let Some((_, rows)) = &cx.world.swept else {
+    let Some((_, rows)) = &cx.world.k_sweep else {
         return;
     };
     if rows.is_empty() {
@@ -169,7 +169,7 @@ pub(super) fn view(area: Rect, cx: &Cx, buf: &mut Buffer) {
 }
 
 /// The table to take along.
-pub(super) fn copies(begun: &SweepBegun, rows: &[SweepRow], cx: &Cx) -> Copies {
+pub(super) fn copy_formats(begun: &SweepBegun, rows: &[SweepRow], cx: &Cx) -> CopyFormats {
     let label = label(begun, cx);
     let joined = |between: &str, cell: &dyn Fn(&Column) -> String| {
         COLUMNS.iter().map(cell).collect::<Vec<_>>().join(between)
@@ -186,7 +186,7 @@ pub(super) fn copies(begun: &SweepBegun, rows: &[SweepRow], cx: &Cx) -> Copies {
         rows.iter()
             .map(|row| format!("| {} |", joined(" | ", &|c| c.1(row)))),
     );
-    Copies {
+    CopyFormats {
         what: format!("the sweep over {} numbers of features", rows.len()),
         text: plain.join("\n"),
         json: json!({"hook": begun.hook, "settings": label, "rows": rows}),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::SweepPoint;
-use crate::ui::stage::Stage;
+use crate::ui::harness::Harness;
 use crate::ui::theme::Profile;
 
 fn point(sweep: usize, relative_error: f64) -> SweepPoint {
@@ -16,20 +16,20 @@ fn point(sweep: usize, relative_error: f64) -> SweepPoint {
 #[test]
 fn a_curve_of_one_point_or_of_no_number_is_drawn_without_harm() {
     for error in [0.5, 0.0, f64::NAN, f64::INFINITY] {
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage
+        let mut harness = Harness::opened(80, 24, Profile::Mono);
+        harness
             .event(Event::Started(Job::Fit))
             .event(Event::Sweep(point(1, error)))
             .keys("5");
-        assert!(stage.screen().contains("sweep 1"));
+        assert!(harness.screen().contains("sweep 1"));
     }
 }
 
 #[test]
 fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("5 + + f");
-    let asked = stage.sent.iter().find_map(|c| {
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.keys("5 + + f");
+    let asked = harness.sent.iter().find_map(|c| {
         if let Command::Fit(config) = c {
             Some(config)
         } else {
@@ -42,11 +42,15 @@ fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
 
 #[test]
 fn the_fit_on_show_goes_on_with_more_features_and_marked_ones_stay() {
-    let mut stage = Stage::opened(60, 18, Profile::Mono);
-    stage.keys("space 5 +");
-    assert!(stage.screen().contains("F goes on"), "{}", stage.screen());
-    stage.keys("F");
-    let asked = stage.sent.iter().find_map(|c| {
+    let mut harness = Harness::opened(60, 18, Profile::Mono);
+    harness.keys("space 5 +");
+    assert!(
+        harness.screen().contains("F goes on"),
+        "{}",
+        harness.screen()
+    );
+    harness.keys("F");
+    let asked = harness.sent.iter().find_map(|c| {
         if let Command::Refine(wanted) = c {
             Some(wanted)
         } else {
@@ -63,9 +67,9 @@ fn the_fit_on_show_goes_on_with_more_features_and_marked_ones_stay() {
         ),
         (Some("bcd-k40"), 10, 0, 1)
     );
-    stage.event(Event::Started(Job::Fit)).keys("F");
+    harness.event(Event::Started(Job::Fit)).keys("F");
     assert_eq!(
-        stage
+        harness
             .sent
             .iter()
             .filter(|c| matches!(c, Command::Refine(_)))
@@ -77,67 +81,72 @@ fn the_fit_on_show_goes_on_with_more_features_and_marked_ones_stay() {
 
 #[test]
 fn a_second_fit_waits_for_the_first() {
-    let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.event(Event::Started(Job::Fit)).keys("5 f");
-    assert!(!stage.sent.iter().any(|c| matches!(c, Command::Fit(_))));
-    assert!(stage.screen().contains("a fit is running"));
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.event(Event::Started(Job::Fit)).keys("5 f");
+    assert!(!harness.sent.iter().any(|c| matches!(c, Command::Fit(_))));
+    assert!(harness.screen().contains("a fit is running"));
 }
 
-/// A stage whose study has three fits of two sizes.
-fn three_fits(width: u16, height: u16) -> Stage {
-    let mut stage = Stage::opened(width, height, Profile::TrueColour);
-    let mut study = stage.demo.study();
+/// A harness whose study has three fits of two sizes.
+fn three_fits(width: u16, height: u16) -> Harness {
+    let mut harness = Harness::opened(width, height, Profile::TrueColour);
+    let mut study = harness.engine.study();
     for (name, features, error) in [("k20", 20, 0.41), ("k80", 80, 0.25)] {
         let mut fit = study.fits[0].clone();
         (fit.name, fit.config.features, fit.relative_error) =
             (name.to_owned(), features, Some(error));
         study.fits.push(fit);
     }
-    stage.event(Event::Study(Box::new(study))).keys("5");
-    stage
+    harness.event(Event::Study(Box::new(study))).keys("5");
+    harness
 }
 
 #[test]
 fn fits_are_listed_plotted_compared_and_switched() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = three_fits(width, height);
-        assert!(stage.screen().contains("k80"), "{}", stage.screen());
-        stage.keys("right");
-        assert!(stage.screen().contains("features"), "{}", stage.screen());
-        stage.keys("c");
+        let mut harness = three_fits(width, height);
+        assert!(harness.screen().contains("k80"), "{}", harness.screen());
+        harness.keys("right");
+        assert!(
+            harness.screen().contains("features"),
+            "{}",
+            harness.screen()
+        );
+        harness.keys("c");
         let asked =
             |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
-        assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
+        assert!(harness.sent.iter().any(asked), "{:?}", harness.sent.last());
         assert!(
-            stage.screen().contains("5 only in bcd-k40"),
+            harness.screen().contains("5 only in bcd-k40"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("pagedown esc enter");
+        harness.keys("pagedown esc enter");
         assert!(
-            stage
+            harness
                 .sent
                 .iter()
                 .any(|c| matches!(c, Command::ShowFit(name) if name == "k80"))
         );
-        stage.keys("j j c");
+        harness.keys("j j c");
         assert!(
-            stage.screen().contains("it is the one on show"),
+            harness.screen().contains("it is the one on show"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
     }
 }
 
 #[test]
 fn fits_of_other_settings_are_another_line_with_its_name() {
-    let mut stage = three_fits(120, 36);
-    stage.keys("right");
+    let mut harness = three_fits(120, 36);
+    harness.keys("right");
     assert!(
-        stage.screen().contains("● λ 0.1, 5 % of 1,536 neurons") && !stage.screen().contains('○'),
+        harness.screen().contains("● λ 0.1, 5 % of 1,536 neurons")
+            && !harness.screen().contains('○'),
         "one line"
     );
-    let mut study = stage.demo.study();
+    let mut study = harness.engine.study();
     let mut fit = study.fits[0].clone();
     (
         fit.name,
@@ -146,8 +155,8 @@ fn fits_of_other_settings_are_another_line_with_its_name() {
         fit.relative_error,
     ) = ("sparse".to_owned(), 80, 0.3, Some(0.5));
     study.fits.push(fit);
-    stage.event(Event::Study(Box::new(study)));
-    let screen = stage.screen();
+    harness.event(Event::Study(Box::new(study)));
+    let screen = harness.screen();
     assert!(
         screen.contains("λ 0.1, 5 % of 1,536") && screen.contains("λ 0.3, 5 % of 1,536"),
         "{screen}"
@@ -158,29 +167,34 @@ fn fits_of_other_settings_are_another_line_with_its_name() {
 #[test]
 fn a_fit_is_clicked_and_shown() {
     for (width, height) in [(120, 36), (60, 18)] {
-        let mut stage = three_fits(width, height);
-        let (y, x) = stage
+        let mut harness = three_fits(width, height);
+        let (y, x) = harness
             .find("bcd-k40   ")
-            .or_else(|| stage.find("k20"))
+            .or_else(|| harness.find("k20"))
             .expect("a fit of the list");
-        stage.click(x, y);
-        let line = stage
+        harness.click(x, y);
+        let line = harness
             .screen()
             .lines()
             .nth(usize::from(y))
             .unwrap_or_default()
             .to_owned();
-        assert!(line.starts_with('▌'), "{}", stage.screen());
-        assert!(!stage.sent.iter().any(|c| matches!(c, Command::ShowFit(_))));
-        let (y, x) = stage.find("k20").expect("another fit");
-        stage.click(x, y).click(x, y);
+        assert!(line.starts_with('▌'), "{}", harness.screen());
         assert!(
-            stage
+            !harness
+                .sent
+                .iter()
+                .any(|c| matches!(c, Command::ShowFit(_)))
+        );
+        let (y, x) = harness.find("k20").expect("another fit");
+        harness.click(x, y).click(x, y);
+        assert!(
+            harness
                 .sent
                 .iter()
                 .any(|c| matches!(c, Command::ShowFit(name) if name == "k20")),
             "{:?}",
-            stage.sent
+            harness.sent
         );
     }
 }
@@ -189,8 +203,8 @@ fn a_fit_is_clicked_and_shown() {
 fn an_outlier_is_named_until_the_fit_takes_it_out() {
     use crate::activations::energy::{Axis, Concentration};
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = Stage::opened(width, height, Profile::TrueColour);
-        let mut study = stage.demo.study();
+        let mut harness = Harness::opened(width, height, Profile::TrueColour);
+        let mut study = harness.engine.study();
         let members = vec![(1234, 0.72)];
         study.concentrated = vec![Concentration {
             of: Axis::Neurons,
@@ -199,24 +213,26 @@ fn an_outlier_is_named_until_the_fit_takes_it_out() {
             members,
             first: "neuron 1234".to_owned(),
         }];
-        stage.event(Event::Study(Box::new(study.clone()))).keys("5");
+        harness
+            .event(Event::Study(Box::new(study.clone())))
+            .keys("5");
         assert!(
-            stage
+            harness
                 .screen()
                 .contains("1 neuron holds 72 % of ‖A‖²: fit --scale-neurons"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        assert!(!stage.screen().contains("scaled neurons"));
+        assert!(!harness.screen().contains("scaled neurons"));
         study.fits[0].config.scale_neurons = true;
         let last = SweepPoint {
             weighted: true,
             ..point(3, 0.4)
         };
-        stage
+        harness
             .event(Event::Study(Box::new(study)))
             .event(Event::Sweep(last));
-        let screen = stage.screen();
+        let screen = harness.screen();
         assert!(
             !screen.contains("holds 72 %") && screen.contains("weighted error 0.4000"),
             "{screen}"

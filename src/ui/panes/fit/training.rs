@@ -64,7 +64,7 @@ pub(super) fn summary(
         (None, Some(last)) => facts.push(("took", text::duration(last.seconds))),
         (None, None) => {}
     }
-    let first = super::in_a_line(facts, width, theme);
+    let first = super::facts_line(facts, width, theme);
     let active = entry.trained.as_ref().map_or(0, |config| config.top_k);
     let latents = text::count(entry.latents);
     let how = format!(
@@ -103,7 +103,7 @@ pub(super) fn summary(
     ]
 }
 
-/// FVU by passes.
+/// The curve of the fraction of variance unexplained (FVU), by passes over the rows.
 pub(super) fn curve(area: Rect, cx: &Cx, buf: &mut Buffer) {
     let Some((entry, points)) = &cx.world.training else {
         return;

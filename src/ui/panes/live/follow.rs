@@ -1,8 +1,7 @@
 //! Generated text as it comes: which features fire on the steered, or on the unsteered,
 //! continuation of a prompt, and on the other one beside it.
 //!
-//! Invariant: one text is traced at a time, and its trace is kept with the side that was asked
-//! about.
+//! Invariant: one text is traced at a time, and its trace is kept with its side.
 
 use super::LivePane;
 use crate::analysis::Trace;
@@ -16,8 +15,8 @@ pub(super) struct Follow {
     /// The continuation without and with steering.
     sides: [Side; 2],
     steered: bool,
-    /// The side that the engine was asked about last.
-    asked: usize,
+    /// The side whose text was sent to be traced last.
+    traced_side: usize,
     /// The token under the cursor is the newest one.
     pub tail: bool,
 }
@@ -41,7 +40,7 @@ impl Follow {
             prompt: prompt.to_owned(),
             sides,
             steered: true,
-            asked: 1,
+            traced_side: 1,
             tail: true,
         }
     }
@@ -67,8 +66,8 @@ impl Follow {
         format!("{}{}", self.prompt, self.sides[side].text)
     }
 
-    /// The side whose newest text was not asked about yet; the one on show first.
-    fn behind(&self) -> Option<usize> {
+    /// The side whose newest text was not sent to be traced yet; the one on show first.
+    fn outdated_side(&self) -> Option<usize> {
         let on_show = usize::from(self.steered);
         [on_show, 1 - on_show]
             .into_iter()
@@ -76,10 +75,10 @@ impl Follow {
     }
 
     /// The text to ask about now: of the side that is behind, else of the one on show again.
-    pub fn ask(&mut self) -> String {
-        self.asked = self.behind().unwrap_or(usize::from(self.steered));
-        let text = self.text(self.asked);
-        self.sides[self.asked].traced = Some(text.clone());
+    pub fn next_text(&mut self) -> String {
+        self.traced_side = self.outdated_side().unwrap_or(usize::from(self.steered));
+        let text = self.text(self.traced_side);
+        self.sides[self.traced_side].traced = Some(text.clone());
         text
     }
 }
@@ -94,11 +93,11 @@ impl LivePane {
     }
 
     /// The other of the two texts, at once where it was traced.
-    pub(super) fn other_side(&mut self, cx: &Cx) {
+    pub(super) fn switch_side(&mut self, cx: &Cx) {
         if let Some(follow) = &mut self.follow {
             follow.steered = !follow.steered;
             if let Some(trace) = follow.sides[usize::from(follow.steered)].trace.clone() {
-                self.take(&trace, cx);
+                self.show_trace(&trace, cx);
             }
         }
         self.show_followed(cx);
@@ -132,21 +131,21 @@ impl LivePane {
     }
 
     /// Takes the trace of a followed text; whether it is the one on show.
-    pub(super) fn take_followed(&mut self, trace: &Trace, cx: &Cx) -> bool {
+    pub(super) fn receive_followed_trace(&mut self, trace: &Trace, cx: &Cx) -> bool {
         let Some(follow) = &mut self.follow else {
             return true;
         };
-        follow.sides[follow.asked].trace = Some(Box::new(trace.clone()));
-        let on_show = follow.asked == usize::from(follow.steered);
-        if follow.behind().is_some() && self.ask_at.is_none() {
-            self.changed(cx);
+        follow.sides[follow.traced_side].trace = Some(Box::new(trace.clone()));
+        let on_show = follow.traced_side == usize::from(follow.steered);
+        if follow.outdated_side().is_some() && self.trace_due.is_none() {
+            self.text_changed(cx);
         }
         on_show
     }
 
     /// The cursor goes with the newest token until it is moved away, and again when it is moved
     /// there.
-    pub(super) fn keep_tail(&mut self) {
+    pub(super) fn update_tail(&mut self) {
         let last = self.token + 1 >= self.tokens();
         if let Some(follow) = &mut self.follow {
             follow.tail = last;
@@ -164,8 +163,8 @@ impl LivePane {
         self.text.set(&text);
         // Pieces come faster than they can be traced: a question that waits already will see the
         // newest text.
-        if self.ask_at.is_none() && self.open_request.is_none() {
-            self.changed(cx);
+        if self.trace_due.is_none() && self.open_request.is_none() {
+            self.text_changed(cx);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::interop::markdown::table;
 use crate::pieces;
 use crate::ui::action::Action;
 use crate::ui::list::{motion, scroll};
-use crate::ui::pane::{Copies, Cx, Step};
+use crate::ui::pane::{CopyFormats, Cx, Step};
 
 impl LivePane {
     pub(super) fn reorder(&mut self) {
@@ -31,7 +31,7 @@ impl LivePane {
         });
     }
 
-    pub(super) fn take(&mut self, trace: &Trace, cx: &Cx) {
+    pub(super) fn show_trace(&mut self, trace: &Trace, cx: &Cx) {
         self.trace = Some(Box::new(trace.clone()));
         let last = trace.tokens.len().saturating_sub(1);
         let follows = self.follow.as_ref().is_some_and(|follow| follow.tail);
@@ -55,7 +55,7 @@ impl LivePane {
         self.reorder();
         match self.sort {
             Sort::Here => self.offset = 0,
-            Sort::Peak => self.settle(cx),
+            Sort::Peak => self.scroll_to_cursor(cx),
         }
     }
 
@@ -73,7 +73,7 @@ impl LivePane {
     }
 
     /// Lines before the features: what is left unexplained, where that means something.
-    fn lead(&self) -> usize {
+    fn leading_lines(&self) -> usize {
         usize::from(
             self.trace
                 .as_ref()
@@ -84,7 +84,7 @@ impl LivePane {
     /// Lines of the list: what is left unexplained, then the features.
     pub(super) fn count(&self) -> usize {
         if self.trace.is_some() {
-            self.order.len() + self.lead()
+            self.order.len() + self.leading_lines()
         } else {
             0
         }
@@ -92,7 +92,7 @@ impl LivePane {
 
     pub(super) fn line(&self, at: usize) -> Option<Shown> {
         let trace = self.trace.as_ref()?;
-        match at.checked_sub(self.lead()) {
+        match at.checked_sub(self.leading_lines()) {
             None => Some(Shown::Unexplained),
             Some(i) => self
                 .order
@@ -107,7 +107,7 @@ impl LivePane {
             .unwrap_or(0)
     }
 
-    pub(super) fn settle(&mut self, cx: &Cx) {
+    pub(super) fn scroll_to_cursor(&mut self, cx: &Cx) {
         self.offset = scroll(
             self.offset,
             self.position(),
@@ -176,7 +176,7 @@ impl LivePane {
             .iter()
             .map(|l| l.split('\t').map(str::to_owned).collect())
             .collect();
-        Some(vec![Step::Offer(Box::new(Copies {
+        Some(vec![Step::CopyAs(Box::new(CopyFormats {
             what: format!("{} tokens with their features", lines.len()),
             text: lines.join("\n"),
             json: serde_json::to_value(trace).unwrap_or_default(),

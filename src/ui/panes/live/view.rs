@@ -14,7 +14,7 @@ use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
-use crate::ui::panes::empty;
+use crate::ui::panes::draw_empty;
 use crate::ui::theme::{Ramp, Theme};
 
 /// From this width on the list stands beside the text.
@@ -44,7 +44,7 @@ fn left_width(area: Rect) -> u16 {
 }
 
 /// Cells that the text is typed in.
-pub(super) fn box_cells(cx: &Cx) -> usize {
+pub(super) fn text_cells(cx: &Cx) -> usize {
     usize::from(left_width(cx.area)).saturating_sub(3).max(4)
 }
 
@@ -70,7 +70,7 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     };
     let typed = if pane.typing {
         let most = (usize::from(left.height) / 3).clamp(1, 6);
-        pane.text.height(box_cells(cx)).min(most) as u16 + u16::from(left.height >= 6)
+        pane.text.height(text_cells(cx)).min(most) as u16 + u16::from(left.height >= 6)
     } else {
         0
     };
@@ -148,7 +148,7 @@ pub(super) fn list_height(pane: &LivePane, cx: &Cx) -> usize {
     usize::from(parts(pane, cx).list.height).max(1)
 }
 
-pub(super) fn in_box(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> bool {
+pub(super) fn is_in_text(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> bool {
     let parts = parts(pane, cx);
     let at = Position::new(column, row);
     parts.text.contains(at) || (pane.trace.is_none() && cx.area.contains(at))
@@ -358,7 +358,7 @@ pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
             height: cx.area.bottom() - parts.legend.y,
             ..cx.area
         };
-        return empty(buf, &Cx { area: below, ..*cx }, &nothing(pane, cx));
+        return draw_empty(buf, &Cx { area: below, ..*cx }, &empty_lines(pane, cx));
     }
     legend(pane, &parts, cx, buf);
     heat(pane, parts.heat, cx, buf);
@@ -372,12 +372,12 @@ pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
 }
 
 /// What an empty pane says: what is going on, or what to press.
-fn nothing(pane: &LivePane, cx: &Cx) -> Vec<String> {
+fn empty_lines(pane: &LivePane, cx: &Cx) -> Vec<String> {
     if let Some(problem) = &pane.problem {
         return vec![text::clean(problem)];
     }
     let what = "See which features fire on a text of your own, token by token.".to_owned();
-    if let Some(reason) = pane.refused(cx) {
+    if let Some(reason) = pane.refusal_reason(cx) {
         return vec![what, reason];
     }
     match (pane.typing, pane.text.text().trim().is_empty()) {
@@ -396,7 +396,7 @@ fn typed(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let height = usize::from(area.height) - usize::from(ruled);
     for (y, line) in pane
         .text
-        .lines(cx.theme, box_cells(cx), height, true)
+        .lines(cx.theme, text_cells(cx), height, true)
         .iter()
         .enumerate()
     {

@@ -57,7 +57,7 @@ impl StartPane {
         let right = usize::from(columns[columns.len() - 1].width);
         let mut form = self.form(cx, left);
         form.push(plain(""));
-        form.extend(self.takes(cx, left));
+        form.extend(self.estimate_rows(cx, left));
         let mut lists = self.studies(cx, right);
         lists.push(plain(""));
         lists.extend(self.models(cx, right));
@@ -129,15 +129,15 @@ impl StartPane {
             match &self.editing {
                 Some(input) if here => spans.extend(input.line(theme, room).spans),
                 _ => {
-                    let turns = here && cx.focused && field != Field::Corpus;
+                    let steps = here && cx.focused && field != Field::Corpus;
                     let value = text::truncate(&self.shown(field), room.saturating_sub(4));
                     spans.push(Span::styled(
-                        if turns { "‹ " } else { "  " },
+                        if steps { "‹ " } else { "  " },
                         theme.accent(),
                     ));
                     spans.push(Span::raw(value));
                     spans.push(Span::styled(
-                        if turns { " ›" } else { "  " },
+                        if steps { " ›" } else { "  " },
                         theme.accent(),
                     ));
                 }
@@ -196,9 +196,9 @@ impl StartPane {
         }
     }
 
-    fn takes(&self, cx: &Cx, width: usize) -> Vec<Row> {
+    fn estimate_rows(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        let waiting = self.open_request.is_some() || self.ask_at.is_some();
+        let waiting = self.open_request.is_some() || self.estimate_due.is_some();
         let mut head = vec![Span::styled(" What it takes", theme.heading())];
         if matches!(&self.estimate, Some(Ok(e)) if e.refusal.is_none() || waiting) {
             head.push(Span::styled(
@@ -211,7 +211,7 @@ impl StartPane {
         match &self.estimate {
             None => rows.push(plain(Line::styled("  working it out…", theme.dim()))),
             Some(Err(problem)) if !waiting => {
-                rows.extend(refused(problem, width, cx));
+                rows.extend(refusal_rows(problem, width, cx));
             }
             Some(Err(_)) => rows.push(plain(Line::styled("  working it out…", theme.dim()))),
             Some(Ok(estimate)) => {
@@ -223,7 +223,7 @@ impl StartPane {
                     ])));
                 }
                 if let Some(reason) = estimate.refusal.as_ref().filter(|_| !waiting) {
-                    rows.extend(refused(reason, width, cx));
+                    rows.extend(refusal_rows(reason, width, cx));
                 }
             }
         }
@@ -310,7 +310,7 @@ impl StartPane {
 }
 
 /// Why it cannot be, in as many lines as that takes.
-fn refused(reason: &str, width: usize, cx: &Cx) -> Vec<Row> {
+fn refusal_rows(reason: &str, width: usize, cx: &Cx) -> Vec<Row> {
     let lines = text::wrap(&text::clean(reason), width.saturating_sub(3)).into_iter();
     lines
         .map(|line| plain(Line::styled(format!("  {line}"), cx.theme.error())))
@@ -413,21 +413,21 @@ fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Sp
 #[cfg(test)]
 mod tests {
     use crate::engine::Event;
-    use crate::ui::demo::Demo;
-    use crate::ui::stage::Stage;
+    use crate::ui::fake_engine::FakeEngine;
+    use crate::ui::harness::Harness;
     use crate::ui::theme::Profile;
 
     #[test]
     fn studies_of_one_model_and_corpus_are_told_apart_by_their_directories() {
-        let mut stage = Stage::opened(120, 36, Profile::Mono);
-        let mut studies = Demo::studies();
+        let mut harness = Harness::opened(120, 36, Profile::Mono);
+        let mut studies = FakeEngine::studies();
         let twin = crate::study::StudyEntry {
             dir: "/elsewhere/twin".into(),
             ..studies[0].clone()
         };
         studies.push(twin);
-        stage.keys("6").event(Event::Studies(studies));
-        let screen = stage.screen();
+        harness.keys("6").event(Event::Studies(studies));
+        let screen = harness.screen();
         assert!(
             screen.contains("twin  L15") && screen.contains("gemma-2-2b  L12"),
             "{screen}"

@@ -1,7 +1,7 @@
 //! What the Steer pane asks for: features, strength, sampling. Owns the values and their limits;
 //! knows no key and no drawing.
 //!
-//! Invariant: [`Form::ask`] gives a request that the engine's limits allow, or the reason why there
+//! Invariant: [`Form::settings`] gives a request that the engine's limits allow, or the reason why there
 //! is none.
 
 mod field;
@@ -13,7 +13,7 @@ use crate::model::generate::Sampling;
 use crate::steering::{Positions, Strength};
 pub(super) use field::{Field, Part};
 
-/// The paper's targets.
+/// The KL targets of the evaluation protocol, in nats.
 const TARGETS: [f64; 7] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
 const ALPHAS: [f64; 12] = [
     0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0,
@@ -95,7 +95,7 @@ fn number(typed: &str, name: &str, low: f64, high: f64) -> Result<f64, String> {
     }
 }
 
-fn whole(typed: &str, name: &str, low: u64, high: u64) -> Result<u64, String> {
+fn whole_number(typed: &str, name: &str, low: u64, high: u64) -> Result<u64, String> {
     match typed.trim().parse::<u64>() {
         Ok(v) if (low..=high).contains(&v) => Ok(v),
         _ => Err(format!(
@@ -294,20 +294,22 @@ impl Form {
                 kl => self.kl = kl,
             },
             Field::Samples => {
-                self.samples = whole(typed, "samples", 1, MAX_SAMPLES as u64)? as usize
+                self.samples = whole_number(typed, "samples", 1, MAX_SAMPLES as u64)? as usize
             }
-            Field::Tokens => self.sampling.max_tokens = whole(typed, "tokens", 1, 4096)? as usize,
+            Field::Tokens => {
+                self.sampling.max_tokens = whole_number(typed, "tokens", 1, 4096)? as usize
+            }
             Field::Temperature => {
                 self.sampling.temperature = number(typed, "temperature", 0.0, 10.0)?
             }
-            Field::Seed => self.sampling.seed = whole(typed, "seed", 0, u64::MAX)?,
+            Field::Seed => self.sampling.seed = whole_number(typed, "seed", 0, u64::MAX)?,
             _ => {}
         }
         Ok(())
     }
 
     /// The request, with the text to continue.
-    pub fn ask(&self, prompt: &str) -> SteerSettings {
+    pub fn settings(&self, prompt: &str) -> SteerSettings {
         let part = match self.part {
             Part::Core if self.refused_part(Part::Core).is_none() => {
                 SteerPart::CoreOf(self.whole_cluster())
@@ -362,7 +364,7 @@ impl Form {
             .map(|part| SteerSettings {
                 part,
                 samples: 1,
-                ..self.ask(prompt)
+                ..self.settings(prompt)
             })
             .collect()
     }
@@ -436,12 +438,12 @@ mod tests {
         assert!(form.step(Field::Part, true).is_err());
         form.cluster = vec![3, 5, 9];
         form.step(Field::Part, true).unwrap();
-        assert_eq!(form.ask("x").part, SteerPart::CoreOf(vec![3, 5, 9]));
+        assert_eq!(form.settings("x").part, SteerPart::CoreOf(vec![3, 5, 9]));
         form.step(Field::Part, true).unwrap();
-        assert_eq!(form.ask("x").part, SteerPart::ExclusiveOf(vec![5, 9]));
+        assert_eq!(form.settings("x").part, SteerPart::ExclusiveOf(vec![5, 9]));
         // Another feature than the cluster's: the part that was meant is no more.
         form.features = vec![(8, 1.0)];
-        assert_eq!(form.ask("x").part, SteerPart::Whole);
+        assert_eq!(form.settings("x").part, SteerPart::Whole);
     }
 
     #[test]
@@ -453,16 +455,16 @@ mod tests {
         };
         form.step(Field::Mode, false).unwrap();
         assert!(form.step(Field::Sign, true).is_err() && form.step(Field::By, true).is_err());
-        let ask = form.ask("x");
+        let ask = form.settings("x");
         assert_eq!(
             (ask.mode, ask.strength, ask.negative),
             (Mode::Ablate, Strength::Alpha(1.0), false)
         );
         form.set(Field::Amount, "0.4").unwrap();
-        assert_eq!(form.ask("x").strength, Strength::Alpha(0.4));
+        assert_eq!(form.settings("x").strength, Strength::Alpha(0.4));
         form.step(Field::Mode, true).unwrap();
         assert_eq!(
-            (form.ask("x").mode, form.ask("x").strength),
+            (form.settings("x").mode, form.settings("x").strength),
             (Mode::Add, Strength::Kl(0.25))
         );
     }
@@ -479,7 +481,7 @@ mod tests {
         assert!(form.set(Field::Amount, "nan").is_err());
         assert!(form.set(Field::Samples, "9").is_err());
         form.set(Field::Amount, "0.07").unwrap();
-        assert_eq!(form.ask("").strength, Strength::Kl(0.07));
+        assert_eq!(form.settings("").strength, Strength::Kl(0.07));
         form.step(Field::Amount, true).unwrap();
         assert_eq!(form.kl, 0.1);
     }

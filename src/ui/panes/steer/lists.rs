@@ -7,26 +7,26 @@ use super::form::Form;
 use crate::engine::FeatureList;
 
 /// The features with their weights, and their cluster.
-type Chosen = (Vec<(usize, f32)>, Vec<usize>);
+type Selection = (Vec<(usize, f32)>, Vec<usize>);
 
 /// The list on show, and what was chosen of the others.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     /// The name of the list on show.
-    of: Option<String>,
+    shown: Option<String>,
     /// The set that it is, where it is no fit.
     pub set: Option<String>,
     /// The fit that was last on show.
     fit: Option<String>,
-    kept: HashMap<String, Chosen>,
+    others: HashMap<String, Selection>,
 }
 
 impl Lists {
     /// A session goes on whose form is of this fit.
-    pub fn begin(&mut self, fit: Option<&str>) {
+    pub fn restore(&mut self, fit: Option<&str>) {
         let fit = fit.map(str::to_owned);
         *self = Self {
-            of: fit.clone(),
+            shown: fit.clone(),
             fit,
             ..Self::default()
         };
@@ -44,16 +44,16 @@ impl Lists {
         if self.set.is_none() {
             self.fit = Some(list.fit.clone());
         }
-        let before = self.of.replace(list.fit.clone());
+        let before = self.shown.replace(list.fit.clone());
         let Some(before) = before.filter(|before| *before != list.fit) else {
             return false;
         };
-        let (features, cluster) = self.kept.remove(&list.fit).unwrap_or_default();
+        let (features, cluster) = self.others.remove(&list.fit).unwrap_or_default();
         let chosen = (
             std::mem::replace(&mut form.features, features),
             std::mem::replace(&mut form.cluster, cluster),
         );
-        self.kept.insert(before, chosen);
+        self.others.insert(before, chosen);
         true
     }
 
@@ -65,7 +65,7 @@ impl Lists {
             let kept = self
                 .fit
                 .as_ref()
-                .and_then(|fit| self.kept.get(fit))
+                .and_then(|fit| self.others.get(fit))
                 .cloned();
             (form.features, form.cluster) = kept.unwrap_or_default();
         }
@@ -73,7 +73,7 @@ impl Lists {
     }
 
     /// Another study: its lists are others, whatever they are called.
-    pub fn forget(&mut self) {
+    pub fn clear(&mut self) {
         *self = Self::default();
     }
 }

@@ -8,7 +8,7 @@ use crate::ui::pane::{Cx, Step};
 
 impl SteerPane {
     /// Why nothing can be run now.
-    pub(super) fn refused(&self, cx: &Cx) -> Option<String> {
+    pub(super) fn refusal_reason(&self, cx: &Cx) -> Option<String> {
         if cx.world.model.is_none() {
             return Some(match cx.world.job(Job::Load) {
                 Some(_) => "the model is being loaded".to_owned(),
@@ -35,11 +35,11 @@ impl SteerPane {
 
     pub(super) fn run(&mut self, cx: &Cx) -> Vec<Step> {
         self.typing = false;
-        if let Some(reason) = self.refused(cx) {
-            return vec![Step::Say(Level::Warn, reason)];
+        if let Some(reason) = self.refusal_reason(cx) {
+            return vec![Step::Notify(Level::Warn, reason)];
         }
         self.three = None;
-        self.queue = [self.form.ask(self.prompt.text())].into();
+        self.queue = [self.form.settings(self.prompt.text())].into();
         self.go_on(cx)
     }
 
@@ -47,8 +47,11 @@ impl SteerPane {
     /// neurons.
     pub(super) fn run_three(&mut self, cx: &Cx) -> Vec<Step> {
         self.typing = false;
-        if let Some(reason) = self.refused(cx).or_else(|| self.form.refused_three()) {
-            return vec![Step::Say(Level::Warn, reason)];
+        if let Some(reason) = self
+            .refusal_reason(cx)
+            .or_else(|| self.form.refused_three())
+        {
+            return vec![Step::Notify(Level::Warn, reason)];
         }
         self.queue = self.form.three(self.prompt.text()).into();
         // Runs that drop out of the history make room first.
@@ -68,23 +71,23 @@ impl SteerPane {
         }
         self.queue
             .pop_front()
-            .map(|ask| self.start(ask, cx))
+            .map(|settings| self.start(settings, cx))
             .unwrap_or_default()
     }
 
-    pub(super) fn start(&mut self, ask: SteerSettings, cx: &Cx) -> Vec<Step> {
+    pub(super) fn start(&mut self, settings: SteerSettings, cx: &Cx) -> Vec<Step> {
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }
-        let request = cx.request(Command::Steer(ask.clone()));
+        let request = cx.request(Command::Steer(settings.clone()));
         self.runs.push(Run {
             request: Some(request.id),
-            of: self.lists.set.clone(),
-            ..Run::new(ask)
+            set: self.lists.set.clone(),
+            ..Run::new(settings)
         });
         self.shown = self.runs.len() - 1;
         self.scroll = 0;
-        vec![Step::Ask(request)]
+        vec![Step::Request(request)]
     }
 
     pub(super) fn end(&mut self, state: State, cx: &Cx) -> Vec<Step> {
@@ -94,7 +97,7 @@ impl SteerPane {
         self.replacing = false;
         self.queue
             .pop_front()
-            .map(|ask| self.start(ask, cx))
+            .map(|settings| self.start(settings, cx))
             .unwrap_or_default()
     }
 }

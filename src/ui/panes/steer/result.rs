@@ -7,8 +7,8 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::SteerPane;
-use super::parts;
 use super::run::{Run, State, departure, flow};
+use super::three_ways;
 use crate::analysis::ScoredToken;
 use crate::steering::{SteerInfo, Strength};
 use crate::text;
@@ -57,7 +57,7 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
         }
     }
     if pane.three.is_some() {
-        return parts::draw(pane, inner(area, beside), cx, buf);
+        return three_ways::draw(pane, inner(area, beside), cx, buf);
     }
     let Some(run) = pane.runs.get(pane.shown) else {
         let inner = inner(area, beside);
@@ -69,7 +69,7 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
                 &Line::styled("─".repeat(usize::from(area.width)), theme.rule(false)),
             );
         }
-        for (i, (line, style)) in nothing(pane, cx).into_iter().enumerate() {
+        for (i, (line, style)) in empty_lines(pane, cx).into_iter().enumerate() {
             let y = i + usize::from(inner.height / 6);
             put(
                 buf,
@@ -121,13 +121,13 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
 }
 
 /// What an empty pane says.
-fn nothing(pane: &SteerPane, cx: &Cx) -> Vec<(String, Style)> {
+fn empty_lines(pane: &SteerPane, cx: &Cx) -> Vec<(String, Style)> {
     let theme = cx.theme;
     let mut lines = vec![(
         "Turn a feature up and see what the model says.".to_owned(),
         theme.text(),
     )];
-    match pane.refused(cx) {
+    match pane.refusal_reason(cx) {
         Some(reason) => lines.push((reason, theme.warning())),
         None => lines.push((
             format!(
@@ -159,7 +159,7 @@ fn nothing(pane: &SteerPane, cx: &Cx) -> Vec<(String, Style)> {
 fn title(pane: &SteerPane, run: &Run, width: usize, cx: &Cx) -> Line<'static> {
     let theme = cx.theme;
     let (state, style) = match &run.state {
-        State::Asked => ("waiting".to_owned(), theme.accent()),
+        State::Waiting => ("waiting".to_owned(), theme.accent()),
         State::Running if run.info.is_none() => ("searching α".to_owned(), theme.accent()),
         State::Running => ("writing".to_owned(), theme.accent()),
         State::Done => ("done".to_owned(), theme.good()),
@@ -173,7 +173,7 @@ fn title(pane: &SteerPane, run: &Run, width: usize, cx: &Cx) -> Line<'static> {
         "run".to_owned()
     };
     let room = width.saturating_sub(which.len() + 9 + text::width(&state));
-    let asked = text::truncate(&run.asked(), room);
+    let asked = text::truncate(&run.description(), room);
     let used = 3 + which.len() + 2 + text::width(&asked) + 2 + text::width(&state) + 1;
     Line::from(vec![
         Span::styled("── ", theme.rule(false)),
@@ -202,7 +202,7 @@ pub(super) fn head(run: &Run, width: usize, height: usize, cx: &Cx) -> Vec<Line<
     }
     let Some(info) = &run.info else {
         if run.is_active() {
-            let what = match run.ask.strength {
+            let what = match run.settings.strength {
                 Strength::Kl(kl) => format!("looking for the α that gives a KL of {kl}…"),
                 Strength::Alpha(_) => "measuring…".to_owned(),
             };
@@ -238,7 +238,7 @@ fn strength(run: &Run, info: &SteerInfo, cx: &Cx) -> Line<'static> {
         Span::styled("   KL ", theme.dim()),
         Span::styled(format!("{:.3}", info.kl), theme.heading()),
     ];
-    if let Strength::Kl(target) = run.ask.strength {
+    if let Strength::Kl(target) = run.settings.strength {
         spans.push(Span::styled(format!(" of {target} asked for"), theme.dim()));
     }
     Line::from(spans)

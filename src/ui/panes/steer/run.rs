@@ -13,25 +13,26 @@ const MAX_SAMPLES: usize = 64;
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
-    /// Sent; the engine has not begun.
-    Asked,
-    /// Calibrating or generating.
+    /// The request was sent, and the engine has not begun.
+    Waiting,
+    /// The engine searches α or generates the texts.
     Running,
-    /// Ended well.
+    /// All texts are there.
     Done,
     /// Stopped by the user.
     Cancelled,
-    /// Failed, and why.
+    /// The run failed; the reason is for a person.
     Failed(String),
 }
 
 /// A request to steer, and what has come of it so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
-    pub ask: SteerSettings,
+    #[serde(rename = "ask")]
+    pub settings: SteerSettings,
     /// The set that the directions are of, where they are no features of a fit.
-    #[serde(default)]
-    pub of: Option<String>,
+    #[serde(default, rename = "of")]
+    pub set: Option<String>,
     pub info: Option<SteerInfo>,
     /// Unsteered texts, one a sample.
     pub baseline: Vec<String>,
@@ -44,22 +45,22 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub fn new(ask: SteerSettings) -> Self {
-        let samples = ask.samples.min(MAX_SAMPLES);
+    pub fn new(settings: SteerSettings) -> Self {
+        let samples = settings.samples.min(MAX_SAMPLES);
         let empty = vec![String::new(); samples];
         Self {
-            ask,
-            of: None,
+            settings,
+            set: None,
             info: None,
             baseline: empty.clone(),
             steered: empty,
-            state: State::Asked,
+            state: State::Waiting,
             request: None,
         }
     }
 
     pub fn is_active(&self) -> bool {
-        matches!(self.state, State::Asked | State::Running)
+        matches!(self.state, State::Waiting | State::Running)
     }
 
     /// Takes a piece of text.
@@ -98,22 +99,22 @@ impl Run {
                 format!("#{id} {weight:+}")
             }
         };
-        let shown: Vec<String> = self.ask.features.iter().take(4).map(one).collect();
-        let more = self.ask.features.len().saturating_sub(4);
+        let shown: Vec<String> = self.settings.features.iter().take(4).map(one).collect();
+        let more = self.settings.features.len().saturating_sub(4);
         let tail = if more > 0 {
             format!(" +{more}")
         } else {
             String::new()
         };
         let of = self
-            .of
+            .set
             .as_ref()
             .map_or_else(String::new, |of| format!("{} ", text::clean(of)));
         format!("{of}{}{tail}", shown.join(" "))
     }
 
     fn part(&self) -> &'static str {
-        match &self.ask.part {
+        match &self.settings.part {
             SteerPart::Whole => "",
             SteerPart::CoreOf(_) => " core",
             SteerPart::ExclusiveOf(_) => " own",
@@ -122,18 +123,18 @@ impl Run {
 
     /// How much an ablation takes out.
     fn share(&self) -> f64 {
-        match self.ask.strength {
+        match self.settings.strength {
             Strength::Alpha(share) | Strength::Kl(share) => share,
         }
     }
 
     /// What was asked for, in a few words.
-    pub fn asked(&self) -> String {
-        let strength = match self.ask.strength {
+    pub fn description(&self) -> String {
+        let strength = match self.settings.strength {
             Strength::Kl(kl) => format!("KL {kl}"),
             Strength::Alpha(alpha) => format!("α {alpha}"),
         };
-        let what = match self.ask.mode {
+        let what = match self.settings.mode {
             Mode::Ablate => {
                 return format!(
                     "ablate {}{}, share {}",
@@ -143,18 +144,18 @@ impl Run {
                 );
             }
             Mode::Set => "set",
-            Mode::Add if self.ask.negative => "suppress",
+            Mode::Add if self.settings.negative => "suppress",
             Mode::Add => "promote",
         };
         format!("{what} {}{} at {strength}", self.features(), self.part())
     }
 
     /// For a list of runs: `+#17 core`.
-    pub fn briefly(&self) -> String {
-        let sign = match self.ask.mode {
+    pub fn short_description(&self) -> String {
+        let sign = match self.settings.mode {
             Mode::Ablate => "ablate ",
             Mode::Set => "set ",
-            Mode::Add if self.ask.negative => "−",
+            Mode::Add if self.settings.negative => "−",
             Mode::Add => "+",
         };
         format!("{sign}{}{}", self.features(), self.part())
@@ -170,8 +171,11 @@ impl Run {
     }
 
     /// The whole run as text.
-    pub fn plain(&self) -> String {
-        let mut out = vec![format!("prompt: {}", self.ask.prompt), self.asked()];
+    pub fn to_text(&self) -> String {
+        let mut out = vec![
+            format!("prompt: {}", self.settings.prompt),
+            self.description(),
+        ];
         if let Some(info) = &self.info {
             out.push(format!("α {:.4}, KL {:.4}", info.alpha, info.kl));
             out.extend(info.note.clone());
@@ -224,7 +228,7 @@ pub(super) fn departure(baseline: &str, steered: &str) -> (usize, usize) {
 pub(super) type Piece = (String, bool);
 
 /// Line feeds shown at the end of a line at most.
-const MOST_FEEDS: usize = 6;
+const MAX_FEEDS: usize = 6;
 
 /// `text` made clean and broken at spaces and line feeds into lines of at most `cells`; what comes
 /// from byte `from` on is told apart. Empty lines take no row of their own: a mark stands for each.
@@ -256,7 +260,7 @@ fn mark_feeds(lines: &mut Vec<Vec<Piece>>, feeds: usize, beyond: bool, cells: us
     if feeds == 0 {
         return;
     }
-    let marks = "⏎".repeat(feeds.min(MOST_FEEDS).min(cells));
+    let marks = "⏎".repeat(feeds.min(MAX_FEEDS).min(cells));
     let used = |line: &Vec<Piece>| line.iter().map(|(t, _)| text::width(t)).sum::<usize>();
     match lines.last_mut() {
         Some(last) if used(last) + text::width(&marks) <= cells => last.push((marks, beyond)),

@@ -25,7 +25,7 @@ const NAME: usize = 13;
 
 /// How the request is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum FormLayout {
     /// A value a row, beside the texts.
     Beside,
     /// In three columns above the texts.
@@ -38,11 +38,11 @@ enum Look {
 struct Parts {
     form: Rect,
     result: Rect,
-    look: Look,
+    layout: FormLayout,
 }
 
 /// A field as drawn.
-struct Placed {
+struct FieldLine {
     at: usize,
     area: Rect,
     line: Line<'static>,
@@ -79,10 +79,10 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
         return Parts {
             form: Rect { width, ..area },
             result,
-            look: Look::Beside,
+            layout: FormLayout::Beside,
         };
     }
-    let (look, height) = if area.width >= NARROWEST_GRID && area.height >= 10 {
+    let (layout, height) = if area.width >= NARROWEST_GRID && area.height >= 10 {
         let rows = grid(pane, area, cx)
             .iter()
             .map(|p| p.area.bottom())
@@ -90,9 +90,12 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
             .unwrap_or(area.y)
             - area.y;
         // A line for what is wrong; the request never pushes the texts off the screen.
-        (Look::Grid, (rows + 1).min(area.height - area.height / 3))
+        (
+            FormLayout::Grid,
+            (rows + 1).min(area.height - area.height / 3),
+        )
     } else {
-        (Look::List, (area.height / 2).max(1).min(area.height))
+        (FormLayout::List, (area.height / 2).max(1).min(area.height))
     };
     let height = height.min(area.height);
     let result = Rect {
@@ -103,7 +106,7 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
     Parts {
         form: Rect { height, ..area },
         result,
-        look,
+        layout,
     }
 }
 
@@ -177,15 +180,15 @@ fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static
 }
 
 /// The fields, one a row.
-fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
+fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     let width = usize::from(area.width);
-    let mut placed = Vec::new();
+    let mut lines = Vec::new();
     let mut y = area.y;
     for (at, field) in pane.form.fields().into_iter().enumerate() {
         let here = at == pane.cursor;
         if field == Field::Prompt {
             for (i, line) in prompt_rows(pane, cx, 6).into_iter().enumerate() {
-                placed.push(Placed {
+                lines.push(FieldLine {
                     at,
                     area: Rect {
                         y,
@@ -215,7 +218,7 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         } else {
             spans.extend(value(pane, field, here, false, cx));
         }
-        placed.push(Placed {
+        lines.push(FieldLine {
             at,
             area: Rect {
                 y,
@@ -226,13 +229,13 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         });
         y += 1;
     }
-    placed
+    lines
 }
 
 /// The prompt, the features one behind the other, the other values in three columns: for a pane
 /// without room for a value a row.
-fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
-    let mut placed = Vec::new();
+fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
+    let mut lines = Vec::new();
     let (mut x, mut y) = (0, area.y);
     let fields = pane.form.fields();
     let terms = pane.form.features.len().max(1);
@@ -241,7 +244,7 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         let Field::Term(i) = field else {
             let most = if area.height >= 18 { 3 } else { 1 };
             for (i, line) in prompt_rows(pane, cx, most).into_iter().enumerate() {
-                placed.push(Placed {
+                lines.push(FieldLine {
                     at,
                     area: Rect {
                         y,
@@ -271,7 +274,7 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
             (x, y) = (NAME as u16 - 1, y + 1);
         }
         let width = width.min(area.width.saturating_sub(x));
-        placed.push(Placed {
+        lines.push(FieldLine {
             at,
             area: Rect {
                 x: area.x + x,
@@ -307,33 +310,33 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
             width: column,
             height: 1,
         };
-        placed.push(Placed {
+        lines.push(FieldLine {
             at,
             area: cell,
             line: Line::from(spans),
         });
     }
-    placed
+    lines
 }
 
-fn placed(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<Placed> {
-    match parts.look {
-        Look::Grid => grid(pane, parts.form, cx),
+fn field_lines(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<FieldLine> {
+    match parts.layout {
+        FormLayout::Grid => grid(pane, parts.form, cx),
         _ => column(pane, parts.form, cx),
     }
 }
 
 pub(super) fn field_at(pane: &SteerPane, column: u16, row: u16, cx: &Cx) -> Option<usize> {
     let parts = parts(pane, cx);
-    let all = on_screen(pane, &parts, cx);
+    let all = visible_fields(pane, &parts, cx);
     all.into_iter()
         .find(|p| p.area.contains(Position::new(column, row)))
         .map(|p| p.at)
 }
 
 /// The fields that are on the screen, the one under the cursor among them.
-fn on_screen(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<Placed> {
-    let mut all = placed(pane, parts, cx);
+fn visible_fields(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<FieldLine> {
+    let mut all = field_lines(pane, parts, cx);
     let here = all
         .iter()
         .find(|p| p.at == pane.cursor)
@@ -350,12 +353,12 @@ fn on_screen(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<Placed> {
 pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     let parts = parts(pane, cx);
     let theme = cx.theme;
-    if pane.three.is_some() && parts.look != Look::Beside {
+    if pane.three.is_some() && parts.layout != FormLayout::Beside {
         // Three columns need all the room there is.
         return three(pane, cx, buf);
     }
     let mut bottom = parts.form.y;
-    for field in on_screen(pane, &parts, cx) {
+    for field in visible_fields(pane, &parts, cx) {
         bottom = bottom.max(field.area.bottom());
         if field.at == pane.cursor && !pane.typing {
             buf.set_style(
@@ -366,7 +369,7 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
         put(buf, field.area, 0, &field.line);
     }
     let width = usize::from(parts.form.width);
-    let beside = parts.look == Look::Beside;
+    let beside = parts.layout == FormLayout::Beside;
     let space = u16::from(beside);
     let below = Rect {
         y: bottom + space,
@@ -404,7 +407,7 @@ fn three(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
         height: cx.area.height,
         ..body
     };
-    super::parts::draw(pane, body, cx, buf);
+    super::three_ways::draw(pane, body, cx, buf);
     let hint = format!("{} goes back to the request", cx.key(Action::Back));
     put(
         buf,
@@ -460,7 +463,7 @@ fn history(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
             marker(here, cx),
             Span::styled(text::pad_left(&(i + 1).to_string(), 2), theme.dim()),
             Span::styled(
-                format!(" {} ", text::pad(&run.briefly(), room)),
+                format!(" {} ", text::pad(&run.short_description(), room)),
                 if here { theme.heading() } else { theme.text() },
             ),
             Span::styled(found, theme.dim()),
@@ -481,7 +484,7 @@ pub(super) fn page(pane: &SteerPane, cx: &Cx) -> usize {
 
 pub(super) fn last_scroll(pane: &SteerPane, cx: &Cx) -> usize {
     if pane.three.is_some() {
-        return super::parts::last_scroll(pane, three_area(pane, cx), cx);
+        return super::three_ways::last_scroll(pane, three_area(pane, cx), cx);
     }
     let (area, rows) = texts(pane, cx);
     rows.saturating_sub(usize::from(area.height))
@@ -489,13 +492,13 @@ pub(super) fn last_scroll(pane: &SteerPane, cx: &Cx) -> usize {
 
 /// Whether the three ways have the whole pane, and no form is seen.
 pub(super) fn three_alone(pane: &SteerPane, cx: &Cx) -> bool {
-    pane.three.is_some() && parts(pane, cx).look != Look::Beside
+    pane.three.is_some() && parts(pane, cx).layout != FormLayout::Beside
 }
 
 /// Where the three ways are drawn.
 fn three_area(pane: &SteerPane, cx: &Cx) -> Rect {
     let parts = parts(pane, cx);
-    if parts.look == Look::Beside {
+    if parts.layout == FormLayout::Beside {
         return result::inner(parts.result, true);
     }
     let area = Rect {
@@ -512,5 +515,5 @@ fn three_area(pane: &SteerPane, cx: &Cx) -> Rect {
 /// Where the texts are, and how many rows they take.
 fn texts(pane: &SteerPane, cx: &Cx) -> (Rect, usize) {
     let parts = parts(pane, cx);
-    result::texts_area(pane, parts.result, parts.look == Look::Beside, cx)
+    result::texts_area(pane, parts.result, parts.layout == FormLayout::Beside, cx)
 }

@@ -19,9 +19,9 @@ struct Cut {
 
 impl TreePane {
     /// Begins to ask for the height, with the one that it is cut at now.
-    pub(super) fn ask_cut(&mut self, cx: &Cx) {
+    pub(super) fn edit_cut(&mut self, cx: &Cx) {
         if self.levels.on {
-            self.cutting = Some(self.levels.ask_sizes(cx));
+            self.cutting = Some(self.levels.sizes_input(cx));
             return;
         }
         let now = Some(self.folds.height).filter(|h| h.is_finite());
@@ -39,18 +39,18 @@ impl TreePane {
             KeyCode::Esc => self.cutting = None,
             KeyCode::Enter if self.levels.on => {
                 let typed = self.cutting.as_ref()?.text().to_owned();
-                return Some(match self.levels.take_sizes(&typed, cx) {
+                return Some(match self.levels.set_sizes(&typed, cx) {
                     Ok(steps) => {
                         self.cutting = None;
                         steps
                     }
-                    Err(problem) => vec![Step::Say(Level::Warn, problem)],
+                    Err(problem) => vec![Step::Notify(Level::Warn, problem)],
                 });
             }
             KeyCode::Enter => {
                 let Some(height) = self.typed_height() else {
                     let said = "a height is a number from 0 to 1, such as 0.85".to_owned();
-                    return Some(vec![Step::Say(Level::Warn, said)]);
+                    return Some(vec![Step::Notify(Level::Warn, said)]);
                 };
                 self.cutting = None;
                 self.folds.by_hand.clear();
@@ -62,7 +62,7 @@ impl TreePane {
                 return input.key(key).then(Vec::new);
             }
         }
-        self.settle(cx);
+        self.scroll_to_cursor(cx);
         Some(Vec::new())
     }
 
@@ -86,7 +86,7 @@ impl TreePane {
     }
 
     /// What the tree is cut at, in words for a title; nothing where it is whole or folded by hand.
-    pub(super) fn cut_said(&self) -> Option<String> {
+    pub(super) fn cut_description(&self) -> Option<String> {
         let height =
             Some(self.folds.height).filter(|h| h.is_finite() && self.folds.by_hand.is_empty())?;
         let Cut { clusters, single } = self.cut_at(height);

@@ -13,7 +13,7 @@ use crate::ui::describe::strongest_words;
 use crate::ui::draw::{put, put_at};
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
-use crate::ui::panes::{empty, nothing_yet};
+use crate::ui::panes::{draw_empty, no_features_lines};
 
 /// From this width on the cluster under the cursor stands beside the tree.
 const BESIDE: u16 = 100;
@@ -79,7 +79,7 @@ fn parts(pane: &TreePane, area: Rect) -> Parts {
     }
 }
 
-/// Rows for branches.
+/// How many rows there are for branches.
 pub(super) fn tree_height(pane: &TreePane, cx: &Cx) -> usize {
     usize::from(parts(pane, cx.area).tree.height).max(1)
 }
@@ -110,7 +110,7 @@ fn offset(pane: &TreePane, height: usize) -> usize {
 
 pub(super) fn draw(pane: &TreePane, cx: &Cx, buf: &mut Buffer) {
     if pane.plot.is_empty() {
-        return empty(buf, cx, &nothing(pane, cx));
+        return draw_empty(buf, cx, &empty_lines(pane, cx));
     }
     let parts = parts(pane, cx.area);
     axis(pane, &parts, cx, buf);
@@ -129,14 +129,14 @@ pub(super) fn draw(pane: &TreePane, cx: &Cx, buf: &mut Buffer) {
 }
 
 /// What an empty pane says: what is going on, or what to press.
-fn nothing(pane: &TreePane, cx: &Cx) -> Vec<String> {
+fn empty_lines(pane: &TreePane, cx: &Cx) -> Vec<String> {
     if let Some(problem) = &pane.problem {
         return vec![text::clean(problem)];
     }
     if pane.tree_request.is_some() {
         return vec!["Comparing the neurons of every two features…".to_owned()];
     }
-    nothing_yet(
+    no_features_lines(
         cx,
         "The tree shows which features are made of the same neurons.",
         "The tree of shared neurons appears with the first sweep of the fit.",
@@ -160,7 +160,7 @@ fn ticks(low: f32, high: f32, cells: usize) -> Vec<f32> {
 
 fn axis(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let (theme, plot) = (cx.theme, &pane.plot);
-    if plot.tops.is_empty() {
+    if plot.roots.is_empty() {
         let line = Line::styled(" no two features share a neuron", theme.dim());
         return put(buf, parts.axis, 0, &line);
     }
@@ -399,7 +399,7 @@ fn is_found(pane: &TreePane, id: usize, cx: &Cx) -> bool {
         && cx
             .world
             .row(id)
-            .is_some_and(|row| super::search::finds(row, pane.query.text()))
+            .is_some_and(|row| super::search::matches_query(row, pane.query.text()))
 }
 
 /// A feature in a word: its name, or its strongest token.

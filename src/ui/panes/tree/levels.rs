@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::takes_part;
+use super::uses_part;
 use crate::analysis::{LevelNode, Levels};
 use crate::engine::{Command, Reply, RequestId};
 use crate::factor::recursive::Growth;
@@ -31,14 +31,14 @@ pub(super) struct LevelsView {
     /// It is what the pane shows.
     pub on: bool,
     growth: Growth,
-    /// Tuned together.
-    together: bool,
+    /// Whether all levels are tuned together.
+    joint: bool,
     /// Features of each level, as they were typed; empty: by halves.
     sizes: Vec<usize>,
     levels: Option<Arc<Levels>>,
     /// The snapshot they are of: fit and sweep.
-    of: Option<(String, usize)>,
-    /// The question that is not answered yet.
+    snapshot: Option<(String, usize)>,
+    /// The request that is not answered yet.
     open_request: Option<RequestId>,
     problem: Option<String>,
     rows: Vec<Vec<usize>>,
@@ -46,12 +46,12 @@ pub(super) struct LevelsView {
     cursor: usize,
     offset: usize,
     /// Where a session left it, until the levels are there.
-    left: Option<Left>,
+    saved: Option<SavedPosition>,
 }
 
 /// What was open and where the cursor was, in the levels of a fit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Left {
+struct SavedPosition {
     fit: String,
     open: BTreeSet<Vec<usize>>,
     cursor: Vec<usize>,
@@ -85,89 +85,89 @@ fn paths(levels: &Levels, is_open: impl Fn(&[usize]) -> bool) -> Vec<Vec<usize>>
 
 impl LevelsView {
     /// As it was chosen to be, with nothing on show: for another study.
-    pub fn anew(self) -> Self {
+    pub fn without_levels(self) -> Self {
         let Self {
             on,
             growth,
-            together,
+            joint,
             sizes,
-            left,
+            saved,
             ..
         } = self;
         Self {
             on,
             growth,
-            together,
+            joint,
             sizes,
-            left,
+            saved,
             ..Self::default()
         }
     }
 
     /// What is remembered from one run to the next.
     pub fn session(&self) -> Value {
-        let now = self.of.as_ref().filter(|_| self.levels.is_some());
-        let left = now.map(|(fit, _)| Left {
+        let now = self.snapshot.as_ref().filter(|_| self.levels.is_some());
+        let saved = now.map(|(fit, _)| SavedPosition {
             fit: fit.clone(),
             open: self.open.iter().cloned().collect(),
             cursor: self.rows.get(self.cursor).cloned().unwrap_or_default(),
         });
-        let left = left.as_ref().or(self.left.as_ref());
-        json!({ "on": self.on, "growth": self.growth, "together": self.together, "sizes": self.sizes, "left": left })
+        let saved = saved.as_ref().or(self.saved.as_ref());
+        json!({ "on": self.on, "growth": self.growth, "together": self.joint, "sizes": self.sizes, "left": saved })
     }
 
     pub fn restore(&mut self, session: &Value) {
         self.on = session["on"].as_bool().unwrap_or(self.on);
         self.growth = serde_json::from_value(session["growth"].clone()).unwrap_or(self.growth);
-        self.together = session["together"].as_bool().unwrap_or(self.together);
+        self.joint = session["together"].as_bool().unwrap_or(self.joint);
         self.sizes = serde_json::from_value(session["sizes"].clone()).unwrap_or_default();
-        self.left = serde_json::from_value(session["left"].clone()).ok();
+        self.saved = serde_json::from_value(session["left"].clone()).ok();
     }
 
     /// Asks for the levels of the fit on show unless they are there or asked for.
-    pub fn want(&mut self, cx: &Cx) -> Vec<Step> {
+    pub fn request_levels(&mut self, cx: &Cx) -> Vec<Step> {
         let Some(list) = cx.world.features.as_ref().filter(|list| list.finished) else {
             return Vec::new();
         };
         let newest = (list.fit.clone(), list.sweep);
-        if !self.on || self.of.as_ref() == Some(&newest) {
+        if !self.on || self.snapshot.as_ref() == Some(&newest) {
             return Vec::new();
         }
-        let of = Some(newest);
+        let snapshot = Some(newest);
         let sizes = self.fitting_sizes(cx);
-        let request = cx.request(Command::Levels(self.growth, self.together, sizes));
+        let request = cx.request(Command::Levels(self.growth, self.joint, sizes));
         *self = Self {
             on: true,
-            of,
+            snapshot,
             open_request: Some(request.id),
-            ..std::mem::take(self).anew()
+            ..std::mem::take(self).without_levels()
         };
-        vec![Step::Ask(request)]
+        vec![Step::Request(request)]
     }
 
-    /// Whether this came of the open question.
+    /// Whether `reply` answers the open request.
     pub fn is_open(&self, reply: &Reply) -> bool {
         reply.is_to(self.open_request)
     }
 
-    /// Takes the other rule for p.
+    /// Takes the other rule for the sparsity p of a level.
     pub fn next_growth(&mut self, cx: &Cx) -> Vec<Step> {
         self.growth = if self.growth == Growth::Growing {
             Growth::Fixed
         } else {
             Growth::Growing
         };
-        self.of = None;
-        self.want(cx)
+        self.snapshot = None;
+        self.request_levels(cx)
     }
 
-    /// Tuned together, or each as it was found from the one below.
+    /// Tunes all levels together, or leaves each as it was found from the one below.
     pub fn toggle_together(&mut self, cx: &Cx) -> Vec<Step> {
-        (self.together, self.of) = (!self.together, None);
-        self.want(cx)
+        (self.joint, self.snapshot) = (!self.joint, None);
+        self.request_levels(cx)
     }
 
-    pub fn take(&mut self, levels: &Arc<Levels>) {
+    pub fn show_levels(&mut self, levels: &Arc<Levels>) {
         self.open_request = None;
         self.problem = None;
         self.levels = Some(levels.clone());
@@ -176,19 +176,20 @@ impl LevelsView {
             self.open.insert(vec![first]);
         }
         (self.cursor, self.offset) = (0, 0);
-        let left = self
-            .left
-            .take()
-            .filter(|left| self.of.as_ref().is_some_and(|(fit, _)| *fit == left.fit));
-        if let Some(left) = &left {
-            self.open = left.open.iter().cloned().collect();
+        let saved = self.saved.take().filter(|saved| {
+            self.snapshot
+                .as_ref()
+                .is_some_and(|(fit, _)| *fit == saved.fit)
+        });
+        if let Some(saved) = &saved {
+            self.open = saved.open.iter().cloned().collect();
         }
-        self.lay_out();
-        if let Some(left) = left {
+        self.update_rows();
+        if let Some(saved) = saved {
             self.cursor = self
                 .rows
                 .iter()
-                .position(|path| *path == left.cursor)
+                .position(|path| *path == saved.cursor)
                 .unwrap_or(0);
         }
     }
@@ -198,7 +199,7 @@ impl LevelsView {
         self.problem = Some(problem.to_owned());
     }
 
-    fn lay_out(&mut self) {
+    fn update_rows(&mut self) {
         let Some(levels) = &self.levels else { return };
         self.rows = paths(levels, |path| self.open.contains(path));
         self.cursor = self.cursor.min(self.rows.len().saturating_sub(1));
@@ -240,10 +241,10 @@ impl LevelsView {
         } else {
             self.open.remove(&path);
         }
-        self.lay_out();
+        self.update_rows();
     }
 
-    /// Rows in sight.
+    /// How many rows are in sight.
     fn height(&self, cx: &Cx) -> usize {
         usize::from(parts(cx.area).0.height).max(1)
     }
@@ -258,7 +259,7 @@ impl LevelsView {
         let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
         let ended = || cx.world.features.as_ref().is_some_and(|list| list.finished);
         match () {
-            () if takes_part(action) => Some(format!(
+            () if uses_part(action) => Some(format!(
                 "that is for the dendrogram: {} shows it",
                 cx.key(Action::TreeKind)
             )),
@@ -303,11 +304,11 @@ impl LevelsView {
             }
             Action::FoldMore => {
                 self.open.clear();
-                self.lay_out();
+                self.update_rows();
             }
             Action::FoldLess => {
                 self.open.extend(self.rows.iter().cloned());
-                self.lay_out();
+                self.update_rows();
             }
             Action::Copy => {
                 let lines: Vec<String> = (0..self.rows.len()).map(|row| self.plain(row)).collect();

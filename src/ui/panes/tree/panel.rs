@@ -188,7 +188,7 @@ fn own(shared: Option<&SharedNeurons>, id: usize) -> Option<&Vec<(usize, f32)>> 
 /// Where the panel's cursor is: in the first list or in the second.
 fn places(pane: &TreePane, members: &[Row]) -> [Option<usize>; 2] {
     let n = members.iter().filter(|row| row.link.is_some()).count();
-    match pane.inside {
+    match pane.panel_cursor {
         Some(at) if at < n => [Some(at), None],
         Some(at) => [None, Some(at - n)],
         None => [None, None],
@@ -398,7 +398,7 @@ fn cut(rows: Vec<Row>, most: usize, at: Option<usize>, cx: &Cx) -> Vec<Line<'sta
     lines
 }
 
-/// The one-key experiments.
+/// The keys that steer with or ablate what is under the cursor.
 fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     if pane.cursor == Some(Item::Alone) {
         return Vec::new();

@@ -43,16 +43,16 @@ pub(super) struct Folds {
     pub alone_open: bool,
 }
 
-/// The tree, ready.
+/// A dendrogram with what drawing needs of each node, by its index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plot {
     pub tree: Arc<Tree>,
     parent: Vec<Option<usize>>,
-    /// Tightest first.
-    kids: Vec<Vec<usize>>,
+    /// The children of each node, the one with the lowest merge first.
+    children: Vec<Vec<usize>>,
     key: Vec<u64>,
     /// Clusters that share nothing with one another, tightest first.
-    pub tops: Vec<usize>,
+    pub roots: Vec<usize>,
     /// Leaves that share nothing with any.
     pub alone: Vec<usize>,
     /// The heights of the first and the last merge that share anything.
@@ -64,7 +64,7 @@ impl Plot {
     pub fn new(tree: Arc<Tree>) -> Self {
         let n = tree.nodes.len();
         let mut parent = vec![None; n];
-        let mut kids: Vec<Vec<usize>> = Vec::with_capacity(n);
+        let mut children: Vec<Vec<usize>> = Vec::with_capacity(n);
         let mut tight = vec![f32::INFINITY; n];
         for (id, node) in tree.nodes.iter().enumerate() {
             let mut own: Vec<usize> = node.children.iter().copied().filter(|&c| c < id).collect();
@@ -76,11 +76,11 @@ impl Plot {
                 tight[id] = own.iter().map(|&c| tight[c]).fold(node.height, f32::min);
             }
             own.sort_by(|&a, &b| tight[a].total_cmp(&tight[b]).then(a.cmp(&b)));
-            kids.push(own);
+            children.push(own);
         }
         let mut plot = Self {
             parent,
-            kids,
+            children,
             low: f32::INFINITY,
             high: 0.0,
             ..Self::default()
@@ -100,14 +100,14 @@ impl Plot {
                 if leaf {
                     plot.alone.push(id)
                 } else {
-                    plot.tops.push(id)
+                    plot.roots.push(id)
                 }
             }
         }
         if plot.high < plot.low {
             (plot.low, plot.high) = (0.0, 1.0);
         }
-        plot.tops
+        plot.roots
             .sort_by(|&a, &b| tight[a].total_cmp(&tight[b]).then(a.cmp(&b)));
         plot
     }
@@ -117,7 +117,7 @@ impl Plot {
     }
 
     pub fn is_leaf(&self, node: usize) -> bool {
-        self.kids.get(node).is_none_or(Vec::is_empty)
+        self.children.get(node).is_none_or(Vec::is_empty)
     }
 
     pub fn height(&self, node: usize) -> f32 {
@@ -168,8 +168,8 @@ impl Plot {
             .filter(|&p| self.height(p) < UNSHARED)
     }
 
-    pub fn kids(&self, node: usize) -> &[usize] {
-        self.kids.get(node).map_or(&[], Vec::as_slice)
+    pub fn children(&self, node: usize) -> &[usize] {
+        self.children.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// Whether `node` is `of` or below it.
@@ -185,11 +185,11 @@ impl Plot {
     }
 
     /// `node` and everything below it.
-    pub fn below(&self, node: usize) -> Vec<usize> {
+    pub fn descendants(&self, node: usize) -> Vec<usize> {
         let mut all = vec![node];
         let mut at = 0;
         while at < all.len() {
-            all.extend_from_slice(self.kids(all[at]));
+            all.extend_from_slice(self.children(all[at]));
             at += 1;
         }
         all
@@ -216,7 +216,7 @@ impl Plot {
             }
         }
         // With nothing else to see, they are the tree.
-        folds.alone_open = self.tops.is_empty();
+        folds.alone_open = self.roots.is_empty();
         folds
     }
 
@@ -244,7 +244,7 @@ impl Plot {
     /// The rows from top to bottom.
     pub fn rows(&self, folds: &Folds) -> Vec<Row> {
         let mut rows = Vec::new();
-        let mut open: Vec<usize> = self.tops.iter().rev().copied().collect();
+        let mut open: Vec<usize> = self.roots.iter().rev().copied().collect();
         while let Some(node) = open.pop() {
             let folded = self.is_folded(node, folds);
             if folded || self.is_leaf(node) {
@@ -253,7 +253,7 @@ impl Plot {
                     folded,
                 });
             } else {
-                open.extend(self.kids(node).iter().rev());
+                open.extend(self.children(node).iter().rev());
             }
         }
         if !self.alone.is_empty() {
@@ -388,16 +388,16 @@ impl Plot {
                 at.insert(node, y);
             }
         }
-        let tops: HashSet<usize> = self.tops.iter().copied().collect();
+        let roots: HashSet<usize> = self.roots.iter().copied().collect();
         // Children come before parents, so every open cluster finds its children placed.
         for node in 0..self.tree.nodes.len() {
             if self.is_leaf(node) || at.contains_key(&node) || self.height(node) >= UNSHARED {
                 continue;
             }
             let places: Vec<(usize, usize)> = self
-                .kids(node)
+                .children(node)
                 .iter()
-                .filter_map(|&kid| at.get(&kid).map(|&y| (kid, y)))
+                .filter_map(|&child| at.get(&child).map(|&y| (child, y)))
                 .collect();
             let (Some(first), Some(last)) = (
                 places.iter().map(|p| p.1).min(),
@@ -408,14 +408,14 @@ impl Plot {
             let x = self.column(self.height(node), cells);
             let within = matches!(chosen, Item::Node(c) if self.is_within(node, c));
             grid.vertical(x, first, last, within);
-            for &(kid, y) in &places {
-                let open = !rows.get(y).is_some_and(|r| r.item == Item::Node(kid));
+            for &(child, y) in &places {
+                let open = !rows.get(y).is_some_and(|r| r.item == Item::Node(child));
                 let to = if open {
-                    self.column(self.height(kid), cells)
+                    self.column(self.height(child), cells)
                 } else {
                     edge
                 };
-                let lit = within || chosen == Item::Node(kid);
+                let lit = within || chosen == Item::Node(child);
                 grid.horizontal(y, x, to, lit);
                 if !open {
                     grid.add(y, edge, LEFT | RIGHT, lit);
@@ -423,13 +423,13 @@ impl Plot {
             }
             let middle = usize::midpoint(first, last);
             at.insert(node, middle);
-            if tops.contains(&node) {
+            if roots.contains(&node) {
                 let lit = chosen == Item::Node(node);
                 grid.horizontal(middle, x.saturating_sub(1), x, lit);
                 grid.add(middle, x.saturating_sub(1), LEFT | RIGHT, lit);
             }
         }
-        for &top in &self.tops {
+        for &top in &self.roots {
             if rows.iter().any(|r| r.item == Item::Node(top)) {
                 let x = self.column(self.height(top), cells);
                 grid.horizontal(

@@ -18,7 +18,7 @@ use crate::ui::input::LineInput;
 use crate::ui::pane::{Cx, Step};
 
 /// Whether every word of `query` is found in the row's id, name, tokens or label.
-pub(super) fn finds(row: &FeatureRow, query: &str) -> bool {
+pub(super) fn matches_query(row: &FeatureRow, query: &str) -> bool {
     distance(row, query).is_some()
 }
 
@@ -51,7 +51,7 @@ impl TreePane {
             Action::Back if !self.query.text().is_empty() => self.query = LineInput::default(),
             _ => return None,
         }
-        self.settle(cx);
+        self.scroll_to_cursor(cx);
         Some(Vec::new())
     }
 
@@ -123,7 +123,7 @@ impl TreePane {
             .filter(|&leaf| {
                 cx.world
                     .row(self.plot.feature(leaf))
-                    .is_some_and(|row| finds(row, query))
+                    .is_some_and(|row| matches_query(row, query))
             })
             .collect()
     }
@@ -190,7 +190,7 @@ impl TreePane {
     }
 
     fn go_to_leaf(&mut self, leaf: usize, reveal: bool, cx: &Cx) -> Vec<Step> {
-        self.sought = Some(leaf);
+        self.found_leaf = Some(leaf);
         if reveal {
             self.reveal(leaf);
         }
@@ -216,13 +216,13 @@ impl TreePane {
             KeyCode::Esc => {
                 self.typing = false;
                 self.query = LineInput::default();
-                self.settle(cx);
+                self.scroll_to_cursor(cx);
                 Some(Vec::new())
             }
             KeyCode::Enter => {
                 self.typing = false;
                 match self
-                    .sought
+                    .found_leaf
                     .filter(|leaf| !self.levels.on && self.found(cx).contains(leaf))
                 {
                     Some(leaf) => Some(self.go_to_leaf(leaf, true, cx)),

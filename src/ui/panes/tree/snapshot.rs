@@ -11,39 +11,39 @@ use crate::ui::pane::{Cx, Step};
 /// How often the tree is asked for again while the fit runs.
 const REFRESH: Duration = Duration::from_secs(3);
 
-/// After this a question counts as lost.
-const LOST: Duration = Duration::from_secs(30);
+/// After this time an unanswered request counts as lost.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl TreePane {
     /// Asks for the tree of the newest snapshot, unless it is there, asked for, or too soon.
-    pub(super) fn want_tree(&mut self, cx: &Cx) -> Vec<Step> {
+    pub(super) fn request_tree(&mut self, cx: &Cx) -> Vec<Step> {
         let Some(list) = &cx.world.features else {
             return Vec::new();
         };
         let now = cx.world.now;
         let newest = (list.fit.clone(), list.sweep);
-        if self.of.as_ref() == Some(&newest) || list.rows.is_empty() {
+        if self.snapshot.as_ref() == Some(&newest) || list.rows.is_empty() {
             return Vec::new();
         }
-        let waiting = self.tree_request.is_some_and(|(_, at)| now < at + LOST);
+        let waiting = self.tree_request.is_some_and(|(_, at)| now < at + TIMEOUT);
         let soon =
-            self.ask_at.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
+            self.tree_due.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
         if waiting || soon {
             return Vec::new();
         }
-        self.of = Some(newest);
+        self.snapshot = Some(newest);
         let request = cx.request(Command::Tree(self.overlap, self.linkage));
         self.tree_request = Some((request.id, now));
-        self.ask_at = Some(now + REFRESH);
-        vec![Step::Ask(request)]
+        self.tree_due = Some(now + REFRESH);
+        vec![Step::Request(request)]
     }
 
-    /// Whether this came of the open question for a tree.
+    /// Whether `reply` answers the open request for a tree.
     pub(super) fn is_open(&self, reply: &Reply) -> bool {
         reply.is_to(self.tree_request.map(|(request, _)| request))
     }
 
-    pub(super) fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
+    pub(super) fn show_tree(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
         let was = self.cursor.map(|item| match item {
             Item::Node(node) => (
                 plot::key(&self.plot.features(item)),
@@ -53,7 +53,7 @@ impl TreePane {
         });
         let scope = self.scope.map(|node| self.plot.key(node));
         // Heights of another measure are other heights, clusters of another fit other clusters.
-        let fit = self.of.as_ref().map(|(fit, _)| fit.clone());
+        let fit = self.snapshot.as_ref().map(|(fit, _)| fit.clone());
         let other = self.folds_of != fit;
         let first = self.plot.is_empty() || other || self.plot.tree.measure != plot.tree.measure;
         self.folds_of = fit;
@@ -66,7 +66,7 @@ impl TreePane {
         let mut left = None;
         if first {
             self.folds = self.plot.first_folds();
-            left = self.recall();
+            left = self.restore_folds();
         }
         self.rows = self.plot.rows(&self.folds);
         let again = was

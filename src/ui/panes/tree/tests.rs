@@ -2,91 +2,99 @@ use super::*;
 use crate::analysis::{Tree, TreeNode};
 use crate::factor::recursive::Growth;
 use crate::ui::app::{Effect, Msg};
-use crate::ui::stage::Stage;
+use crate::ui::harness::Harness;
 use crate::ui::theme::Profile;
 use proptest::prelude::*;
 use std::sync::Arc;
 
-fn stage(width: u16, height: u16, features: usize) -> Stage {
-    let mut stage = Stage::opened_with(width, height, Profile::TrueColour, features);
+fn harness(width: u16, height: u16, features: usize) -> Harness {
+    let mut harness = Harness::opened_with(width, height, Profile::TrueColour, features);
     // By share the made-up features stand in the order of their ids.
-    stage.keys("s g 2").wait(0.2);
-    stage
+    harness.keys("s g 2").wait(0.2);
+    harness
 }
 
-fn sent_shared(stage: &Stage) -> Vec<Vec<usize>> {
+fn sent_shared(harness: &Harness) -> Vec<Vec<usize>> {
     let shared = |c: &Command| match c {
         Command::Shared(ids) => Some(ids.clone()),
         _ => None,
     };
-    stage.sent.iter().filter_map(shared).collect()
+    harness.sent.iter().filter_map(shared).collect()
 }
 
 #[test]
 fn the_tree_at_three_sizes() {
-    insta::assert_snapshot!("tree_120x36", stage(120, 36, 40).screen());
-    insta::assert_snapshot!("tree_80x24", stage(80, 24, 40).screen());
-    insta::assert_snapshot!("tree_60x18", stage(60, 18, 40).screen());
+    insta::assert_snapshot!("tree_120x36", harness(120, 36, 40).screen());
+    insta::assert_snapshot!("tree_80x24", harness(80, 24, 40).screen());
+    insta::assert_snapshot!("tree_60x18", harness(60, 18, 40).screen());
 }
 
 #[test]
 fn levels_are_walked_at_three_sizes() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = stage(width, height, 40);
-        stage.keys("t");
-        assert!(stage.sent.iter().any(|c| matches!(c, Command::Levels(..))));
-        let screen = stage.screen();
+        let mut harness = harness(width, height, 40);
+        harness.keys("t");
+        assert!(
+            harness
+                .sent
+                .iter()
+                .any(|c| matches!(c, Command::Levels(..)))
+        );
+        let screen = harness.screen();
         assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
-        stage.keys("g <");
+        harness.keys("g <");
         assert!(
-            !stage.screen().contains("└ ▸"),
+            !harness.screen().contains("└ ▸"),
             "all are folded: {}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("j enter");
+        harness.keys("j enter");
         assert!(
-            stage.screen().contains("└ ▸"),
+            harness.screen().contains("└ ▸"),
             "a node opens: {}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("j enter j enter");
+        harness.keys("j enter j enter");
         assert!(
-            stage.screen().contains("Contexts") || stage.screen().contains("of the fit"),
+            harness.screen().contains("Contexts") || harness.screen().contains("of the fit"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
     }
 }
 
 #[test]
 fn the_rule_for_p_and_the_linkage_have_a_key() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("K");
-    assert!(
-        matches!(stage.sent.last(), Some(Command::Tree(_, Linkage::Complete))),
-        "{:?}",
-        stage.sent.last()
-    );
-    stage.keys("t K");
-    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false, _));
-    assert!(stage.sent.iter().any(fixed));
-    stage.keys("O");
+    let mut harness = harness(120, 36, 40);
+    harness.keys("K");
     assert!(
         matches!(
-            stage.sent.last(),
+            harness.sent.last(),
+            Some(Command::Tree(_, Linkage::Complete))
+        ),
+        "{:?}",
+        harness.sent.last()
+    );
+    harness.keys("t K");
+    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false, _));
+    assert!(harness.sent.iter().any(fixed));
+    harness.keys("O");
+    assert!(
+        matches!(
+            harness.sent.last(),
             Some(Command::Levels(Growth::Fixed, true, _))
         ),
         "{:?}",
-        stage.sent.last()
+        harness.sent.last()
     );
     assert!(
-        stage.screen().contains("· tuned") && stage.screen().contains("63% (70% untuned)"),
+        harness.screen().contains("· tuned") && harness.screen().contains("63% (70% untuned)"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
     // Back in the dendrogram, the features can be steered with in three ways.
-    stage.keys("t g l l l c").keys("2 E");
-    let exported = stage
+    harness.keys("t g l l l c").keys("2 E");
+    let exported = harness
         .sent
         .iter()
         .filter(|c| matches!(c, Command::ExportTree(_, Linkage::Complete, _)))
@@ -97,13 +105,13 @@ fn the_rule_for_p_and_the_linkage_have_a_key() {
 #[test]
 fn a_feature_is_steered_with_in_three_ways_side_by_side() {
     for (width, height) in [(140, 40), (80, 24), (60, 18)] {
-        let mut stage = stage(width, height, 40);
-        stage.keys("g b").wait(0.1);
-        if !stage.sent.iter().any(|c| matches!(c, Command::Steer(_))) {
+        let mut harness = harness(width, height, 40);
+        harness.keys("g b").wait(0.1);
+        if !harness.sent.iter().any(|c| matches!(c, Command::Steer(_))) {
             // The first row is a cluster: its first feature.
-            stage.keys("2 l l l j b").wait(0.1);
+            harness.keys("2 l l l j b").wait(0.1);
         }
-        let parts: Vec<SteerPart> = stage
+        let parts: Vec<SteerPart> = harness
             .sent
             .iter()
             .filter_map(|c| {
@@ -124,11 +132,11 @@ fn a_feature_is_steered_with_in_three_ways_side_by_side() {
                 ]
             ),
             "{parts:?} {}",
-            stage.screen()
+            harness.screen()
         );
-        let top = stage.screen();
+        let top = harness.screen();
         // On a small screen the last is below.
-        let screen = top + "\n" + &stage.keys("pagedown").screen();
+        let screen = top + "\n" + &harness.keys("pagedown").screen();
         for way in ["baseline", "whole feature", "core alone", "own neurons"] {
             assert!(screen.contains(way), "{way}: {screen}");
         }
@@ -137,60 +145,60 @@ fn a_feature_is_steered_with_in_three_ways_side_by_side() {
 
 #[test]
 fn four_hundred_features_begin_folded() {
-    let mut stage = stage(80, 24, 400);
-    insta::assert_snapshot!("tree_400", stage.screen());
-    stage.keys("space");
-    assert!(stage.screen().contains("#0 "), "{}", stage.screen());
+    let mut harness = harness(80, 24, 400);
+    insta::assert_snapshot!("tree_400", harness.screen());
+    harness.keys("space");
+    assert!(harness.screen().contains("#0 "), "{}", harness.screen());
 }
 
 #[test]
 fn a_cluster_is_chosen_by_going_left_and_its_branches_stand_out() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("h h").wait(0.2);
-    insta::assert_snapshot!("tree_cluster", stage.screen());
-    insta::assert_snapshot!("tree_cluster_styles", stage.styles());
-    assert_eq!(sent_shared(&stage).last().map(Vec::len), Some(3));
+    let mut harness = harness(120, 36, 40);
+    harness.keys("h h").wait(0.2);
+    insta::assert_snapshot!("tree_cluster", harness.screen());
+    insta::assert_snapshot!("tree_cluster_styles", harness.styles());
+    assert_eq!(sent_shared(&harness).last().map(Vec::len), Some(3));
 }
 
 #[test]
 fn every_colour_profile_reads() {
     for (name, profile) in [("mono", Profile::Mono), ("ansi", Profile::Ansi)] {
-        let mut stage = Stage::opened_with(80, 24, profile, 40);
-        stage.keys("2 h").wait(0.2);
-        insta::assert_snapshot!(format!("tree_{name}_styles"), stage.styles());
+        let mut harness = Harness::opened_with(80, 24, profile, 40);
+        harness.keys("2 h").wait(0.2);
+        insta::assert_snapshot!(format!("tree_{name}_styles"), harness.styles());
     }
 }
 
 #[test]
-fn neurons_are_asked_for_once_the_cursor_rests() {
-    let mut stage = stage(80, 24, 40);
-    let before = sent_shared(&stage).len();
-    stage.keys("j j j j");
-    assert_eq!(sent_shared(&stage).len(), before);
-    stage.wait(0.2);
-    assert_eq!(sent_shared(&stage).len(), before + 1);
+fn shared_neurons_are_requested_once_the_cursor_has_stopped() {
+    let mut harness = harness(80, 24, 40);
+    let before = sent_shared(&harness).len();
+    harness.keys("j j j j");
+    assert_eq!(sent_shared(&harness).len(), before);
+    harness.wait(0.2);
+    assert_eq!(sent_shared(&harness).len(), before + 1);
     // What is known is not asked for again.
-    stage
+    harness
         .keys("k")
         .wait(0.2)
         .keys("j")
         .wait(0.2)
         .keys("k")
         .wait(0.2);
-    assert!(sent_shared(&stage).len() <= before + 2);
+    assert!(sent_shared(&harness).len() <= before + 2);
 }
 
 #[test]
 fn folding_up_to_a_height_and_back() {
-    let mut stage = stage(120, 36, 40);
-    let open = stage.screen();
-    stage.keys("<");
-    let folded = stage.screen();
+    let mut harness = harness(120, 36, 40);
+    let open = harness.screen();
+    harness.keys("<");
+    let folded = harness.screen();
     assert!(folded.contains('▸') && folded.contains('▼'), "{folded}");
     for _ in 0..60 {
-        stage.keys("<");
+        harness.keys("<");
     }
-    let least = stage.screen();
+    let least = harness.screen();
     assert!(
         !least
             .lines()
@@ -198,22 +206,22 @@ fn folding_up_to_a_height_and_back() {
         "{least}"
     );
     for _ in 0..60 {
-        stage.keys(">");
+        harness.keys(">");
     }
-    let again = stage.screen();
+    let again = harness.screen();
     let rows = |screen: &str| screen.lines().filter(|l| l.contains('%')).count();
     assert_eq!(rows(&again), rows(&open), "{again}");
 }
 
 #[test]
 fn the_weekday_experiment_is_a_key() {
-    let mut stage = stage(120, 36, 40);
+    let mut harness = harness(120, 36, 40);
     // The cluster of days, then one day in it.
-    stage.keys("h h h").wait(0.1).keys("l l l");
-    let day = stage.app.world.selected.unwrap();
-    stage.keys("x").wait(0.1);
-    stage.keys("enter");
-    let ask = |stage: &Stage| match stage
+    harness.keys("h h h").wait(0.1).keys("l l l");
+    let day = harness.app.world.selected.unwrap();
+    harness.keys("x").wait(0.1);
+    harness.keys("enter");
+    let ask = |harness: &Harness| match harness
         .sent
         .iter()
         .rev()
@@ -222,117 +230,123 @@ fn the_weekday_experiment_is_a_key() {
         Some(Command::Steer(ask)) => ask.clone(),
         other => panic!("{other:?}"),
     };
-    let own = ask(&stage);
+    let own = ask(&harness);
     assert_eq!(own.features, [(day, 1.0)]);
     let SteerPart::ExclusiveOf(others) = own.part else {
         panic!("{:?}", own.part)
     };
     assert_eq!(others.len(), 3);
     assert!(!others.contains(&day));
-    stage.keys("2 c enter");
-    let core = ask(&stage);
+    harness.keys("2 c enter");
+    let core = ask(&harness);
     let SteerPart::CoreOf(cluster) = core.part else {
         panic!("{:?}", core.part)
     };
     assert_eq!(cluster.len(), 4);
-    stage.keys("2 a enter");
-    assert_eq!(ask(&stage).part, SteerPart::Whole);
+    harness.keys("2 a enter");
+    assert_eq!(ask(&harness).part, SteerPart::Whole);
 }
 
 #[test]
 fn what_shares_nothing_has_no_core_and_says_so() {
-    let mut stage = stage(80, 24, 40);
-    stage.keys("G");
+    let mut harness = harness(80, 24, 40);
+    harness.keys("G");
     assert!(
-        stage.screen().contains("share no neurons"),
+        harness.screen().contains("share no neurons"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("space G");
-    stage.keys("c");
+    harness.keys("space G");
+    harness.keys("c");
     assert!(
-        stage.screen().contains("there is no core"),
+        harness.screen().contains("there is no core"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("h");
+    harness.keys("h");
     assert!(
-        stage.screen().contains("on their own"),
+        harness.screen().contains("on their own"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
 }
 
 #[test]
 fn search_jumps_reveals_and_goes_round() {
-    let mut stage = stage(80, 24, 400);
-    stage.keys("/").type_text("scarlet");
-    assert!(stage.screen().contains("34 features"), "{}", stage.screen());
-    stage.keys("enter");
-    let first = stage.app.world.selected.unwrap();
+    let mut harness = harness(80, 24, 400);
+    harness.keys("/").type_text("scarlet");
+    assert!(
+        harness.screen().contains("34 features"),
+        "{}",
+        harness.screen()
+    );
+    harness.keys("enter");
+    let first = harness.app.world.selected.unwrap();
     assert_eq!(first % 12, 2);
-    stage.keys("n");
-    let second = stage.app.world.selected.unwrap();
+    harness.keys("n");
+    let second = harness.app.world.selected.unwrap();
     assert!(second != first && second % 12 == 2);
-    stage.keys("N");
-    assert_eq!(stage.app.world.selected, Some(first));
-    stage.keys("esc");
-    assert!(!stage.screen().contains("/ scarlet"));
+    harness.keys("N");
+    assert_eq!(harness.app.world.selected, Some(first));
+    harness.keys("esc");
+    assert!(!harness.screen().contains("/ scarlet"));
 }
 
 #[test]
 fn search_goes_to_a_name_or_a_token_before_a_label() {
-    let mut stage = stage(80, 24, 400);
+    let mut harness = harness(80, 24, 400);
     // Every twelfth feature has the label; one of another label is called so.
-    stage
-        .demo
+    harness
+        .engine
         .names
         .push((187, "months of the year".to_owned()));
-    let list = stage.demo.list(42, true);
-    stage.event(Event::Features(Arc::new(list))).wait(0.2);
-    stage.keys("/").type_text("months").keys("enter");
-    assert_eq!(stage.app.world.selected, Some(187));
-    stage.keys("n");
-    assert_eq!(stage.app.world.selected.map(|id| id % 12), Some(1));
+    let list = harness.engine.list(42, true);
+    harness.event(Event::Features(Arc::new(list))).wait(0.2);
+    harness.keys("/").type_text("months").keys("enter");
+    assert_eq!(harness.app.world.selected, Some(187));
+    harness.keys("n");
+    assert_eq!(harness.app.world.selected.map(|id| id % 12), Some(1));
 }
 
 #[test]
 fn enter_on_a_feature_opens_it_and_back_returns() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("j j");
-    let id = stage.app.world.selected.unwrap();
-    stage.keys("enter");
-    assert_ne!(stage.app.focus(), PaneId::Tree);
-    assert_eq!(stage.app.world.selected, Some(id));
-    stage.keys("esc");
-    assert_eq!(stage.app.focus(), PaneId::Tree);
+    let mut harness = harness(120, 36, 40);
+    harness.keys("j j");
+    let id = harness.app.world.selected.unwrap();
+    harness.keys("enter");
+    assert_ne!(harness.app.focus(), PaneId::Tree);
+    assert_eq!(harness.app.world.selected, Some(id));
+    harness.keys("esc");
+    assert_eq!(harness.app.focus(), PaneId::Tree);
 }
 
 #[test]
 fn a_new_tree_keeps_cursor_and_folds() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("h h space");
-    stage.answers = false;
-    let list = stage.demo.list(42, true);
-    stage.event(Event::Features(Arc::new(list)));
-    let folded = stage.screen();
-    let tree = stage.demo.tree();
-    stage.reply(Event::Tree(Arc::new(tree)));
-    assert_eq!(stage.screen(), folded);
+    let mut harness = harness(120, 36, 40);
+    harness.keys("h h space");
+    harness.answers = false;
+    let list = harness.engine.list(42, true);
+    harness.event(Event::Features(Arc::new(list)));
+    let folded = harness.screen();
+    let tree = harness.engine.tree();
+    harness.reply(Event::Tree(Arc::new(tree)));
+    assert_eq!(harness.screen(), folded);
 }
 
 #[test]
-fn where_one_stood_is_remembered() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("< <");
-    let screen = stage.screen();
-    let session = stage.app.session();
-    let mut other = Stage::new(120, 36, Profile::TrueColour);
-    let mut study = other.demo.study();
+fn folds_and_cursor_are_restored() {
+    let mut harness = harness(120, 36, 40);
+    harness.keys("< <");
+    let screen = harness.screen();
+    let session = harness.app.session();
+    let mut other = Harness::new(120, 36, Profile::TrueColour);
+    let mut study = other.engine.study();
     study.session = Some(session);
-    other.event(Event::Model(Box::new(crate::ui::demo::Demo::model())));
+    other.event(Event::Model(Box::new(
+        crate::ui::fake_engine::FakeEngine::model(),
+    )));
     other.event(Event::Study(Box::new(study)));
-    let list = other.demo.list(41, true);
+    let list = other.engine.list(41, true);
     other.event(Event::Features(Arc::new(list)));
     other.keys("2").wait(0.2);
     let tree = |s: &str| s.lines().skip(4).map(str::to_owned).collect::<Vec<_>>();
@@ -342,25 +356,33 @@ fn where_one_stood_is_remembered() {
 #[test]
 fn the_panel_is_walked_and_its_neurons_opened() {
     for (width, height) in [(120, 36), (80, 24)] {
-        let mut stage = stage(width, height, 40);
-        stage.keys("/").type_text("scarlet").keys("enter").wait(0.2);
-        stage.keys("tab");
+        let mut harness = harness(width, height, 40);
+        harness
+            .keys("/")
+            .type_text("scarlet")
+            .keys("enter")
+            .wait(0.2);
+        harness.keys("tab");
         assert_eq!(
-            stage.app.focus(),
+            harness.app.focus(),
             PaneId::Tree,
             "into the panel: {}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("end enter");
-        assert!(stage.app.world.open_neuron.is_some(), "{}", stage.screen());
-        stage.keys("esc");
+        harness.keys("end enter");
+        assert!(
+            harness.app.world.open_neuron.is_some(),
+            "{}",
+            harness.screen()
+        );
+        harness.keys("esc");
         assert_eq!(
-            (stage.app.focus(), stage.app.world.open_neuron),
+            (harness.app.focus(), harness.app.world.open_neuron),
             (PaneId::Tree, None)
         );
-        stage.keys("esc tab tab");
+        harness.keys("esc tab tab");
         assert_ne!(
-            stage.app.focus(),
+            harness.app.focus(),
             PaneId::Tree,
             "out of the panel, to the next tab"
         );
@@ -369,21 +391,23 @@ fn the_panel_is_walked_and_its_neurons_opened() {
 
 #[test]
 fn the_tree_is_cut_at_a_height_that_is_typed() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("H").type_text("x").keys("enter");
+    let mut harness = harness(120, 36, 40);
+    harness.keys("H").type_text("x").keys("enter");
     assert!(
-        stage.screen().contains("a height is a number from 0 to 1"),
+        harness
+            .screen()
+            .contains("a height is a number from 0 to 1"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("ctrl-u").type_text("0.9");
-    let screen = stage.screen();
+    harness.keys("ctrl-u").type_text("0.9");
+    let screen = harness.screen();
     let said = screen
         .lines()
         .find(|l| l.contains("cut at height"))
         .expect("the line")
         .to_owned();
-    stage.keys("enter");
+    harness.keys("enter");
     let number = |text: &str| -> usize {
         text.split_whitespace()
             .next()
@@ -398,14 +422,14 @@ fn the_tree_is_cut_at_a_height_that_is_typed() {
             .1,
     );
     assert!(
-        stage
+        harness
             .screen()
             .contains(&format!("cut at 0.90: {clusters} clusters")),
         "{said}\n{}",
-        stage.screen()
+        harness.screen()
     );
-    stage.keys("y j");
-    let Some(Effect::Copy(text, _)) = stage.effects.last() else {
+    harness.keys("y j");
+    let Some(Effect::Copy(text, _)) = harness.effects.last() else {
         panic!("nothing copied")
     };
     let rows: Vec<serde_json::Value> = serde_json::from_str(text).expect("JSON");
@@ -413,16 +437,16 @@ fn the_tree_is_cut_at_a_height_that_is_typed() {
         rows.iter().filter(|row| row["height"].is_number()).count(),
         clusters
     );
-    stage.keys("E");
+    harness.keys("E");
     assert!(
-        stage
+        harness
             .sent
             .iter()
             .any(|c| matches!(c, Command::ExportClusters(_, _, h, _) if *h == 0.9))
     );
-    let before = stage.sent.len();
-    stage.keys("t E");
-    let after = &stage.sent[before..];
+    let before = harness.sent.len();
+    harness.keys("t E");
+    let after = &harness.sent[before..];
     assert!(
         after.iter().any(|c| matches!(c, Command::ExportLevels(_))),
         "{after:?}"
@@ -432,22 +456,22 @@ fn the_tree_is_cut_at_a_height_that_is_typed() {
 
 #[test]
 fn measure_search_and_levels_are_remembered_and_folds_only_for_their_fit() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("K O < j j /").type_text("a").keys("enter");
-    let cursor = |stage: &Stage| stage.app.session()["panes"]["Tree"].clone();
-    let left = cursor(&stage);
+    let mut harness = harness(120, 36, 40);
+    harness.keys("K O < j j /").type_text("a").keys("enter");
+    let cursor = |harness: &Harness| harness.app.session()["panes"]["Tree"].clone();
+    let left = cursor(&harness);
     assert!(
         left["cursor"].is_u64() && left["linkage"] == "complete" && left["search"] == "a",
         "{left}"
     );
-    stage.keys("t K O j enter j");
-    let session = stage.app.session();
+    harness.keys("t K O j enter j");
+    let session = harness.app.session();
     let opened = |fit: Option<&str>| {
-        let mut other = Stage::new(120, 36, Profile::TrueColour);
-        let mut study = other.demo.study();
+        let mut other = Harness::new(120, 36, Profile::TrueColour);
+        let mut study = other.engine.study();
         study.session = Some(session.clone());
         other.event(Event::Study(Box::new(study)));
-        let mut list = other.demo.list(41, true);
+        let mut list = other.engine.list(41, true);
         list.fit = fit.map_or(list.fit, str::to_owned);
         other.event(Event::Features(Arc::new(list))).wait(0.2);
         other
@@ -480,43 +504,43 @@ fn measure_search_and_levels_are_remembered_and_folds_only_for_their_fit() {
 
 #[test]
 fn an_empty_pane_says_what_to_press() {
-    let mut stage = Stage::new(80, 24, Profile::TrueColour);
-    stage.keys("2");
-    insta::assert_snapshot!("tree_empty", stage.screen());
-    stage.keys("space");
+    let mut harness = Harness::new(80, 24, Profile::TrueColour);
+    harness.keys("2");
+    insta::assert_snapshot!("tree_empty", harness.screen());
+    harness.keys("space");
     assert!(
-        stage.screen().contains("it needs a fit"),
+        harness.screen().contains("it needs a fit"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
 }
 
 #[test]
 fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
-    let mut stage = stage(80, 24, 40);
-    let trees = |stage: &Stage| {
-        stage
+    let mut harness = harness(80, 24, 40);
+    let trees = |harness: &Harness| {
+        harness
             .sent
             .iter()
             .filter(|c| matches!(c, Command::Tree(..)))
             .count()
     };
-    assert_eq!(trees(&stage), 1);
-    let list = stage.demo.list(41, true);
-    stage.event(Event::Features(Arc::new(list)));
-    assert_eq!(trees(&stage), 1);
-    let list = stage.demo.list(42, false);
-    stage.event(Event::Features(Arc::new(list)));
-    assert_eq!(trees(&stage), 1, "too soon");
-    stage.wait(4.0);
-    assert_eq!(trees(&stage), 2);
+    assert_eq!(trees(&harness), 1);
+    let list = harness.engine.list(41, true);
+    harness.event(Event::Features(Arc::new(list)));
+    assert_eq!(trees(&harness), 1);
+    let list = harness.engine.list(42, false);
+    harness.event(Event::Features(Arc::new(list)));
+    assert_eq!(trees(&harness), 1, "too soon");
+    harness.wait(4.0);
+    assert_eq!(trees(&harness), 2);
 }
 
 #[test]
 fn copying_gives_the_rows_with_their_heights() {
-    let mut stage = stage(80, 24, 40);
-    stage.keys("y t");
-    let Some(Effect::Copy(text, _)) = stage.effects.last() else {
+    let mut harness = harness(80, 24, 40);
+    harness.keys("y t");
+    let Some(Effect::Copy(text, _)) = harness.effects.last() else {
         panic!("nothing copied")
     };
     assert!(
@@ -528,18 +552,18 @@ fn copying_gives_the_rows_with_their_heights() {
 #[test]
 fn clicks_choose_and_open() {
     use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
-    let mut stage = stage(120, 36, 40);
+    let mut harness = harness(120, 36, 40);
     let click = MouseEvent {
         kind: MouseEventKind::Down(MouseButton::Left),
         column: 40,
         row: 6,
         modifiers: crossterm::event::KeyModifiers::NONE,
     };
-    let before = stage.app.world.selected;
-    stage.msg(Msg::Mouse(click));
-    assert_ne!(stage.app.world.selected, before);
-    stage.msg(Msg::Mouse(click));
-    assert_ne!(stage.app.focus(), PaneId::Tree);
+    let before = harness.app.world.selected;
+    harness.msg(Msg::Mouse(click));
+    assert_ne!(harness.app.world.selected, before);
+    harness.msg(Msg::Mouse(click));
+    assert_ne!(harness.app.focus(), PaneId::Tree);
 }
 
 fn any_tree() -> impl Strategy<Value = Tree> {
@@ -571,14 +595,14 @@ proptest! {
         tree in any_tree(), width in 1u16..140, height in 1u16..50,
         keys in proptest::collection::vec(0usize..14, 0..24)
     ) {
-        let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
-        stage.answers = false;
-        stage.keys("2").reply(Event::Tree(Arc::new(tree)));
-        stage.answers = true;
+        let mut harness = Harness::opened_with(width, height, Profile::TrueColour, 40);
+        harness.answers = false;
+        harness.keys("2").reply(Event::Tree(Arc::new(tree)));
+        harness.answers = true;
         for key in keys {
             let spelt = ["up", "down", "left", "right", "space", "<", ">", "g", "G", "n", "c", "2", "pagedown", "z"];
-            stage.keys(spelt[key]).wait(0.1);
-            let _ = stage.screen();
+            harness.keys(spelt[key]).wait(0.1);
+            let _ = harness.screen();
         }
     }
 }
@@ -642,7 +666,7 @@ fn what_joins_at_one_height_is_a_comb_and_what_shares_nothing_stands_alone() {
     };
     let plot = Plot::new(Arc::new(tree.clone()));
     assert_eq!(
-        (plot.tops.as_slice(), plot.alone.as_slice()),
+        (plot.roots.as_slice(), plot.alone.as_slice()),
         (&[5][..], &[3][..])
     );
     let drawn = picture(tree, 5);
@@ -656,71 +680,75 @@ fn what_joins_at_one_height_is_a_comb_and_what_shares_nothing_stands_alone() {
 
 #[test]
 fn another_overlap_is_another_tree() {
-    let mut stage = stage(120, 36, 40);
-    stage.keys("O");
+    let mut harness = harness(120, 36, 40);
+    harness.keys("O");
     assert!(matches!(
-        stage.sent.last(),
+        harness.sent.last(),
         Some(Command::Tree(Overlap::Jaccard, Linkage::Average))
     ));
-    stage.keys("O K");
+    harness.keys("O K");
     assert!(matches!(
-        stage.sent.last(),
+        harness.sent.last(),
         Some(Command::Tree(Overlap::Cosine, Linkage::Complete))
     ));
-    stage.keys("E");
+    harness.keys("E");
     let asked = |c: &Command| {
         matches!(
             c,
             Command::ExportTree(Overlap::Cosine, Linkage::Complete, _)
         )
     };
-    assert_eq!(stage.sent.iter().filter(|c| asked(c)).count(), 3);
-    stage.keys("t c");
+    assert_eq!(harness.sent.iter().filter(|c| asked(c)).count(), 3);
+    harness.keys("t c");
     assert!(
-        stage.screen().contains("that is for the dendrogram"),
+        harness.screen().contains("that is for the dendrogram"),
         "{}",
-        stage.screen()
+        harness.screen()
     );
 }
 
 #[test]
 fn the_levels_are_searched_at_every_depth() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut stage = stage(width, height, 40);
-        stage.keys("t < /").type_text("kenya");
-        assert!(stage.screen().contains("/ kenya"), "{}", stage.screen());
-        stage.keys("enter");
-        let first = stage.screen();
+        let mut harness = harness(width, height, 40);
+        harness.keys("t < /").type_text("kenya");
+        assert!(harness.screen().contains("/ kenya"), "{}", harness.screen());
+        harness.keys("enter");
+        let first = harness.screen();
         assert!(
             first.contains("Kenya") && first.contains("n next"),
             "{first}"
         );
-        let cursor = |stage: &Stage| {
-            stage
+        let cursor = |harness: &Harness| {
+            harness
                 .screen()
                 .lines()
                 .find(|l| l.starts_with('▌'))
                 .map(|l| l.chars().take(12).collect::<String>())
         };
-        let there = cursor(&stage);
-        stage.keys("n");
-        assert_ne!(cursor(&stage), there, "the next one");
-        stage.keys("N");
+        let there = cursor(&harness);
+        harness.keys("n");
+        assert_ne!(cursor(&harness), there, "the next one");
+        harness.keys("N");
         assert_eq!(
-            cursor(&stage).map(|l| l.replace('▾', "▸")),
+            cursor(&harness).map(|l| l.replace('▾', "▸")),
             there.map(|l| l.replace('▾', "▸")),
             "and back"
         );
-        stage.keys("esc");
-        assert!(!stage.screen().contains("n next"), "{}", stage.screen());
-        stage.keys("/").type_text("xyzzy").keys("enter");
-        assert!(stage.screen().contains("0 features"), "{}", stage.screen());
+        harness.keys("esc");
+        assert!(!harness.screen().contains("n next"), "{}", harness.screen());
+        harness.keys("/").type_text("xyzzy").keys("enter");
+        assert!(
+            harness.screen().contains("0 features"),
+            "{}",
+            harness.screen()
+        );
     }
 }
 
 #[test]
 fn sizes_of_levels_are_typed_and_kept() {
-    let asked = |stage: &Stage| match stage
+    let asked = |harness: &Harness| match harness
         .sent
         .iter()
         .rev()
@@ -730,41 +758,43 @@ fn sizes_of_levels_are_typed_and_kept() {
         _ => panic!("no levels were asked for"),
     };
     for (width, height) in [(120, 36), (60, 18)] {
-        let mut stage = stage(width, height, 40);
-        stage.keys("t");
-        assert_eq!(asked(&stage), Vec::<usize>::new(), "by halves");
-        stage.keys("H");
+        let mut harness = harness(width, height, 40);
+        harness.keys("t");
+        assert_eq!(asked(&harness), Vec::<usize>::new(), "by halves");
+        harness.keys("H");
         assert!(
-            stage.screen().contains("features of each level 20 10 5"),
+            harness.screen().contains("features of each level 20 10 5"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("ctrl-u").type_text("40 5").keys("enter");
+        harness.keys("ctrl-u").type_text("40 5").keys("enter");
         assert!(
-            stage.screen().contains("40 over 40: each level has fewer"),
+            harness
+                .screen()
+                .contains("40 over 40: each level has fewer"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("ctrl-u").type_text("12, 6").keys("enter");
-        assert_eq!(asked(&stage), [12, 6]);
+        harness.keys("ctrl-u").type_text("12, 6").keys("enter");
+        assert_eq!(asked(&harness), [12, 6]);
         assert!(
-            stage.screen().contains("Levels 40 → 12 → 6"),
+            harness.screen().contains("Levels 40 → 12 → 6"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
-        stage.keys("O");
-        assert_eq!(asked(&stage), [12, 6], "the sizes stay with another rule");
+        harness.keys("O");
+        assert_eq!(asked(&harness), [12, 6], "the sizes stay with another rule");
         assert_eq!(
-            stage.app.session()["panes"]["Tree"]["levels"]["sizes"],
+            harness.app.session()["panes"]["Tree"]["levels"]["sizes"],
             serde_json::json!([12, 6])
         );
-        stage.keys("H ctrl-u enter");
-        assert_eq!(asked(&stage), Vec::<usize>::new());
-        stage.keys("H esc").keys("t H");
+        harness.keys("H ctrl-u enter");
+        assert_eq!(asked(&harness), Vec::<usize>::new());
+        harness.keys("H esc").keys("t H");
         assert!(
-            stage.screen().contains("cut at height"),
+            harness.screen().contains("cut at height"),
             "{}",
-            stage.screen()
+            harness.screen()
         );
     }
 }

@@ -300,7 +300,7 @@ fn nothing_is_asked_of_the_terminal() {
     let mut bytes = painter
         .paint(frame(&[(vec!["हिन्दी", "plain"], true)]))
         .unwrap();
-    painter.forget();
+    painter.invalidate();
     bytes.extend(painter.paint(frame(&[(vec!["plain"], true)])).unwrap());
     assert!(
         !bytes

@@ -6,7 +6,7 @@ use super::{LevelsView, paths};
 use crate::analysis::LevelNode;
 use crate::ui::list::scroll;
 use crate::ui::pane::{Cx, Step};
-use crate::ui::panes::tree::search::finds;
+use crate::ui::panes::tree::search::matches_query;
 
 /// Where a search goes.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +21,9 @@ pub(in crate::ui::panes::tree) struct Jump {
 
 /// Whether every word of `query` is found in the node's tokens or label, or in all that is known of
 /// a feature of the fit.
-fn hits(node: &LevelNode, query: &str, cx: &Cx) -> bool {
+fn node_matches(node: &LevelNode, query: &str, cx: &Cx) -> bool {
     if let (0, Some(row)) = (node.level, cx.world.row(node.feature)) {
-        return finds(row, query);
+        return matches_query(row, query);
     }
     let mut fields: Vec<String> = node
         .top_tokens
@@ -43,7 +43,7 @@ impl LevelsView {
         let nodes = self.levels.iter().flat_map(|levels| &levels.nodes);
         let asked = !query.trim().is_empty();
         nodes
-            .filter(|node| asked && hits(node, query, cx))
+            .filter(|node| asked && node_matches(node, query, cx))
             .map(|node| node.id)
             .collect()
     }
@@ -80,7 +80,7 @@ impl LevelsView {
         if jump.reveal {
             self.open
                 .extend((1..path.len()).map(|depth| path[..depth].to_vec()));
-            self.lay_out();
+            self.update_rows();
         }
         let seen = (1..=path.len())
             .rev()

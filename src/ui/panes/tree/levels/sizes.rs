@@ -46,7 +46,7 @@ impl LevelsView {
     }
 
     /// The line to begin with: the sizes as they are.
-    pub fn ask_sizes(&self, cx: &Cx) -> LineInput {
+    pub fn sizes_input(&self, cx: &Cx) -> LineInput {
         let now = self.fitting_sizes(cx);
         let now = if now.is_empty() {
             default_levels(features(cx))
@@ -62,10 +62,10 @@ impl LevelsView {
     }
 
     /// Takes what was typed and asks for the levels anew; nothing typed: by halves again.
-    pub fn take_sizes(&mut self, typed: &str, cx: &Cx) -> Result<Vec<Step>, String> {
+    pub fn set_sizes(&mut self, typed: &str, cx: &Cx) -> Result<Vec<Step>, String> {
         self.sizes = read(typed, features(cx))?;
-        self.of = None;
-        Ok(self.want(cx))
+        self.snapshot = None;
+        Ok(self.request_levels(cx))
     }
 
     /// The line in which they are typed.

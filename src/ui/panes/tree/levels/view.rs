@@ -8,13 +8,13 @@ use super::LevelsView;
 use crate::analysis::LevelNode;
 use crate::engine::Job;
 use crate::text;
-use crate::ui::describe::distinct;
+use crate::ui::describe::distinct_tokens;
 use crate::ui::draw::thin_bar;
 use crate::ui::draw::{put, put_at};
 use crate::ui::heat::Heat;
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
-use crate::ui::panes::empty;
+use crate::ui::panes::draw_empty;
 use crate::ui::theme::Ramp;
 
 /// From this width on the node under the cursor stands beside the tree.
@@ -25,7 +25,7 @@ const BAR: usize = 4;
 impl LevelsView {
     pub(in super::super) fn draw(&self, cx: &Cx, buf: &mut Buffer) {
         if self.rows.is_empty() {
-            return empty(buf, cx, &self.nothing(cx));
+            return draw_empty(buf, cx, &self.empty_lines(cx));
         }
         let (tree, panel) = parts(cx.area);
         let height = usize::from(tree.height);
@@ -48,7 +48,7 @@ impl LevelsView {
         }
     }
 
-    fn nothing(&self, cx: &Cx) -> Vec<String> {
+    fn empty_lines(&self, cx: &Cx) -> Vec<String> {
         if let Some(problem) = &self.problem {
             return vec![text::clean(problem)];
         }
@@ -264,7 +264,7 @@ impl LevelsView {
 }
 
 pub(super) fn tokens(node: &LevelNode, most: usize) -> String {
-    distinct(&node.top_tokens, most)
+    distinct_tokens(&node.top_tokens, most)
 }
 
 /// The tree, and where the node under the cursor is told of: beside it or below.
