@@ -893,6 +893,89 @@ fn without_texts_it_tells_what_becomes_of_labels_own_words() {
     assert_eq!(events(&beside, "rise"), events(&found, "rise"));
 }
 
+#[test]
+fn a_sentence_encoder_judges_by_meaning_and_never_beside_another_judge() {
+    let made = Made::new();
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoder");
+    let base = [
+        "eval",
+        "steering",
+        &made.study,
+        "--methods",
+        "fit,random",
+        "--kl",
+        "0.02",
+        "--samples",
+        "1",
+    ];
+    let base = [&base[..], &["--max-tokens", "4", "--name", "e", "--json"]].concat();
+    let by = |more: &[&str]| made.output(&[&base[..], more].concat());
+    let meaning = ["--judge", "meaning", "--encoder", encoder];
+    let (lines, notes, code) = by(&meaning);
+    assert_eq!(code, 0, "{notes}");
+    assert!(
+        notes.contains("sentence encoder encoder ") && notes.contains("from directory"),
+        "{notes}"
+    );
+    let last = events(&lines, "steering")[0].clone();
+    let judge = last["judge"].as_str().unwrap();
+    assert!(judge.starts_with("meaning (encoder "), "{judge}");
+    let told = last["judge_aurocs"].as_array().unwrap();
+    assert_eq!(told.len(), last["label_names"].as_array().unwrap().len());
+    assert!(
+        told.iter().all(|t| t["auroc"].as_f64().unwrap() >= 0.7),
+        "{told:?}"
+    );
+    let texts = events(&lines, "text");
+    assert!(!texts.is_empty());
+    for text in &texts {
+        let concept = text["concept"].as_f64().unwrap();
+        assert!((0.0..=2.0).contains(&concept), "{text}");
+    }
+    // The same texts by words: no rating of the other judge is among its own, and the texts stay.
+    let (words, _, _) = by(&[]);
+    let last = events(&words, "steering")[0];
+    assert_eq!(
+        (&last["judge"], &last["judge_aurocs"]),
+        (&json!("offline"), &json!([]))
+    );
+    let written =
+        fs::read_to_string(Path::new(&made.study).join("evaluations/e/texts.jsonl")).unwrap();
+    let again = by(&meaning);
+    assert_eq!(
+        fs::read_to_string(Path::new(&made.study).join("evaluations/e/texts.jsonl")).unwrap(),
+        written
+    );
+    // All was rated before, so no text is rated again, and the table is the same.
+    assert!(events(&again.0, "text").is_empty());
+    assert_eq!(events(&again.0, "method"), events(&lines, "method"));
+    let words_of = |lines: &[Value]| events(lines, "method")[0]["judge"].clone();
+    assert_ne!(words_of(&words), words_of(&lines));
+
+    let refused =
+        |more: &[&str], code, says: &str| made.fails(&[&base[..], more].concat(), code, says);
+    refused(
+        &["--encoder", encoder],
+        2,
+        "--encoder has no effect without --judge meaning",
+    );
+    refused(
+        &["--judge", "meaning", "--encoder", &made.study],
+        1,
+        "holds no sentence encoder: config.json is missing",
+    );
+    let none = [
+        "eval",
+        "steering",
+        &made.study,
+        "--samples",
+        "0",
+        "--judge",
+        "meaning",
+    ];
+    made.fails(&none, 2, "--judge has no effect with --samples 0");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_stopped_evaluation_tells_what_it_has_come_to() {

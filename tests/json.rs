@@ -293,6 +293,9 @@ fn everything() -> Schema {
         "fit",
     ];
     made.run("eval steering", &far);
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoder");
+    let meaning = ["--judge", "meaning", "--encoder", encoder];
+    made.run("eval steering", &[&steering[..], &meaning].concat());
     let reuse = [
         "eval",
         "reuse",

@@ -20,12 +20,17 @@ pub struct ModelsArgs {}
     Examples:\n\
     \x20 mlpeek doctor\n\
     \x20 mlpeek doctor --model\n\
+    \x20 mlpeek doctor --encoder\n\
     \x20 mlpeek doctor --model Qwen/Qwen2.5-0.5B --device cuda")]
 pub struct DoctorArgs {
     /// A model to test (alone: the default one): the same prompt with and without cache, batched
     /// and single
     #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
     pub model: Option<String>,
+    /// A sentence encoder to test (alone: the default one): texts by themselves and beside others,
+    /// and whether what means alike is near
+    #[arg(long, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_ENCODER)]
+    pub encoder: Option<String>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto, requires = "model")]
     pub device: Device,

@@ -201,7 +201,7 @@ fn models(current: &OsStr) -> Vec<CompletionCandidate> {
     let begins = |id: &str| current.to_str().is_some_and(|typed| id.starts_with(typed));
     let known = here
         .iter()
-        .filter(|model| begins(&model.id))
+        .filter(|model| begins(&model.id) && !model.encoder)
         .map(|model| (model.id.as_str(), model.summary.as_str()));
     offered(known).into_iter().chain(paths(current)).collect()
 }

@@ -97,6 +97,15 @@ impl From<ProtocolArg> for Protocol {
     }
 }
 
+/// What `--judge` takes: what rates a text without asking a language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OfflineArg {
+    /// The share of a label's own words in the text
+    Words,
+    /// How near the text is to the label's sentences, by a sentence encoder
+    Meaning,
+}
+
 /// Arguments of `mlpeek eval steering`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -107,6 +116,7 @@ impl From<ProtocolArg> for Protocol {
     Examples:\n\
     \x20 mlpeek eval steering study --dry-run\n\
     \x20 mlpeek eval steering study --labels months,colours --protocol paper\n\
+    \x20 mlpeek eval steering study --judge meaning\n\
     \x20 mlpeek eval steering study --endpoint http://127.0.0.1:8080/v1 --judge-model M")]
 pub struct SteeringArgs {
     /// Methods, held-out sentences and seeds
@@ -143,7 +153,14 @@ pub struct SteeringArgs {
     /// Texts generated at a time; has no part in what they say
     #[arg(long, default_value_t = 64, value_parser = values::at_least_one)]
     pub batch: usize,
-    /// A language model that rates the texts [default: the offline judge, which asks nobody]
+    /// Who rates the texts where no language model is asked [default: words]
+    #[arg(long = "judge", value_enum, conflicts_with = "endpoint")]
+    pub offline: Option<OfflineArg>,
+    /// The sentence encoder of --judge meaning: a directory, or a Hub id [default:
+    /// all-MiniLM-L6-v2, from the Hub or a Python package]
+    #[arg(long, value_name = "ENCODER")]
+    pub encoder: Option<String>,
+    /// A language model that rates the texts [default: --judge, which asks nobody]
     #[command(flatten)]
     pub judge: EndpointArgs,
     /// Only say how many texts there would be, and how many calls and tokens a judge would take

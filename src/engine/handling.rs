@@ -40,7 +40,9 @@ impl Handling<'_> {
     pub fn handle(&self, command: Command) {
         match command {
             Command::ListModels => self.read_slowly(|s| {
-                s.emit(Event::Models(source::list_local()));
+                let mut models = source::list_local();
+                models.retain(|model| !model.encoder);
+                s.emit(Event::Models(models));
                 Ok(())
             }),
             Command::ListStudies => self.read_slowly(|s| {

@@ -15,7 +15,7 @@ use crate::eval::steering::offline::OFFLINE;
 use crate::eval::steering::report::report;
 use crate::eval::steering::{JudgedRecord, RunEvent};
 use crate::eval::sweep::{SweepConfig, SweepRow, grid};
-use crate::jobs::causal::{self, CausalRequest};
+use crate::jobs::causal::{self, CausalRequest, Judging};
 use crate::jobs::directions::HookSelection;
 use crate::jobs::fitting::Resume;
 use crate::jobs::saes;
@@ -44,7 +44,7 @@ pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) ->
     };
     let found = prepared.run(
         &model,
-        None,
+        Judging::Words,
         &mut |note| session.log(Level::Info, note),
         &mut seen,
         ctx,

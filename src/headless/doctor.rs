@@ -7,6 +7,7 @@ use super::{Output, default_options, open_model};
 use crate::amounts::bytes;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
+use crate::model::encoder::SentenceEncoder;
 use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase};
 use crate::task::TaskCtx;
 
@@ -41,6 +42,11 @@ pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
         checks.extend(about(&model)?);
         checks.extend(parity(&model, &ctx)?);
     }
+    if args.encoder.is_some() {
+        let ctx = out.task();
+        let encoder = super::encoder::open(args.encoder.as_deref(), out, &ctx)?;
+        checks.extend(encodes(&encoder, &ctx)?);
+    }
     for check in &checks {
         if out.is_json() {
             out.object(&json!({"check": check.name, "ok": check.ok, "detail": check.detail}))?;
@@ -60,6 +66,41 @@ pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
             checks.len()
         ))),
     }
+}
+
+/// Two texts that mean alike and one of something else, alone and together.
+fn encodes(encoder: &SentenceEncoder, ctx: &TaskCtx) -> Result<[Check; 2]> {
+    const TEXTS: [&str; 3] = [
+        "The boat left the harbour with the tide.",
+        "A ship sailed out to sea.",
+        PARAGRAPH,
+    ];
+    let together = encoder.embed(&TEXTS, ctx)?;
+    let mut largest = 0.0f32;
+    for (text, beside) in TEXTS.iter().zip(&together) {
+        let alone = encoder.embed(&[text], ctx)?.concat();
+        let off = alone.iter().zip(beside).map(|(a, b)| (a - b).abs());
+        largest = off.fold(largest, f32::max);
+    }
+    let cosine = |a: usize, b: usize| -> f32 {
+        let pairs = together[a].iter().zip(&together[b]);
+        pairs.map(|(x, y)| x * y).sum()
+    };
+    let (alike, unlike) = (cosine(0, 1), cosine(1, 2));
+    Ok([
+        Check {
+            name: "texts beside others",
+            ok: largest < 1e-5,
+            detail: format!("embeddings differ by {largest:.1e} from those of texts alone"),
+        },
+        Check {
+            name: "meaning",
+            ok: alike > unlike,
+            detail: format!(
+                "cosine {alike:.2} of two texts that mean alike, {unlike:.2} of two that do not"
+            ),
+        },
+    ])
 }
 
 fn machine() -> Vec<Check> {

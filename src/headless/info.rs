@@ -78,7 +78,7 @@ pub(super) fn models(_: &ModelsArgs, out: &mut Output) -> Result<()> {
     if out.is_json() {
         return models.iter().try_for_each(|m| {
             out.object(&json!({
-                "id": m.id, "origin": m.place, "file_bytes": m.bytes, "summary": m.summary, "problem": m.problem,
+                "id": m.id, "origin": m.place, "file_bytes": m.bytes, "summary": m.summary, "encoder": m.encoder, "problem": m.problem,
             }))
         });
     }

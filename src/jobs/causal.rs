@@ -21,6 +21,7 @@ use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Judgement, RatingCase, TextJudge};
 use crate::eval::steering::log::Log;
+use crate::eval::steering::meaning::MeaningJudge;
 use crate::eval::steering::offline::OfflineJudge;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
@@ -29,6 +30,7 @@ use crate::eval::steering::{
     JudgedRecord, Run, RunEvent, SteeringConfig, TextRecord, UNSTEERED, texts_of, unreached,
     unsteered_of,
 };
+use crate::model::encoder::SentenceEncoder;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
@@ -179,6 +181,16 @@ pub fn prepare(
     })
 }
 
+/// Who rates the texts. Ratings of two judges are never in one table.
+pub enum Judging<'a> {
+    /// The offline judge, by the labels' own words.
+    Words,
+    /// A sentence encoder, by meaning.
+    Meaning(&'a SentenceEncoder),
+    /// Another judge, such as a language model behind an endpoint.
+    Asked(&'a mut dyn TextJudge),
+}
+
 /// How much an evaluation generates at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -272,8 +284,8 @@ impl Prepared {
         ))
     }
 
-    /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note`
-    /// gets remarks for a person. Stopped on the way, it gives what it has come to, marked so.
+    /// Generates and judges what is not there yet. `note` gets remarks for a person. Stopped on the
+    /// way, it gives what it has come to, marked so.
     ///
     /// # Errors
     /// [`Error::Refused`] when no label can be judged; what the model, the log and the judge
@@ -281,7 +293,7 @@ impl Prepared {
     pub fn run(
         mut self,
         model: &Model,
-        judge: Option<&mut dyn TextJudge>,
+        judging: Judging<'_>,
         note: &mut dyn FnMut(&str),
         seen: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
         ctx: &TaskCtx,
@@ -296,33 +308,38 @@ impl Prepared {
         // tells it.
         let fresh = (unsteered.len() + steered).saturating_sub(there);
         let seconds_a_text = (fresh > 0).then(|| begun.elapsed().as_secs_f64() / fresh as f64);
-        let mut not_judged = Vec::new();
-        let mut offline;
-        let judge: &mut dyn TextJudge = match judge {
-            Some(judge) => judge,
-            None => {
+        let (learn, scale) = (pairs(&self.learn), pairs(&self.scale));
+        let (mut words, mut meaning, mut aurocs) = (None, None, Vec::new());
+        let (judge, left_out): (&mut dyn TextJudge, _) = match judging {
+            Judging::Asked(judge) => (judge, Vec::new()),
+            Judging::Words => {
+                let (judge, left_out) = OfflineJudge::learn(&learn, &scale, &unsteered)?;
+                (words.insert(judge), left_out)
+            }
+            Judging::Meaning(encoder) => {
                 let (judge, left_out) =
-                    OfflineJudge::learn(&pairs(&self.learn), &pairs(&self.scale), &unsteered)?;
-                not_judged = left_out
-                    .into_iter()
-                    .filter(|(l, _)| self.labels.contains(l))
-                    .collect();
-                if !not_judged.is_empty() {
-                    let each: Vec<_> = not_judged
-                        .iter()
-                        .map(|(label, why)| format!("{label} ({why})"))
-                        .collect();
-                    let (count, all) = (not_judged.len(), self.labels.len());
-                    note(&format!(
-                        "{count} of {all} labels are not judged: {}",
-                        each.join("; ")
-                    ));
-                }
-                self.labels.retain(|l| judge.knows(l));
-                offline = judge;
-                &mut offline
+                    MeaningJudge::learn(encoder, &learn, &scale, &unsteered, ctx)?;
+                aurocs = judge.aurocs().to_vec();
+                (meaning.insert(judge), left_out)
             }
         };
+        let not_judged: Vec<(String, String)> = left_out
+            .into_iter()
+            .filter(|(l, _)| self.labels.contains(l))
+            .collect();
+        if !not_judged.is_empty() {
+            let each: Vec<_> = not_judged
+                .iter()
+                .map(|(label, why)| format!("{label} ({why})"))
+                .collect();
+            let (count, all) = (not_judged.len(), self.labels.len());
+            note(&format!(
+                "{count} of {all} labels are not judged: {}",
+                each.join("; ")
+            ));
+        }
+        self.labels.retain(|l| judge.knows(l));
+        aurocs.retain(|(label, _)| self.labels.contains(label));
         if self.labels.is_empty() {
             return Err(Error::refused(
                 "no label is left that can be judged: name others with --labels",
@@ -372,6 +389,7 @@ impl Prepared {
             meaning: judge.describe(),
             labels: self.labels,
             not_judged,
+            aurocs,
             unrated,
             compared: compare(&methods, self.seed),
             methods,

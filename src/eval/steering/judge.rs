@@ -67,6 +67,11 @@ pub trait TextJudge {
     /// What its ratings mean, in a line.
     fn describe(&self) -> String;
 
+    /// Whether it can rate texts of a label.
+    fn knows(&self, _label: &str) -> bool {
+        true
+    }
+
     /// One judgement a case, in their order. A case it cannot rate is [`Judgement::Unrated`], never
     /// 0.
     ///

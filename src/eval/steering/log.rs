@@ -119,11 +119,12 @@ impl Log {
                 '_'
             }
         };
-        let second = if judge == super::offline::OFFLINE {
-            ""
-        } else {
-            ".2"
-        };
+        let second =
+            if judge == super::offline::OFFLINE || judge.starts_with(super::meaning::MEANING) {
+                ""
+            } else {
+                ".2"
+            };
         self.dir.join(format!(
             "judged-{}{second}.jsonl",
             judge.chars().map(plain).collect::<String>()

@@ -8,8 +8,10 @@
 
 mod config;
 pub mod endpoint;
+mod fluency;
 pub mod judge;
 pub mod log;
+pub mod meaning;
 pub mod offline;
 pub mod perplexity;
 mod record;

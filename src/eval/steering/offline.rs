@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::TextRecord;
+use super::fluency::{FluencyScale, mean};
 use super::judge::{Judgement, RatingCase, TextJudge};
 use super::vocabulary::{LabelledText, WordCounts, words};
 use crate::error::{Error, Result};
@@ -18,20 +19,13 @@ pub const OFFLINE: &str = "offline";
 
 /// A label is judged only where its words separate its sentences from other labels' with at least
 /// this AUROC, on sentences that they were not learnt from.
-const TELLS: f64 = 0.7;
-/// The fluency of a text falls to 0 at this many times the perplexity of unsteered texts.
-const PERPLEXITY: f64 = 10.0;
-
+pub(super) const TELLS: f64 = 0.7;
 /// The judge that needs no language model. Concept: the share of a text's words that belong to the concept's
 /// own vocabulary, from what unsteered texts have (0) to what the concept's own sentences have (2),
-/// linear between and cut at both ends. Fluency: 2 at the unsteered texts' mean log-perplexity
-/// under the unsteered model or below, falling linearly to 0 at ten times the perplexity; times the
-/// share of distinct runs of three tokens, in units of the unsteered texts', because a loop is
-/// likely but not fluent.
+/// linear between and cut at both ends. Fluency: by [`FluencyScale`].
 pub struct OfflineJudge {
     concepts: HashMap<String, Concept>,
-    nll: f64,
-    distinct: f64,
+    fluency: FluencyScale,
 }
 
 /// A concept's words and its scale.
@@ -104,21 +98,13 @@ impl OfflineJudge {
                 "no label can be judged offline: give a corpus with at least two labels and several sentences of each",
             ));
         }
-        let nll = mean(&unsteered.iter().map(|t| t.nll).collect::<Vec<_>>());
-        let distinct = mean(&unsteered.iter().map(|t| t.distinct).collect::<Vec<_>>());
         Ok((
             Self {
                 concepts,
-                nll,
-                distinct,
+                fluency: FluencyScale::of(unsteered),
             },
             left_out,
         ))
-    }
-
-    /// Whether a label can be judged.
-    pub fn knows(&self, label: &str) -> bool {
-        self.concepts.contains_key(label)
     }
 
     /// A label's words, the longest first, to be shown.
@@ -141,15 +127,9 @@ impl OfflineJudge {
         };
         let share = share(&case.text, &concept.words);
         let about = ((share - concept.base) / (concept.own - concept.base)).clamp(0.0, 1.0);
-        let likely = (1.0 - (case.nll - self.nll) / PERPLEXITY.ln()).clamp(0.0, 1.0);
-        let varied = if self.distinct > 0.0 {
-            (case.distinct / self.distinct).min(1.0)
-        } else {
-            1.0
-        };
         Judgement::Rated {
             concept: 2.0 * about,
-            fluency: 2.0 * likely * varied,
+            fluency: self.fluency.rating(case),
         }
     }
 }
@@ -162,10 +142,13 @@ impl TextJudge for OfflineJudge {
     fn describe(&self) -> String {
         format!(
             "offline judge: concept 0 to 2 by the share of the concept's own words between unsteered texts and its \
-             sentences, fluency 2 to 0 by perplexity between the unsteered model's {:.1} and ten times that, times distinct \
-             3-token runs",
-            self.nll.exp()
+             sentences, {}",
+            self.fluency.describe()
         )
+    }
+
+    fn knows(&self, label: &str) -> bool {
+        self.concepts.contains_key(label)
     }
 
     fn rate(&mut self, cases: &[RatingCase], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
@@ -184,10 +167,6 @@ fn share(text: &str, own: &HashSet<String>) -> f64 {
     } else {
         hits as f64 / all as f64
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 #[cfg(test)]

@@ -5,16 +5,18 @@ use std::cell::RefCell;
 use serde_json::{Value, json};
 
 use super::super::json::{self, merged};
-use super::super::{check_target, describe::print_usage, model_of, open_study, output::thousands};
+use super::super::{
+    check_target, describe::print_usage, encoder, model_of, open_study, output::thousands,
+};
 use super::{Output, holdout, with_interval};
-use crate::cli::{ProtocolArg, SteeringArgs};
+use crate::cli::{OfflineArg, ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Judgement, TextJudge};
 use crate::eval::steering::report::{CellReport, SteeringReport, chart};
 use crate::eval::steering::{Protocol, RunEvent, SteeringConfig, TextRecord};
-use crate::jobs::causal::{Causal, CausalRequest, Prepared, prepare};
+use crate::jobs::causal::{Causal, CausalRequest, Judging, Prepared, prepare};
 use crate::model::source::data_dir;
 use crate::study::Study;
 
@@ -39,6 +41,13 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         seed: args.common.seed,
     };
     ask.config.check()?;
+    // An encoder that cannot be had is said before a model is loaded.
+    let reader = match (args.offline, args.dry_run) {
+        (Some(OfflineArg::Meaning), false) => {
+            Some(encoder::open(args.encoder.as_deref(), out, &ctx)?)
+        }
+        _ => None,
+    };
     let model = model_of(
         &mut study,
         args.model.model.as_deref(),
@@ -70,10 +79,14 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         }
         _ => Ok(()),
     };
-    let asked = judge.as_mut().map(|j| j as &mut dyn TextJudge);
+    let judging = match (judge.as_mut(), &reader) {
+        (Some(judge), _) => Judging::Asked(judge),
+        (None, Some(encoder)) => Judging::Meaning(encoder),
+        (None, None) => Judging::Words,
+    };
     let found = prepared.run(
         &model,
-        asked,
+        judging,
         &mut |note| shared.borrow().note(note),
         &mut seen,
         &ctx,
@@ -152,7 +165,7 @@ fn print_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
         }));
     }
     out.line(&format!(
-        "{} directions, up to {} texts of {} tokens, {} of them there; the offline judge leaves out labels that it cannot judge",
+        "{} directions, up to {} texts of {} tokens, {} of them there; a judge that asks nobody leaves out labels that it cannot judge",
         plan.directions,
         thousands(plan.texts as u64),
         plan.tokens,
@@ -173,8 +186,13 @@ fn check(args: &SteeringArgs) -> Result<()> {
         let why = "--protocol has no effect beside --kl, --samples and --max-tokens, which are all that it stands for";
         return Err(Error::usage(format!("{why}: leave one of them out")));
     }
+    if args.encoder.is_some() && args.offline != Some(OfflineArg::Meaning) {
+        let why = "--encoder has no effect without --judge meaning, which alone reads with one";
+        return Err(Error::usage(format!("{why}: give both, or neither")));
+    }
     let of_texts = [
         ("--svg", args.svg.is_some()),
+        ("--judge", args.offline.is_some()),
         ("--endpoint", args.judge.endpoint.is_some()),
         ("--max-tokens", max_tokens.is_some()),
         ("--top-k", sampling.top_k.is_some()),
@@ -283,12 +301,14 @@ fn lines(found: &Causal, out: &mut Output) -> Result<()> {
             })
         })
         .collect();
+    let told = |(label, auroc): &(String, f64)| json!({"label": label, "auroc": auroc});
     let unsteered = found
         .unsteered
         .map(|u| json!({"score": u.score, "concept": u.concept, "fluency": u.fluency}));
     out.object(&json!({
         "event": "steering", "stopped": found.stopped, "evaluation": found.name, "judge": found.judge,
         "hook": found.hook, "hooks": found.hooks, "label_names": found.labels, "not_judged": not_judged,
+        "judge_aurocs": found.aurocs.iter().map(told).collect::<Vec<_>>(),
         "unsteered": unsteered, "unreached": unreached,
     }))
 }

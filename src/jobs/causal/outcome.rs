@@ -17,7 +17,7 @@ pub struct Causal {
     pub dir: PathBuf,
     /// The space of the first method.
     pub hook: String,
-    /// Who rated: `offline`, or the model behind an endpoint.
+    /// Who rated: `offline`, `meaning (ENCODER)`, or the model behind an endpoint.
     pub judge: String,
     /// What its ratings mean.
     pub meaning: String,
@@ -26,6 +26,10 @@ pub struct Causal {
     /// Labels that the judge cannot judge, with reasons.
     #[serde(default)]
     pub not_judged: Vec<(String, String)>,
+    /// How well the judge by meaning tells each label's sentences, of those that it was not learnt
+    /// from, as AUROC; empty for another judge.
+    #[serde(default)]
+    pub aurocs: Vec<(String, f64)>,
     /// Why a text has no rating, of the first that has none.
     #[serde(default)]
     pub unrated: Option<String>,

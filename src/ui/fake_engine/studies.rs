@@ -113,6 +113,7 @@ impl FakeEngine {
             bytes,
             summary: summary.to_owned(),
             problem: problem.map(str::to_owned),
+            encoder: false,
         };
         vec![
             entry(

