@@ -35,10 +35,6 @@ const UI: Parent = Parent {
     file: "ui/mod.rs",
 };
 
-/// A row of the table of actions names the functions of the app that carry it out; nothing else of
-/// the app is used there.
-const NAMED_ABOVE: [(&str, &str); 1] = [("action", "app")];
-
 impl Parent {
     fn dir(&self) -> PathBuf {
         self.path.iter().fold(src(), |dir, name| dir.join(name))
@@ -98,7 +94,6 @@ impl Parent {
             let file = self.file_of(module).unwrap();
             read(&file, self.path.len() + 1, self.path, &modules, found);
             found.remove(module);
-            found.retain(|to, _| !NAMED_ABOVE.contains(&(module.as_str(), to.as_str())));
         }
         imports
     }

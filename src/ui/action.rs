@@ -3,10 +3,10 @@
 //! configuration and `mlpeek keys` all come from [`ACTIONS`]; adding a command to the explorer is a
 //! row here and a function in `app/commands.rs`.
 //!
-//! Invariant: every action has one row, every name is unique, and no two rows that can be live at
+//! Knows nothing of the app: [`action_table`] gives its rows to the macro that is named, so that the
+//! functions are looked up where they are, in `app/handlers.rs`. Invariant: every action has one row, every name is unique, and no two rows that can be live at
 //! once share a key.
 
-use super::app::{App, Effect, availability as can, commands as run};
 use crate::ui::pane_id::PaneId;
 use PaneId::{
     Compare, Contexts, Evaluate, Feature, Features, Fit, Labels, Live, Start, Steer, Tree,
@@ -40,12 +40,6 @@ pub struct ActionInfo {
     pub panes: &'static [PaneId],
     /// Place in the footer: low first, 0 never.
     pub rank: u8,
-    /// Why it cannot be done now, for a person. The focused pane may add reasons of its own
-    /// ([`super::pane::Pane::refusal`]).
-    pub available: fn(&App) -> Result<(), String>,
-    /// What it does where the focused pane has no meaning of its own for it
-    /// ([`super::pane::Pane::act`]).
-    pub run: fn(&mut App) -> Vec<Effect>,
 }
 
 const EVERYWHERE: &[PaneId] = &[];
@@ -59,38 +53,13 @@ const CHOOSING: &[PaneId] = &[
 ];
 const NAMING: &[PaneId] = &[Features, Contexts, Feature, Tree];
 
-/// Makes [`Action`] and [`ACTIONS`] of one list of rows.
-macro_rules! actions {
-    ($(
-        $action:ident: $kind:ident, $name:literal, $hint:literal, [$($key:literal),*], $panes:expr,
-        $rank:literal, $doc:literal, $available:expr, $run:expr;
-    )*) => {
-        /// Something that a key can do.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Action {
-            $(#[doc = $doc] $action,)*
-        }
-
-        /// The table, in the order of help and palette.
-        pub const ACTIONS: &[ActionInfo] = &[$(ActionInfo {
-            action: Action::$action,
-            kind: ActionKind::$kind,
-            name: $name,
-            hint: $hint,
-            doc: $doc,
-            keys: &[$($key),*],
-            panes: $panes,
-            rank: $rank,
-            available: $available,
-            run: $run,
-        },)*];
-    };
-}
-
-// Of each: how it is asked for, name, footer hint, keys, panes, rank, what it does, availability,
-// handler.
+/// Gives the rows to the macro `$use`. Of each: how it is asked for, name, footer hint, keys, panes,
+/// rank, what it does, availability, handler. The last two are the app's: why the action cannot be
+/// done now (the focused pane may add reasons of its own, [`super::pane::Pane::refusal`]), and what
+/// it does where the focused pane has no meaning of its own for it ([`super::pane::Pane::act`]).
 #[rustfmt::skip]
-actions! {
+macro_rules! action_table {
+    ($use:ident) => { $use! {
     Up: Keyed, "up", "up", ["up", "k"], EVERYWHERE, 0,
         "One up", can::always, run::in_pane;
     Down: Keyed, "down", "down", ["down", "j"], EVERYWHERE, 0,
@@ -259,13 +228,48 @@ actions! {
         "The run after this one", can::always, run::in_pane;
     Quit: Named, "quit", "quit", ["q"], EVERYWHERE, 0,
         "Quit; what was computed is kept", can::always, App::quit;
+    } };
 }
+pub(in crate::ui) use action_table;
+
+/// Makes [`Action`] and [`ACTIONS`] of the rows.
+macro_rules! declare {
+    ($(
+        $action:ident: $kind:ident, $name:literal, $hint:literal, [$($key:literal),*], $panes:expr,
+        $rank:literal, $doc:literal, $available:expr, $run:expr;
+    )*) => {
+        /// Something that a key can do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $(#[doc = $doc] $action,)*
+        }
+
+        /// The table, in the order of help and palette.
+        pub const ACTIONS: &[ActionInfo] = &[$(ActionInfo {
+            action: Action::$action,
+            kind: ActionKind::$kind,
+            name: $name,
+            hint: $hint,
+            doc: $doc,
+            keys: &[$($key),*],
+            panes: $panes,
+            rank: $rank,
+        },)*];
+    };
+}
+
+action_table!(declare);
 
 impl Action {
     /// Its row of the table.
     pub fn info(self) -> &'static ActionInfo {
         // The enum and the table are made of the same rows, in the same order.
         &ACTIONS[self as usize]
+    }
+
+    /// The action that goes to `pane`; `None` where a link or the focus does alone.
+    pub fn to_pane(pane: PaneId) -> Option<Self> {
+        pane.action().and_then(Self::by_name)
     }
 
     /// By its name in the configuration.
@@ -313,12 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn every_tab_is_gone_to_by_an_action_and_every_pane_names_one_that_is() {
+    fn a_tab_names_itself_and_a_pane_names_an_action_that_there_is() {
         for pane in PaneId::ALL {
             assert_eq!(pane.tab().tab(), pane.tab());
-            assert!(!pane.is_tab() || pane.action().is_some(), "{pane:?}");
-            let known = pane.action().map(Action::by_name);
-            assert!(known.is_none_or(|action| action.is_some()), "{pane:?}");
+            let named = pane.action().is_some();
+            assert_eq!(named, Action::to_pane(pane).is_some(), "{pane:?}");
         }
     }
 

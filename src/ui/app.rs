@@ -5,11 +5,12 @@
 //! Invariant: `update` does no I/O and reads no clock; the same messages give the same state and
 //! effects.
 
-pub(in crate::ui) mod availability;
+mod availability;
 mod cards;
-pub(in crate::ui) mod commands;
+mod commands;
 mod dialogs;
 mod dispatch;
+mod handlers;
 mod messages;
 mod mouse;
 mod nav;
@@ -27,7 +28,7 @@ use super::dialog::Dialog;
 use super::dialogs::CopyDialog;
 use super::keymap::Keymap;
 use super::layout::{Layout, LayoutInput};
-use super::panes::{self};
+use super::panes;
 use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Job, Level, Reply, RequestCounter};
@@ -50,6 +51,7 @@ pub struct App {
     pub(crate) world: World,
     pub(crate) theme: Theme,
     pub(crate) keymap: Keymap,
+    /// In the order of [`PaneId::ALL`].
     panes: Vec<Box<dyn Pane>>,
     focus: PaneId,
     trail: Vec<TrailEntry>,
@@ -128,9 +130,7 @@ impl App {
             .map(|command| self.send(command))
             .into_iter()
             .collect();
-        let steps = self
-            .with(self.focus, |pane, cx| pane.entered(cx))
-            .unwrap_or_default();
+        let steps = self.with(self.focus, |pane, cx| pane.entered(cx));
         effects.extend(self.carry_out(steps));
         effects
     }
@@ -215,13 +215,9 @@ impl App {
         let mut effects = self.refresh_card();
         effects.extend(self.retry_notes());
         for id in PaneId::ALL {
-            let due = self
-                .panes
-                .iter()
-                .any(|p| p.id() == id && p.deadline().is_some_and(|at| at <= now));
-            if due {
+            if self.pane(id).deadline().is_some_and(|at| at <= now) {
                 self.dirty = true;
-                let steps = self.with(id, |pane, cx| pane.tick(cx)).unwrap_or_default();
+                let steps = self.with(id, |pane, cx| pane.tick(cx));
                 effects.extend(self.carry_out(steps));
             }
         }
@@ -268,9 +264,7 @@ impl App {
             self.trail.clear();
         }
         for id in PaneId::ALL {
-            let steps = self
-                .with(id, |pane, cx| pane.event(reply, cx))
-                .unwrap_or_default();
+            let steps = self.with(id, |pane, cx| pane.event(reply, cx));
             effects.extend(self.carry_out(steps));
         }
         if other {
@@ -319,7 +313,7 @@ impl App {
     }
 
     /// Runs `f` on a pane with what it may look at.
-    fn with<R>(&mut self, id: PaneId, f: impl FnOnce(&mut dyn Pane, &Cx) -> R) -> Option<R> {
+    fn with<R>(&mut self, id: PaneId, f: impl FnOnce(&mut dyn Pane, &Cx) -> R) -> R {
         let area = self.pane_area(id);
         let focused = self.focus == id;
         let contexts_seen = self.contexts_seen();
@@ -331,9 +325,8 @@ impl App {
             requests,
             ..
         } = self;
-        let pane = panes.iter_mut().find(|p| p.id() == id)?;
-        Some(f(
-            pane.as_mut(),
+        f(
+            panes[id as usize].as_mut(),
             &Cx {
                 world,
                 theme,
@@ -343,7 +336,7 @@ impl App {
                 contexts_seen,
                 requests,
             },
-        ))
+        )
     }
 
     /// What a pane may look at, for drawing and hints.
@@ -363,9 +356,9 @@ impl App {
         self.layout().pane(PaneId::Contexts).is_some()
     }
 
-    /// A pane, where this build has it.
-    pub(crate) fn pane(&self, id: PaneId) -> Option<&dyn Pane> {
-        self.panes.iter().find(|p| p.id() == id).map(AsRef::as_ref)
+    /// The pane of this name.
+    pub(crate) fn pane(&self, id: PaneId) -> &dyn Pane {
+        self.panes[id as usize].as_ref()
     }
 
     /// The pane that keys go to.
@@ -477,9 +470,8 @@ impl App {
 
     fn hand_over(&mut self, pane: PaneId, handover: &Handover) -> Vec<Effect> {
         let mut effects = self.go_to(pane);
-        if let Some(steps) = self.with(pane, |p, cx| p.receive(handover, cx)) {
-            effects.extend(self.carry_out(steps));
-        }
+        let steps = self.with(pane, |p, cx| p.receive(handover, cx));
+        effects.extend(self.carry_out(steps));
         effects
     }
 }

@@ -133,9 +133,7 @@ impl Layout {
 /// The panes of the tab that `input.pane` belongs to.
 fn columns(class: Class, body: Rect, input: LayoutInput) -> Vec<PaneArea> {
     use PaneId::{Contexts, Feature, Features};
-    let reading =
-        input.pane.tab() == Features && !matches!(input.pane, PaneId::Compare | PaneId::Labels);
-    if class == Class::Single || input.zoom || input.waiting || !reading {
+    if class == Class::Single || input.zoom || input.waiting || !input.pane.is_column() {
         return vec![pane_area(input.pane, body, false)];
     }
     let width = body.width;

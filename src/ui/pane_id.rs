@@ -1,12 +1,45 @@
-//! The names of the panes, in one table: what everything from the key table to the layout calls them
-//! by. Knows no pane.
+//! The panes in one table: what everything from the key table to the layout calls them by, and the
+//! type that each is.
 //!
-//! Invariant: every pane has one row, and the row of a tab names itself as its tab.
+//! Knows no pane: [`pane_table`] gives its rows to the macro that is named, so that the types are
+//! looked up where they are, in `panes/mod.rs`. Invariant: every pane has one row, and the row of a
+//! tab names itself as its tab.
 
-/// Makes [`PaneId`] of the table: a pane, its title, the tab that shows it, and the action that goes
-/// to it.
-macro_rules! table {
-    ($($(#[$doc:meta])* $pane:ident, $title:literal, $tab:ident, $action:expr;)*) => {
+/// Gives the rows to the macro `$use`: a pane, its title, the tab that shows it, the action that goes
+/// to it, its type.
+macro_rules! pane_table {
+    ($use:ident) => {
+        $use! {
+            /// The list of features, sorted and filtered.
+            Features, "Features", Features, Some("explore"), features::FeaturesPane;
+            /// Contexts of the selected feature as a heat map.
+            Contexts, "Contexts", Features, None, contexts::ContextsPane;
+            /// What the selected feature (or a neuron) is made of.
+            Feature, "Feature", Features, None, feature::FeaturePane;
+            /// Marked features side by side.
+            Compare, "Compare", Features, Some("compare"), compare::ComparePane;
+            /// Features against the corpus's labels as a heat map.
+            Labels, "Labels", Features, Some("labels"), labels::LabelsPane;
+            /// What directions cause, judged.
+            Evaluate, "Evaluate", Steer, Some("evaluate"), evaluate::EvaluatePane;
+            /// Dendrogram of shared neurons.
+            Tree, "Tree", Tree, Some("tree"), tree::TreePane;
+            /// Steered beside unsteered text.
+            Steer, "Steer", Steer, Some("steer"), steer::SteerPane;
+            /// Features on a text that is typed.
+            Live, "Live", Live, Some("live"), live::LivePane;
+            /// The fit and its error curve.
+            Fit, "Fit", Fit, Some("fit"), fit::FitPane;
+            /// The form of what to open, and the recent studies.
+            Start, "Start", Start, Some("start"), start::StartPane;
+        }
+    };
+}
+pub(in crate::ui) use pane_table;
+
+/// Makes [`PaneId`] of the rows.
+macro_rules! declare {
+    ($($(#[$doc:meta])* $pane:ident, $title:literal, $tab:ident, $action:expr, $module:ident::$type:ident;)*) => {
         /// Which pane it is.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum PaneId {
@@ -41,40 +74,21 @@ macro_rules! table {
     };
 }
 
-table! {
-    /// The list of features, sorted and filtered.
-    Features, "Features", Features, Some("explore");
-    /// Contexts of the selected feature as a heat map.
-    Contexts, "Contexts", Features, None;
-    /// What the selected feature (or a neuron) is made of.
-    Feature, "Feature", Features, None;
-    /// Marked features side by side.
-    Compare, "Compare", Features, Some("compare");
-    /// Features against the corpus's labels as a heat map.
-    Labels, "Labels", Features, Some("labels");
-    /// What directions cause, judged.
-    Evaluate, "Evaluate", Steer, Some("evaluate");
-    /// Dendrogram of shared neurons.
-    Tree, "Tree", Tree, Some("tree");
-    /// Steered beside unsteered text.
-    Steer, "Steer", Steer, Some("steer");
-    /// Features on a text that is typed.
-    Live, "Live", Live, Some("live");
-    /// The fit and its error curve.
-    Fit, "Fit", Fit, Some("fit");
-    /// The form of what to open, and the recent studies.
-    Start, "Start", Start, Some("start");
-}
+pane_table!(declare);
 
 impl PaneId {
+    /// The panes that stand side by side where there is room, from left to right; every other pane
+    /// has the whole body.
+    pub const COLUMNS: [Self; 3] = [Self::Features, Self::Contexts, Self::Feature];
+
+    /// Whether it is one of [`Self::COLUMNS`].
+    pub fn is_column(self) -> bool {
+        Self::COLUMNS.contains(&self)
+    }
+
     /// By its title, as a session stores it.
     pub fn by_title(title: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|p| p.title() == title)
-    }
-
-    /// The pane that the action of this name goes to.
-    pub fn by_action(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.action() == Some(name))
     }
 
     /// Whether it is a tab of its own.

@@ -257,9 +257,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
 }
 
 fn pane(app: &App, placed: &PaneArea, layout: &Layout, buf: &mut Buffer) {
-    let Some(pane) = app.pane(placed.pane) else {
-        return;
-    };
+    let pane = app.pane(placed.pane);
     let cx = app.cx(placed.pane);
     let theme = &app.theme;
     let focused = app.focus() == placed.pane;
@@ -305,7 +303,7 @@ fn pane(app: &App, placed: &PaneArea, layout: &Layout, buf: &mut Buffer) {
 
 /// What is typed in a pane that shares the width with others, over all of them.
 fn typed_line(app: &App, layout: &Layout, buf: &mut Buffer) {
-    let (Some(placed), Some(pane)) = (layout.pane(app.focus()), app.pane(app.focus())) else {
+    let Some(placed) = layout.pane(app.focus()) else {
         return;
     };
     let whole = layout
@@ -317,7 +315,10 @@ fn typed_line(app: &App, layout: &Layout, buf: &mut Buffer) {
     if whole.width == placed.inner.width || placed.inner.is_empty() {
         return;
     }
-    if let Some(line) = pane.typed_line(&app.cx(app.focus()), usize::from(whole.width)) {
+    if let Some(line) = app
+        .pane(app.focus())
+        .typed_line(&app.cx(app.focus()), usize::from(whole.width))
+    {
         let row = Rect {
             y: placed.inner.bottom() - 1,
             height: 1,
@@ -411,7 +412,8 @@ fn hints(app: &App) -> Vec<(String, String)> {
         return vec![(String::new(), "saving…".to_owned())];
     }
     let focus = app.focus();
-    if let Some(pane) = app.pane(focus).filter(|p| p.typing()) {
+    let pane = app.pane(focus);
+    if pane.typing() {
         return pane
             .typing_hints()
             .iter()

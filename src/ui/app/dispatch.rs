@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::handlers::handler;
 use super::{App, Effect};
 use crate::engine::{Command, Job, Level};
 use crate::ui::action::Action;
@@ -40,8 +41,8 @@ impl App {
             return self.answer(answer);
         }
         let focus = self.focus;
-        if self.pane(focus).is_some_and(super::Pane::typing)
-            && let Some(steps) = self.with(focus, |pane, cx| pane.key(key, cx)).flatten()
+        if self.pane(focus).typing()
+            && let Some(steps) = self.with(focus, |pane, cx| pane.key(key, cx))
         {
             return self.carry_out(steps);
         }
@@ -49,7 +50,7 @@ impl App {
             return self.esc_then(key);
         }
         // While text is typed, only keys that are no text may be commands.
-        if self.pane(focus).is_some_and(super::Pane::typing) && !Key::of(key).is_command() {
+        if self.pane(focus).typing() && !Key::of(key).is_command() {
             return Vec::new();
         }
         action
@@ -66,11 +67,8 @@ impl App {
 
     /// Why an action cannot be done now; `None` when it can.
     pub(crate) fn refusal(&self, action: Action) -> Option<String> {
-        let of_pane = || {
-            self.pane(self.focus)
-                .and_then(|pane| pane.refusal(action, &self.cx(self.focus)))
-        };
-        (action.info().available)(self).err().or_else(of_pane)
+        let of_pane = || self.pane(self.focus).refusal(action, &self.cx(self.focus));
+        (handler(action).available)(self).err().or_else(of_pane)
     }
 
     /// Does what an action says: the focused pane's meaning of it first, else that of its row.
@@ -80,15 +78,15 @@ impl App {
             return Vec::new();
         }
         let focus = self.focus;
-        match self.with(focus, |pane, cx| pane.act(action, cx)).flatten() {
+        match self.with(focus, |pane, cx| pane.act(action, cx)) {
             Some(steps) => self.carry_out(steps),
-            None => (action.info().run)(self),
+            None => (handler(action).run)(self),
         }
     }
 
     /// What an action means in `pane`, wherever the focus is.
     pub(crate) fn act_of(&mut self, pane: PaneId, action: Action) -> Vec<Effect> {
-        let steps = self.with(pane, |pane, cx| pane.act(action, cx)).flatten();
+        let steps = self.with(pane, |pane, cx| pane.act(action, cx));
         steps.map(|steps| self.carry_out(steps)).unwrap_or_default()
     }
 

@@ -26,13 +26,11 @@ impl App {
             return Vec::new();
         }
         let focus = self.focus;
-        if !self.pane(focus).is_some_and(crate::ui::pane::Pane::typing) {
+        if !self.pane(focus).typing() {
             self.toast(Level::Info, "nothing here takes text".to_owned());
             return Vec::new();
         }
-        let steps = self
-            .with(focus, |pane, cx| pane.paste(text, cx))
-            .unwrap_or_default();
+        let steps = self.with(focus, |pane, cx| pane.paste(text, cx));
         self.carry_out(steps)
     }
 
@@ -67,10 +65,7 @@ impl App {
                 };
                 let mut effects = Vec::new();
                 for _ in 0..WHEEL {
-                    let steps = self
-                        .with(placed.pane, |pane, cx| pane.act(action, cx))
-                        .flatten();
-                    effects.extend(steps.map(|s| self.carry_out(s)).unwrap_or_default());
+                    effects.extend(self.act_of(placed.pane, action));
                 }
                 effects
             }
@@ -99,9 +94,7 @@ impl App {
         if !inside {
             return Vec::new();
         }
-        let steps = self
-            .with(pane, |p, cx| p.click(at.x, at.y, double, cx))
-            .unwrap_or_default();
+        let steps = self.with(pane, |p, cx| p.click(at.x, at.y, double, cx));
         self.carry_out(steps)
     }
 
@@ -110,15 +103,20 @@ impl App {
             .tab_spans()
             .into_iter()
             .find(|(_, from, to)| (*from..*to).contains(&column));
-        // As its key does, with the same refusals.
-        hit.map(|(tab, ..)| self.perform(Self::tab_action(tab)))
-            .unwrap_or_default()
+        let Some((tab, ..)) = hit else {
+            return Vec::new();
+        };
+        match Action::to_pane(tab) {
+            // As its key does, with the same refusals.
+            Some(action) => self.perform(action),
+            None => self.open_tab(tab),
+        }
     }
 
     /// The tabs with the columns that they take.
     pub(crate) fn tab_spans(&self) -> Vec<(PaneId, u16, u16)> {
         let mut x = 1;
-        self.tabs()
+        Self::tabs()
             .into_iter()
             .map(|tab| {
                 let from = x;
@@ -128,21 +126,15 @@ impl App {
             .collect()
     }
 
-    /// The action that goes to a tab.
-    pub(super) fn tab_action(tab: PaneId) -> Action {
-        // Every tab has one (tested); the first tab's stands in for none.
-        tab.action()
-            .and_then(Action::by_name)
-            .unwrap_or(Action::Explore)
-    }
-
-    /// The words of a tab: `1 Explore`.
+    /// The words of a tab: its key, where it has one, and the name of the action that goes to it.
     pub(crate) fn tab_text(&self, tab: PaneId) -> String {
-        let name = if tab == PaneId::Features {
-            "Explore"
-        } else {
-            tab.title()
-        };
-        format!("{} {name}", self.keymap.key(Self::tab_action(tab)))
+        let action = Action::to_pane(tab);
+        let name = tab.action().unwrap_or(tab.title());
+        let name = name[..1].to_uppercase() + &name[1..];
+        let keys = action.map_or_else(Vec::new, |action| self.keymap.keys(action));
+        match keys.first() {
+            Some(key) => format!("{key} {name}"),
+            None => name,
+        }
     }
 }

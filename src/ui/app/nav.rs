@@ -2,6 +2,7 @@
 
 use super::{App, Effect, TrailEntry};
 use crate::engine::{Command, Level, Request, SetKind};
+use crate::ui::action::Action;
 use crate::ui::pane_id::PaneId;
 
 /// Steps kept of the way back.
@@ -59,9 +60,7 @@ impl App {
     pub(super) fn after_select(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         for id in PaneId::ALL {
-            let steps = self
-                .with(id, |pane, cx| pane.selection_changed(cx))
-                .unwrap_or_default();
+            let steps = self.with(id, |pane, cx| pane.selection_changed(cx));
             effects.extend(self.carry_out(steps));
         }
         effects
@@ -77,10 +76,7 @@ impl App {
             return Vec::new();
         }
         self.push_trail();
-        if !matches!(
-            self.focus,
-            PaneId::Features | PaneId::Contexts | PaneId::Feature
-        ) {
+        if !self.focus.is_column() {
             self.focus = PaneId::Contexts;
         }
         self.select(id)
@@ -97,7 +93,7 @@ impl App {
 
     /// Goes to a pane; `back` returns.
     pub(crate) fn go_to(&mut self, pane: PaneId) -> Vec<Effect> {
-        if self.focus == pane || self.pane(pane).is_none() {
+        if self.focus == pane {
             return Vec::new();
         }
         self.push_trail();
@@ -106,7 +102,7 @@ impl App {
 
     fn enter(&mut self, pane: PaneId) -> Vec<Effect> {
         self.focus = pane;
-        let steps = self.with(pane, |p, cx| p.entered(cx)).unwrap_or_default();
+        let steps = self.with(pane, |p, cx| p.entered(cx));
         self.carry_out(steps)
     }
 
@@ -146,7 +142,7 @@ impl App {
                 if self.world.set().is_some_and(|set| set.fit.is_some()) {
                     return vec![self.send(Command::ShowSet(SetKind::FIT))];
                 }
-                let key = self.keymap.key(crate::ui::action::Action::Quit);
+                let key = self.keymap.key(Action::Quit);
                 self.toast(Level::Info, format!("{key} quits"));
                 Vec::new()
             }
@@ -172,8 +168,7 @@ impl App {
 
     /// The neighbour pane: within the reading columns, else the next tab.
     pub(crate) fn neighbour(&mut self, forward: bool, wrap: bool) -> Vec<Effect> {
-        use PaneId::{Contexts, Feature, Features};
-        let columns = [Features, Contexts, Feature];
+        let columns = PaneId::COLUMNS;
         if let Some(at) = columns.iter().position(|p| *p == self.focus) {
             let n = columns.len();
             let to = match (forward, wrap) {
@@ -182,19 +177,15 @@ impl App {
                 (true, false) => (at + 1).min(n - 1),
                 (false, false) => at.saturating_sub(1),
             };
-            return if self.pane(columns[to]).is_some() {
-                self.enter(columns[to])
-            } else {
-                Vec::new()
-            };
+            return self.enter(columns[to]);
         }
         if !wrap {
             return Vec::new();
         }
-        let mut tabs = self.tabs();
-        tabs.retain(|tab| {
-            *tab == self.focus.tab() || self.refusal(Self::tab_action(*tab)).is_none()
-        });
+        let mut tabs = Self::tabs();
+        let refused =
+            |tab| Action::to_pane(tab).is_some_and(|action| self.refusal(action).is_some());
+        tabs.retain(|tab| *tab == self.focus.tab() || !refused(*tab));
         let at = tabs
             .iter()
             .position(|t| *t == self.focus.tab())
@@ -207,12 +198,9 @@ impl App {
         self.open_tab(tabs[to])
     }
 
-    /// The tabs of this build, in order.
-    pub(crate) fn tabs(&self) -> Vec<PaneId> {
-        PaneId::ALL
-            .into_iter()
-            .filter(|p| p.tab() == *p && self.pane(*p).is_some())
-            .collect()
+    /// The tabs, in the order of the table of panes.
+    pub(crate) fn tabs() -> Vec<PaneId> {
+        PaneId::ALL.into_iter().filter(|p| p.is_tab()).collect()
     }
 
     /// Saves and ends; a second call ends at once.

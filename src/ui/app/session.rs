@@ -55,7 +55,7 @@ impl App {
                 .and_then(PaneId::by_title)
                 .filter(|p| *p != PaneId::Start)
         };
-        if let Some(pane) = known(&session["pane"]).filter(|p| self.pane(*p).is_some()) {
+        if let Some(pane) = known(&session["pane"]) {
             self.focus = pane;
         }
         self.world.fit_of_ids = session["fit"].as_str().map(str::to_owned);
@@ -92,9 +92,7 @@ impl App {
             .map(|index| self.send(Command::Neuron(index)))
             .into_iter()
             .collect();
-        let steps = self
-            .with(self.focus, |pane, cx| pane.entered(cx))
-            .unwrap_or_default();
+        let steps = self.with(self.focus, |pane, cx| pane.entered(cx));
         effects.extend(self.carry_out(steps));
         effects
     }

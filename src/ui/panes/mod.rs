@@ -17,33 +17,29 @@ pub mod steer;
 pub mod tree;
 
 use super::pane::Pane;
+use super::pane_id::pane_table;
 
-pub use compare::ComparePane;
-pub use contexts::ContextsPane;
 pub use empty::{draw_empty, no_features_lines};
-pub use evaluate::EvaluatePane;
-pub use feature::FeaturePane;
-pub use features::FeaturesPane;
-pub use fit::FitPane;
-pub use labels::LabelsPane;
-pub use live::LivePane;
-pub use start::StartPane;
-pub use steer::SteerPane;
-pub use tree::TreePane;
 
-/// Every pane, in the order of the tabs.
-pub fn all() -> Vec<Box<dyn Pane>> {
-    vec![
-        Box::new(FeaturesPane::default()),
-        Box::new(ContextsPane::default()),
-        Box::new(FeaturePane::default()),
-        Box::new(ComparePane::default()),
-        Box::new(LabelsPane::default()),
-        Box::new(EvaluatePane::default()),
-        Box::new(FitPane::default()),
-        Box::new(TreePane::default()),
-        Box::new(SteerPane::default()),
-        Box::new(LivePane::default()),
-        Box::new(StartPane::default()),
-    ]
+/// Makes [`all`] of the table of panes.
+macro_rules! make {
+    ($($(#[$doc:meta])* $pane:ident, $title:literal, $tab:ident, $action:expr, $module:ident::$type:ident;)*) => {
+        /// Every pane as it is at the start, in the order of [`super::pane_id::PaneId::ALL`].
+        pub fn all() -> Vec<Box<dyn Pane>> {
+            vec![$(Box::new($module::$type::default())),*]
+        }
+    };
+}
+
+pane_table!(make);
+
+#[cfg(test)]
+mod tests {
+    use crate::ui::pane_id::PaneId;
+
+    #[test]
+    fn every_row_names_its_own_pane() {
+        let ids: Vec<PaneId> = super::all().iter().map(|pane| pane.id()).collect();
+        assert_eq!(ids, PaneId::ALL);
+    }
 }
