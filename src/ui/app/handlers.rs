@@ -6,9 +6,7 @@
 use super::availability::{self as can, Available};
 use super::{App, Effect, commands as run};
 use crate::ui::action::{Action, action_table};
-use crate::ui::pane_id::PaneId::{
-    Compare, Evaluate, Feature, Features, Fit, Labels, Live, Start, Steer, Tree,
-};
+use crate::ui::pane_id::PaneId::*;
 
 /// The functions of an action.
 pub(super) struct Handler {
