@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::model::HookSite;
+use crate::text;
 
 mod about;
 mod complete;
@@ -70,8 +71,15 @@ impl Cli {
     /// clap's, also for its help and version, which it counts as errors; and one of the same kind
     /// for `--json` where nothing would come of it.
     pub fn from_args(mut args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let conflict = |words: String| command().error(ErrorKind::ArgumentConflict, words);
+        if asks_help_for_json(&args) {
+            return Err(conflict("the help is no JSON: leave --json out".to_owned()));
+        }
         behind_the_command(&mut args);
-        let mut matches = command().try_get_matches_from(args)?;
+        let mut matches = match command().try_get_matches_from(&args) {
+            Ok(matches) => matches,
+            Err(error) => return Err(before_the_command(&args).map_or(error, conflict)),
+        };
         let cli = Self::from_arg_matches_mut(&mut matches)
             .map_err(|error| error.format(&mut command()))?;
         let refused = match &cli.command {
@@ -81,10 +89,89 @@ impl Cli {
             None if cli.json => {
                 "--json belongs to a command, and this line has none: mlpeek --help lists them"
             }
+            None => match mistyped(&cli.explore) {
+                Some(words) => return Err(command().error(ErrorKind::InvalidSubcommand, words)),
+                None => return Ok(cli),
+            },
             _ => return Ok(cli),
         };
-        Err(command().error(ErrorKind::ArgumentConflict, refused))
+        Err(conflict(refused.to_owned()))
     }
+}
+
+/// Whether the line is `help` with a `--json` before or behind it.
+fn asks_help_for_json(args: &[OsString]) -> bool {
+    let mut words = args.iter().skip(1).filter(|word| *word != "--json");
+    words.next().is_some_and(|word| word == "help") && args.iter().any(|word| word == "--json")
+}
+
+/// What is wrong with a line on which the explorer's options, or its study, stand before a command.
+fn before_the_command(args: &[OsString]) -> Option<String> {
+    let root = command();
+    let mut words = args.iter().skip(1).map(|word| word.to_string_lossy());
+    let mut before = None;
+    while let Some(word) = words.next() {
+        if let Some(command) = root.find_subcommand(word.as_ref()) {
+            let command = command.get_name();
+            return before.map(|word: String| match word.starts_with('-') {
+                true => format!(
+                    "{word} is an option of the explorer, which no command takes: leave it out before {command}"
+                ),
+                false => format!("the command comes first: mlpeek {command} {word}"),
+            });
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, _)) => (name.to_owned(), true),
+            None => (word.clone().into_owned(), false),
+        };
+        let option = root.get_arguments().find(|arg| {
+            let long = arg.get_long().map(|long| format!("--{long}"));
+            let short = arg.get_short().map(|short| format!("-{short}"));
+            long.as_ref() == Some(&name) || short.as_ref() == Some(&name)
+        });
+        match option {
+            Some(option) if option.get_action().takes_values() && !value => _ = words.next(),
+            Some(_) => {}
+            None if word.starts_with('-') => return None,
+            None => {}
+        }
+        if name != "--json" {
+            before.get_or_insert(name);
+        }
+    }
+    None
+}
+
+/// What is asked back where the study's path is not there and reads like a command: a new study
+/// would be made of a slip of the finger.
+fn mistyped(explore: &ExploreArgs) -> Option<String> {
+    let path = explore.study.as_deref()?;
+    let word = path.to_str()?;
+    if word.contains(std::path::is_separator) || path.exists() {
+        return None;
+    }
+    let root = command();
+    let near = root
+        .get_subcommands()
+        .map(|command| {
+            let name = command.get_name();
+            (text::edit_distance(word, name), name)
+        })
+        .min()?;
+    // Two letters that changed places are two edits, in a word of any length.
+    let letters = |word: &str| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let (distance, name) = near;
+    let is_near = 3 * distance <= word.chars().count().max(name.len())
+        || (distance == 2 && letters(word) == letters(name));
+    is_near.then(|| {
+        format!(
+            "there is no command and no study '{word}': did you mean '{name}'? A new study of that name: mlpeek ./{word}"
+        )
+    })
 }
 
 /// The command line as clap sees it. A command without JSON has a `--json` of its own, which its

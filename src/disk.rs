@@ -46,7 +46,8 @@ impl NewFile {
             "{TMP_PREFIX}{}-{number}-{name}",
             std::process::id()
         ));
-        let file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
+        // A person named the target, and knows of no other file.
+        let file = File::create(&tmp).map_err(Error::io("write", target))?;
         Ok(Self {
             target: target.clone(),
             tmp,
@@ -300,6 +301,17 @@ mod tests {
         );
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_error_names_the_file_that_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("absent/a.json");
+        let error = write_atomic(&path, b"new").unwrap_err().to_string();
+        assert!(
+            error.contains("absent/a.json") && !error.contains(TMP_PREFIX),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]

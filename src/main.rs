@@ -52,15 +52,32 @@ fn arguments() -> Cli {
         .map(|arg| text::clean(&arg.to_string_lossy()).into())
         .collect();
     if safe == given {
-        error.exit();
+        end_with(&error);
     }
     if let Err(error) = Cli::from_args(safe) {
-        error.exit();
+        end_with(&error);
     }
     for line in text::clean_lines(&error.render().to_string()) {
         let _ = writeln!(std::io::stderr(), "{line}");
     }
     std::process::exit(error.exit_code())
+}
+
+/// Prints clap's help or its error and ends the process, with a failure where the help could not be
+/// written.
+fn end_with(error: &clap::Error) -> ! {
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    let code = match printed {
+        Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe && !error.use_stderr() => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "mlpeek: cannot write to standard output: {problem}"
+            );
+            1
+        }
+        _ => error.exit_code(),
+    };
+    std::process::exit(code)
 }
 
 #[cfg(feature = "tui")]

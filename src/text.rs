@@ -18,6 +18,24 @@ pub use cells::{agreed_width, ascii, label, pad, pad_left, truncate, truncate_st
 /// The most combining marks that a base character keeps; more of them spill over other lines.
 const MAX_MARKS: usize = 3;
 
+/// Levenshtein's edit distance, in characters.
+pub fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let up = row[j + 1];
+            row[j + 1] = (corner + usize::from(ca != *cb))
+                .min(up + 1)
+                .min(row[j] + 1);
+            corner = up;
+        }
+    }
+    row[b.len()]
+}
+
 /// Whether a character is invisible or changes how others are laid out.
 fn is_hidden(c: char) -> bool {
     c.is_control()

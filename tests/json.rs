@@ -202,7 +202,10 @@ fn everything() -> Schema {
     made.run("notes", &["notes", study, "3", "water #wet *4 -- of ships"]);
     made.run("notes", &["notes", study]);
     let notes = made.path("notes.json");
-    made.run("notes --export", &["notes", study, "--export", &notes]);
+    made.run(
+        "notes STUDY --export FILE",
+        &["notes", study, "--export", &notes],
+    );
 
     let (url, _) = support::judge::serve(KEY, Box::new(|_, user| Some((200, answer(user)))));
     let judge = [
@@ -225,10 +228,13 @@ fn everything() -> Schema {
     made.run("feature", &["feature", study, "diffmean:sea"]);
     made.run("trace", &["trace", study, "--text", "tide and boat"]);
     made.run("tree", &["tree", study]);
-    made.run("tree --cut", &["tree", study, "--cut", "0.9"]);
+    made.run("tree STUDY --cut HEIGHT", &["tree", study, "--cut", "0.9"]);
     let levels = ["tree", study, "--recursive", "--levels", "3,2"];
-    made.run("tree --recursive", &levels);
-    made.run("tree --recursive", &[&levels[..], &["--joint"]].concat());
+    made.run("tree STUDY --recursive", &levels);
+    made.run(
+        "tree STUDY --recursive",
+        &[&levels[..], &["--joint"]].concat(),
+    );
     made.run("compare", &["compare", study, "one", "two"]);
     let steer = [
         "steer",
@@ -327,7 +333,7 @@ fn everything() -> Schema {
         .unwrap();
     drop(cut);
     made.run(
-        "collect --withdraw",
+        "collect --withdraw --out STUDY",
         &["collect", "--withdraw", "--out", study],
     );
     made.schema
@@ -381,9 +387,7 @@ fn every_field_of_every_command_is_documented_and_has_one_type() {
         .lines
         .iter()
         .map(|((command, event), fields)| {
-            let fields: BTreeSet<String> =
-                fields.iter().filter(|f| *f != "event").cloned().collect();
-            format!("| `{command}` | {event} | {} |\n", names(&fields))
+            format!("| `{command}` | {event} | {} |\n", names(fields))
         })
         .collect();
     let lines = format!("| command | line | fields |\n| --- | --- | --- |\n{lines}");

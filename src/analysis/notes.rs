@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matching::{self, DOUBTFUL};
 use crate::directions::matching::FOUND_AGAIN;
+use crate::error::{Error, Result};
 use crate::factor::SparseColumns;
 
 /// The user's note on a feature, besides its name.
@@ -103,9 +104,22 @@ impl Notes {
         parts.join(" ")
     }
 
-    /// Sets the name and note of feature `id` from a line: words that begin with `#` are tags, `*1` to `*5` is a rating,
-    /// what follows ` -- ` is free text, the rest is the name. An empty line removes both.
-    pub fn set(&mut self, id: usize, line: &str) {
+    /// Sets the name and note of feature `id` from a line, as [`Notes::of_line`] reads it. An empty
+    /// line removes both.
+    ///
+    /// # Errors
+    /// What [`Notes::of_line`] returns; the notes stay as they are.
+    pub fn set(&mut self, id: usize, line: &str) -> Result<()> {
+        self.replace(&[id], Self::of_line(id, line)?);
+        Ok(())
+    }
+
+    /// The name and note of feature `id` alone, from a line: words that begin with `#` are tags, `*1`
+    /// to `*5` is a rating, what follows ` -- ` is free text, the rest is the name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a rating outside of its range.
+    pub fn of_line(id: usize, line: &str) -> Result<Self> {
         // A space is added, so that dashes at the end of the line are a word of their own too.
         let padded = format!("{line} ");
         let dashes = padded
@@ -121,10 +135,15 @@ impl Notes {
         };
         let mut name: Vec<&str> = Vec::new();
         for word in head.split_whitespace() {
-            let rating = word
+            // A star by itself, or before a word, may be a part of a name.
+            let digits = word
                 .strip_prefix('*')
-                .and_then(|r| r.parse::<u8>().ok())
-                .filter(|r| (1..=5).contains(r));
+                .filter(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()));
+            let in_range = |digits: &str| {
+                let rating = digits.parse::<u8>().ok().filter(|r| (1..=5).contains(r));
+                rating.ok_or_else(|| Error::usage(format!("{word} is no rating: write *1 to *5")))
+            };
+            let rating = digits.map(in_range).transpose()?;
             match word.strip_prefix('#') {
                 Some(tag) if !tag.is_empty() && !note.tags.iter().any(|t| t == tag) => {
                     note.tags.push(tag.to_owned())
@@ -134,14 +153,14 @@ impl Notes {
                 _ => name.push(word),
             }
         }
-        self.names.remove(&id);
+        let mut notes = Self::default();
         if !name.is_empty() {
-            self.names.insert(id, name.join(" "));
+            notes.names.insert(id, name.join(" "));
         }
-        self.details.remove(&id);
         if note != FeatureNote::default() {
-            self.details.insert(id, note);
+            notes.details.insert(id, note);
         }
+        Ok(notes)
     }
 
     /// These notes carried over to the features of another fit: each goes to the feature that its own
@@ -200,7 +219,9 @@ mod tests {
     #[test]
     fn a_line_holds_a_name_tags_a_rating_and_a_text() {
         let mut notes = Notes::default();
-        notes.set(3, "  months of  the year #time #time *4 -- not the #verb");
+        notes
+            .set(3, "  months of  the year #time #time *4 -- not the #verb")
+            .unwrap();
         assert_eq!(notes.names[&3], "months of the year");
         let note = &notes.details[&3];
         assert_eq!(
@@ -211,9 +232,17 @@ mod tests {
             Notes::line(Some("months of the year"), note),
             "months of the year #time *4 -- not the #verb"
         );
-        notes.set(3, "*9 # -- ");
-        assert_eq!((notes.names[&3].as_str(), notes.details.len()), ("*9 #", 0));
-        notes.set(3, " ");
+        notes.set(3, "*b* * # -- ").unwrap();
+        assert_eq!(
+            (notes.names[&3].as_str(), notes.details.len()),
+            ("*b* * #", 0)
+        );
+        for beyond in ["*0", "months *9", "*6 #time", "*256"] {
+            let refused = notes.set(3, beyond).unwrap_err();
+            assert!(refused.to_string().contains("*1 to *5"), "{refused}");
+            assert_eq!(notes.names[&3], "*b* * #", "it stays as it was");
+        }
+        notes.set(3, " ").unwrap();
         assert!(notes.is_empty());
     }
 
@@ -237,9 +266,9 @@ mod tests {
             column(entries, &mut new);
         }
         let mut notes = Notes::default();
-        notes.set(0, "days");
-        notes.set(1, "months #time");
-        notes.set(2, "gone");
+        notes.set(0, "days").unwrap();
+        notes.set(1, "months #time").unwrap();
+        notes.set(2, "gone").unwrap();
         let carried = notes.carried(&old, &new);
         assert_eq!(
             carried.names,
@@ -258,11 +287,13 @@ mod tests {
         #[test]
         fn a_line_read_and_written_stays(line in "[a-z#*0-9 -]{0,40}") {
             let mut notes = Notes::default();
-            notes.set(0, &line);
+            if notes.set(0, &line).is_err() {
+                return Ok(()); // A rating that there is not.
+            }
             let note = notes.details.get(&0).cloned().unwrap_or_default();
             let again = Notes::line(notes.names.get(&0).map(String::as_str), &note);
             let mut other = Notes::default();
-            other.set(0, &again);
+            other.set(0, &again).unwrap();
             prop_assert_eq!(&other.details, &notes.details, "{:?} {:?}", line, again);
             prop_assert_eq!(&other.names, &notes.names);
         }

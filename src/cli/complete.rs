@@ -12,13 +12,19 @@ use clap::{Arg, ValueHint};
 use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
-use clap_complete::env::{CompleteEnv, Shells};
+use clap_complete::env::{CompleteEnv, Elvish, Fish, Powershell, Shells, Zsh};
 
+use crate::directions::{Baseline, SetKind};
 use crate::error::{Error, Result};
 use crate::guide::PAGES;
 use crate::model::{HookSite, source};
 use crate::study::{Study, newest};
 use crate::text;
+
+mod bash;
+
+/// The shells that there is a script for.
+const SHELLS: Shells<'static> = Shells(&[&bash::Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
 /// The environment variable by which the script of `mlpeek completions` asks for candidates.
 const VARIABLE: &str = "MLPEEK_COMPLETE";
@@ -27,6 +33,7 @@ const VARIABLE: &str = "MLPEEK_COMPLETE";
 pub fn answer_shell() {
     CompleteEnv::with_factory(completing)
         .var(VARIABLE)
+        .shells(SHELLS)
         .complete();
 }
 
@@ -36,8 +43,7 @@ pub fn answer_shell() {
 /// A shell for which there is none.
 pub fn script(shell: clap_complete::Shell) -> Result<String> {
     let name = shell.to_string();
-    let shells = Shells::builtins();
-    let writer = shells
+    let writer = SHELLS
         .completer(&name)
         .ok_or_else(|| Error::usage(format!("there are no completions for {name}")))?;
     let mut script = Vec::new();
@@ -59,7 +65,9 @@ fn with_candidates(command: clap::Command) -> clap::Command {
             "layer" => names(arg, layers),
             "hook" => arg.add(ArgValueCandidates::new(hooks)),
             "sae" if !arg.is_positional() => names(arg, saes),
-            "id" | "features" if arg.is_positional() => names(arg, noted_features),
+            "directions" | "methods" => names(arg, sets),
+            "id" | "features" if arg.is_positional() => names(arg, directions),
+            "command" if arg.is_positional() => arg.add(ArgValueCandidates::new(commands)),
             "topic" => arg.add(ArgValueCandidates::new(|| {
                 offered(PAGES.iter().map(|page| (page.topic, page.about)))
             })),
@@ -100,22 +108,84 @@ fn offered<S: Into<String>, T: AsRef<str>>(
 }
 
 /// Whether a word means itself in every shell and on every terminal: what is completed stands in
-/// the line as it is, and enter would run what a shell finds in it.
+/// the line, and enter would run what a shell finds in it. A blank is escaped by the shells that ask,
+/// or here where bash does.
 fn is_plain(word: &OsStr) -> bool {
     word.to_str().is_some_and(|word| {
-        !word.starts_with(['-', '='])
+        !word.starts_with(['-', '=', ' '])
             && word
                 .chars()
-                .all(|c| c.is_alphanumeric() || "._-+:@/=,~".contains(c))
+                .all(|c| c.is_alphanumeric() || "._-+:@/=,~".contains(c) || c == ' ' && blanks())
     })
+}
+
+/// Whether the shell that asks may be given a word with a blank: PowerShell, elvish and a bash whose
+/// script is an older one would take it for two.
+fn blanks() -> bool {
+    let shell = std::env::var(VARIABLE).unwrap_or_default();
+    matches!(shell.as_str(), "fish" | "zsh") || bash::line().is_some()
 }
 
 /// The words of the line that is completed, which a shell hands over behind `--`.
 fn line() -> Vec<OsString> {
+    if let Some(line) = bash::line() {
+        return line.words;
+    }
     std::env::args_os()
         .skip_while(|word| word != "--")
         .skip(1)
+        .map(|word| bash::unquoted(&word))
         .collect()
+}
+
+/// The commands that may follow the words behind `man`: all, or those of the command named there.
+fn commands() -> Vec<CompletionCandidate> {
+    let root = super::command();
+    let line = line();
+    let mut words = line.iter().skip_while(|word| *word != "man").skip(1);
+    let mut command = &root;
+    while let Some(below) = words.next().and_then(|word| command.find_subcommand(word)) {
+        command = below;
+    }
+    offered(command.get_subcommands().map(|below| {
+        let about = below.get_about().map(ToString::to_string);
+        (below.get_name().to_owned(), about.unwrap_or_default())
+    }))
+}
+
+/// The sets of directions of the study: its fits, its autoencoders, and what is made of its rows.
+fn sets(study: &Study) -> Result<Vec<(String, String)>> {
+    let with = |kind: fn(Option<String>) -> SetKind| {
+        move |(name, about)| (kind(Some(name)).to_string(), about)
+    };
+    let newest = (SetKind::FIT.to_string(), "the newest fit".to_owned());
+    let mut sets = vec![newest];
+    sets.extend(fits(study)?.into_iter().map(with(SetKind::Fit)));
+    sets.extend(saes(study)?.into_iter().map(with(SetKind::Sae)));
+    let baselines = Baseline::ALL.map(|kind| (kind.name().to_owned(), kind.what().to_owned()));
+    sets.extend(baselines);
+    Ok(sets)
+}
+
+/// Directions: features that are noted, and how those of the other sets begin.
+fn directions(study: &Study) -> Result<Vec<(String, String)>> {
+    let mut directions = noted_features(study)?;
+    for (set, about) in sets(study)?.into_iter().skip(1) {
+        let kind: SetKind = set.parse()?;
+        match kind {
+            kind if kind.supervised() => {
+                let labels = study.tokens()?.labels.clone();
+                directions.extend(
+                    labels
+                        .iter()
+                        .map(|label| (format!("{set}:{label}"), about.clone())),
+                );
+            }
+            SetKind::Baseline { .. } => directions.push((format!("{set}:"), about)),
+            SetKind::Fit(_) | SetKind::Sae(_) => directions.push((format!("{set}/"), about)),
+        }
+    }
+    Ok(directions)
 }
 
 /// The study that the line names: its first word that is the directory of one.
@@ -208,7 +278,11 @@ fn models(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// Files and directories whose names are plain words.
 fn paths(current: &OsStr) -> Vec<CompletionCandidate> {
-    let mut found = PathCompleter::any().complete(current);
+    let current = match bash::line() {
+        Some(_) => current.to_owned(),
+        None => bash::unquoted(current),
+    };
+    let mut found = PathCompleter::any().complete(&current);
     found.retain(|candidate| is_plain(candidate.get_value()));
     found
 }
@@ -225,7 +299,7 @@ mod tests {
             "a/b:7",
             "$(x)",
             "`x`",
-            "a b",
+            "a b", // Where no shell asks that would escape it.
             "a\u{1b}[2J",
             "\u{202e}a",
             "-rf",

@@ -48,7 +48,8 @@ pub struct FitArgs {
     /// Sweeps without improvement before stopping
     #[arg(long, value_parser = at_least_one)]
     pub patience: Option<usize>,
-    /// Name of the fit [default: k and the number of features]
+    /// Name of the fit [default: k and the number of features, with what sets it apart from a fit
+    /// that is there]
     #[arg(long)]
     pub name: Option<String>,
     /// Threads [default: all]
@@ -61,7 +62,7 @@ pub struct FitArgs {
     /// goes on without it
     #[arg(long)]
     pub resume: bool,
-    /// Start anew, even where a fit of that name was cut short
+    /// Start anew, even where a fit of that name was cut short or was made by other settings
     #[arg(long, conflicts_with = "resume")]
     pub fresh: bool,
     /// Go on from this fit's features and settings; rows that were collected since are folded in

@@ -46,7 +46,7 @@ pub struct StudyModelArgs {
 
 fn sets_help() -> String {
     format!(
-        "What to list: {}; several, separated by commas, make one list: fit:A,diffmean,neuron",
+        "What to list: {}; several, separated by commas, make one list: fit:k100,diffmean,neuron",
         SetKind::described()
     )
 }

@@ -102,7 +102,6 @@ fn json_without_effect_is_refused() {
             "mlpeek eval --json detection s --labels",
             "cannot be used with",
         ),
-        ("mlpeek tree s --json --format svg", "cannot be used with"),
         (
             "mlpeek info s --json --json",
             "cannot be used multiple times",

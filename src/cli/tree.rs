@@ -51,9 +51,9 @@ pub struct TreeArgs {
     /// study says]
     #[arg(long, short, requires = "recursive")]
     pub model: Option<String>,
-    /// How the tree is written
-    #[arg(long, value_enum, default_value_t = TreeFormat::Text, conflicts_with = "json")]
-    pub format: TreeFormat,
+    /// How the tree is written [default: text]
+    #[arg(long, value_enum)]
+    pub format: Option<TreeFormat>,
     /// The file to write [default: standard output]
     #[arg(long, short)]
     pub out: Option<PathBuf>,

@@ -140,7 +140,9 @@ mod tests {
                 );
                 assert!(session.is_lent() && session.has_open(dir.path()));
                 session.save_standing(json!({"fit": n}))?;
-                session.on_disk(|study| study.change_notes("k", |notes| notes.set(n, "a name")))?;
+                session.on_disk(|study| {
+                    study.change_notes("k", |notes| notes.set(n, "a name").unwrap())
+                })?;
                 if panics {
                     panic!("on purpose");
                 }

@@ -231,6 +231,7 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
 /// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it
 /// was typed.
 pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
+    let typed = Notes::of_line(note.id, &note.line)?;
     let here = session.has_open(&note.study);
     let shown = session
         .shown()
@@ -238,12 +239,14 @@ pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
         .filter(|shown| here && shown.set.is_none() && shown.fit == note.fit);
     let Some(shown) = shown else {
         return Study::open_read_only(&note.study)?
-            .change_notes(&note.fit, |notes| notes.set(note.id, &note.line))
+            .change_notes(&note.fit, |notes| notes.replace(&[note.id], typed))
             .map(drop);
     };
     check_ids(&[note.id], shown.factors.features.columns())?;
     check_still_saved(session, &shown)?;
-    renote(session, &[note.id], |notes| notes.set(note.id, &note.line))
+    renote(session, &[note.id], |notes| {
+        notes.replace(&[note.id], typed);
+    })
 }
 
 /// Refuses to note features that another process has fitted anew since they were read: their ids

@@ -51,6 +51,7 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let mut study = open_study(&args.study, out)?;
     let place = args.place.place();
+    place.check_effect(&study, &args.directions)?;
     // What cannot be listed is said before the first line.
     let sets = args
         .directions
@@ -152,7 +153,9 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
             wanted.weight
         )));
     }
-    let set = directions::open(&study, &wanted.kind, &args.place.place(), &ctx)?;
+    let place = args.place.place();
+    place.check_effect(&study, [&wanted.kind])?;
+    let set = directions::open(&study, &wanted.kind, &place, &ctx)?;
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.factors_on(study.activations(hook)?.as_ref(), &ctx)?;
     let mut card = contexts::feature_card(

@@ -49,6 +49,10 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         (None, Some(entry)) => fitting::refined_name(&study, entry, &config)?,
         (None, None) => fitting::default_name(&study, hook, &config)?,
     };
+    if !args.fresh && !args.resume {
+        let from = plan.from.as_ref().map(|entry| entry.name.as_str());
+        fitting::check_name_is_free(&study, &name, hook, &config, from)?;
+    }
     let resume = match plan.begin {
         _ if args.resume => Resume::Must,
         _ if args.fresh => Resume::Never,

@@ -1,5 +1,7 @@
 //! `mlpeek notes`: what a person noted of the features of a fit.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{Output, check_target, open_fit};
@@ -29,24 +31,22 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
     }
     let taken = match (&args.import, args.id) {
         (Some(path), _) => study::read_notes(path)?,
-        (None, Some(id)) => {
-            let mut one = Notes::default();
-            one.set(id, args.text.as_deref().unwrap_or_default());
-            one
-        }
-        (None, None) => return list(&entry.name, &study.notes(&entry.name)?, out),
+        (None, Some(id)) => Notes::of_line(id, args.text.as_deref().unwrap_or_default())?,
+        (None, None) => return list(&entry.name, &study.notes(&entry.name)?, None, out),
     };
     // An empty line takes away what was noted: it names a feature all the same.
     let ids: Vec<usize> = args.id.into_iter().chain(taken.ids()).collect();
     ids.iter()
         .try_for_each(|&id| contexts::check_id(&factors, id))?;
     let (_, now) = study.change_notes(&entry.name, |notes| notes.replace(&ids, taken))?;
-    list(&entry.name, &now, out)
+    list(&entry.name, &now, args.id, out)
 }
 
-fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {
+/// Lists the notes, and the feature `asked` also where nothing is noted of it any more.
+fn list(fit: &str, notes: &Notes, asked: Option<usize>, out: &mut Output) -> Result<()> {
     let nothing = FeatureNote::default();
-    for id in notes.ids() {
+    let ids: BTreeSet<usize> = notes.ids().chain(asked).collect();
+    for id in ids {
         let (name, note) = (
             notes.names.get(&id),
             notes.details.get(&id).unwrap_or(&nothing),
@@ -57,10 +57,12 @@ fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {
             let doubt = note.doubtful.map_or(String::new(), |c| {
                 format!("  (doubtful since a refit: cosine {c:.2})")
             });
-            out.line(&format!(
-                "{id:>5}  {}{doubt}",
-                text::clean(&Notes::line(name.map(String::as_str), note))
-            ))?;
+            let line = Notes::line(name.map(String::as_str), note);
+            let line = match line.is_empty() {
+                true => "(no note)",
+                false => &line,
+            };
+            out.line(&format!("{id:>5}  {}{doubt}", text::clean(line)))?;
         }
     }
     for line in &notes.unplaced {

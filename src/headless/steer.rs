@@ -21,7 +21,9 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         (core, []) => SteerPart::CoreOf(core.to_vec()),
         (_, others) => SteerPart::ExclusiveOf(others.to_vec()),
     };
-    let directions = SteeredDirection::open_all(&study, &wanted, &args.place.place(), &part, &ctx)?;
+    let place = args.place.place();
+    place.check_effect(&study, wanted.iter().map(|reference| &reference.kind))?;
+    let directions = SteeredDirection::open_all(&study, &wanted, &place, &part, &ctx)?;
     let model = model_of(
         &mut study,
         args.model.model.as_deref(),

@@ -15,27 +15,38 @@ use crate::jobs::levels::{LevelsFit, LevelsRequest};
 use crate::text;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
-    check(args, out.is_json())?;
-    if args.format == TreeFormat::Json {
+    let format = format(args, out.is_json())?;
+    check(args, format)?;
+    if format == TreeFormat::Json {
         out.ask_json();
     }
     if args.recursive {
         recursive_levels(args, out)
     } else {
-        dendrogram(args, out)
+        dendrogram(args, format, out)
+    }
+}
+
+/// How the tree is written: `--json` and `--format json` ask for the same.
+fn format(args: &TreeArgs, json: bool) -> Result<TreeFormat> {
+    match args.format {
+        None if json => Ok(TreeFormat::Json),
+        Some(format) if json && format != TreeFormat::Json => Err(Error::usage(
+            "--json asks for --format json: leave one of them out",
+        )),
+        format => Ok(format.unwrap_or(TreeFormat::Text)),
     }
 }
 
 /// Refuses what would be ignored, and a file that could not be written.
-fn check(args: &TreeArgs, json: bool) -> Result<()> {
-    let (format, of) = match args.format {
-        _ if json => ("json", &["json", "jsonl"][..]),
+fn check(args: &TreeArgs, format: TreeFormat) -> Result<()> {
+    let (name, of) = match format {
         TreeFormat::Text => ("text", &["txt", "text"][..]),
         TreeFormat::Json => ("json", &["json", "jsonl"][..]),
         TreeFormat::Newick => ("newick", &["nwk", "newick", "nw", "tree", "tre"][..]),
         TreeFormat::Svg => ("svg", &["svg"][..]),
     };
-    if matches!(args.format, TreeFormat::Newick | TreeFormat::Svg) {
+    if matches!(format, TreeFormat::Newick | TreeFormat::Svg) {
         let why = match (args.recursive, args.cut) {
             (true, _) => {
                 "levels are no dendrogram: a feature can have several parents; use --format text or json"
@@ -47,7 +58,7 @@ fn check(args: &TreeArgs, json: bool) -> Result<()> {
         };
         if !why.is_empty() {
             return Err(Error::usage(format!(
-                "--format {format} cannot be written: {why}"
+                "--format {name} cannot be written: {why}"
             )));
         }
     }
@@ -56,11 +67,11 @@ fn check(args: &TreeArgs, json: bool) -> Result<()> {
         .map_or(Ok(()), |path| check_target(path, of))
 }
 
-fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
+fn dendrogram(args: &TreeArgs, format: TreeFormat, out: &mut Output) -> Result<()> {
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     let tree = hierarchy::tree_by(&factors.features, args.overlap.into(), args.linkage.into());
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
-    let is_json = out.is_json() || args.format == TreeFormat::Json;
+    let is_json = format == TreeFormat::Json;
     if let Some(height) = args.cut {
         return match is_json {
             true => write_json(
@@ -75,7 +86,7 @@ fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
         return write_json(args, &json::tree(&tree, &entry.name), out);
     }
     let label = |id: usize| dendrogram::leaf_label(&rows[id]);
-    match args.format {
+    match format {
         TreeFormat::Newick => write(args, &dendrogram::to_newick(&tree, &label), out),
         TreeFormat::Svg => write(args, &dendrogram::to_svg(&tree, &label), out),
         TreeFormat::Text | TreeFormat::Json => write_lines(args, &indented(&tree, &rows), out),
@@ -174,7 +185,7 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         growth: args.growth.into(),
     };
     let levels = jobs::levels::levels(&fit, &request, model.as_ref().ok(), &out.task())?;
-    if out.is_json() || args.format == TreeFormat::Json {
+    if out.is_json() {
         return write_json(args, &json::levels(&levels, &entry.name), out);
     }
     write_lines(args, &level_lines(&levels), out)

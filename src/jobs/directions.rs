@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::Notes;
 use crate::corpus::TokenTable;
+use crate::directions::baselines::Count;
 use crate::directions::{BaselineData, DirectionSet, FitSet, SaeSet, SetKind};
 use crate::error::{Error, Result};
 use crate::model::{HookPoint, HookSite};
@@ -37,6 +38,60 @@ impl HookSelection {
 }
 
 impl HookSelection {
+    /// Refuses an option that none of the sets looks at: a fit where none of them is read, or made
+    /// after one; a layer or a hook where every set has its own.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the option.
+    pub fn check_effect<'a>(
+        &self,
+        study: &Study,
+        sets: impl IntoIterator<Item = &'a SetKind>,
+    ) -> Result<()> {
+        let is_made_after_fit = |kind: &SetKind| match kind {
+            SetKind::Fit(name) => name.is_none(),
+            SetKind::Sae(_) => false,
+            // Labels and neurons are no fit's: of the fit only its hook is taken, which is told
+            // where the study has others.
+            SetKind::Baseline { kind, hook: None } => {
+                kind.count() == Count::Features || study.manifest().hooks.len() > 1
+            }
+            // At its own hook it is made after the newest fit there.
+            SetKind::Baseline { hook: Some(_), .. } => false,
+        };
+        let has_no_hook = |kind: &SetKind| match kind {
+            SetKind::Fit(name) | SetKind::Sae(name) => name.is_none(),
+            SetKind::Baseline { hook, .. } => hook.is_none(),
+        };
+        let sets: Vec<&SetKind> = sets.into_iter().collect();
+        let names = || {
+            let names: Vec<String> = sets.iter().map(ToString::to_string).collect();
+            names.join(", ")
+        };
+        if let Some(fit) = &self.fit
+            && !sets.iter().any(|kind| is_made_after_fit(kind))
+        {
+            return Err(Error::usage(format!(
+                "--fit {fit} has no effect on {}: leave it out",
+                names()
+            )));
+        }
+        if (self.layer.is_some() || self.site.is_some())
+            && !sets.iter().any(|kind| has_no_hook(kind))
+        {
+            let option = if self.layer.is_some() {
+                "--layer"
+            } else {
+                "--hook"
+            };
+            return Err(Error::usage(format!(
+                "{option} has no effect on {}: leave it out",
+                names()
+            )));
+        }
+        Ok(())
+    }
+
     /// The hook that is meant with the saved fit there is on it; an error lists the hooks when
     /// several could be meant.
     ///

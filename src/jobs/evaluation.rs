@@ -42,6 +42,24 @@ impl Method {
     }
 }
 
+impl Method {
+    /// The sets of directions that `methods` choose from.
+    pub fn sets(methods: &[Self]) -> Vec<&SetKind> {
+        let singles = || methods.iter().flat_map(single);
+        let named = singles().filter_map(|method| match method {
+            Self::Set(kind) => Some(kind),
+            _ => None,
+        });
+        let mut sets: Vec<&SetKind> = named.collect();
+        // What is shuffled is the first fit, and the newest where none is named.
+        let has_fit = sets.iter().any(|kind| matches!(kind, SetKind::Fit(_)));
+        if !has_fit && singles().any(|method| *method == Self::Shuffled) {
+            sets.push(&SetKind::FIT);
+        }
+        sets
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

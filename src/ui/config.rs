@@ -209,31 +209,13 @@ impl Reader<'_> {
 /// `; did you mean 'sort'?`, when something is near enough.
 fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a str>) -> String {
     among
-        .map(|candidate| (distance(name, candidate), candidate))
+        .map(|candidate| (crate::text::edit_distance(name, candidate), candidate))
         .min()
         .filter(|(d, candidate)| *d <= 1 + candidate.len().min(name.len()) / 3)
         .map_or_else(
             || "; `mlpeek keys` lists what there is".to_owned(),
             |(_, near)| format!("; did you mean '{near}'?"),
         )
-}
-
-/// The Levenshtein distance of two strings, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let up = row[j + 1];
-            row[j + 1] = (corner + usize::from(ca != *cb))
-                .min(up + 1)
-                .min(row[j] + 1);
-            corner = up;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use crate::Made;
 /// The candidates for the last of `words`.
 fn candidates(made: &Made, words: &[&str]) -> Vec<String> {
     let mut command = made.command(&["--", "mlpeek"]);
+    let escaped: Vec<String> = words.iter().map(|word| word.replace(' ', "\\ ")).collect();
     command
         .args(words)
+        .env("MLPEEK_LINE", format!("mlpeek {}", escaped.join(" ")))
         .env("MLPEEK_COMPLETE", "bash")
         .env("_CLAP_IFS", "\n")
         .env("_CLAP_COMPLETE_INDEX", words.len().to_string());
@@ -53,12 +55,45 @@ fn a_study_completes_its_own_names() {
         (&[&study, "--layer", ""], &["1"]),
         (&["fit", &study, "--hook", ""], &["mlp.hook_post"]),
         (&["collect", "--hook", "hook_m"], &["hook_mlp_out"]),
-        (&["feature", &study, "--fit", "k3", ""], &["1"]),
+        (
+            &["feature", &study, "--fit", "k3", ""],
+            &[
+                "1",
+                "fit:k3/",
+                "fit:other/",
+                "diffmean:a",
+                "kmeans:",
+                "kmeans-cut:",
+                "random:",
+                "neuron:",
+            ],
+        ),
+        // What stands before a colon stays in the line.
+        (&["feature", &study, "fit:k"], &["k3/"]),
+        (
+            &["features", &study, "--directions", "fit:"],
+            &["k3", "other"],
+        ),
+        (
+            &["eval", "detection", &study, "--methods", "neuron,fit:o"],
+            &["other"],
+        ),
+        (&["man", "qu"], &["quality"]),
+        (&["man", "sae", ""], &["load", "train", "list", "compare"]),
         (&["sae", "list", "--js"], &["--json"]),
         (&["guide", "us"], &["using"]),
     ] {
         assert_eq!(ask(words), wanted, "{words:?}");
     }
+    // A study whose path has a blank, and the path itself.
+    let spaced = format!("{study} two");
+    fs::rename(&study, &spaced).unwrap();
+    assert_eq!(ask(&["trace", &spaced, "--fit", ""]), ["k3", "other"]);
+    let escaped = spaced.replace(' ', "\\ ");
+    assert_eq!(
+        ask(&["info", &format!("{study} t")]),
+        [format!("{escaped}/")]
+    );
     // No study on the line, or none that is there: nothing, and no complaint.
     assert!(ask(&["trace", "--fit", ""]).is_empty());
     assert!(ask(&["trace", "absent", "--fit", ""]).is_empty());
@@ -79,6 +114,7 @@ fn names_that_a_shell_would_obey_are_not_offered() {
     }
     let offered = candidates(&made, &["export", ""]);
     assert!(offered.contains(&"plain".to_owned()), "{offered:?}");
-    let foreign = |name: &String| name.contains(['\u{1b}', '$', '`', ' ', '\u{202e}']);
+    assert!(offered.contains(&"two\\ words".to_owned()), "{offered:?}");
+    let foreign = |name: &String| name.contains(['\u{1b}', '$', '`', '\u{202e}']);
     assert!(!offered.iter().any(foreign), "{offered:?}");
 }

@@ -16,6 +16,19 @@ const REFUSED: &[(&str, &str)] = &[
     ("corpus.json", "is a file"),
     ("M", "is no study and holds other files"),
     ("--model=", "--model"),
+    (
+        "fitt",
+        "did you mean 'fit'? A new study of that name: mlpeek ./fitt",
+    ),
+    ("tarce --model M", "did you mean 'trace'"),
+    (
+        "--color never info S",
+        "--color is an option of the explorer, which no command takes: leave it out before info",
+    ),
+    ("-l 1 --json fit S", "-l is an option of the explorer"),
+    ("S info", "the command comes first: mlpeek info S"),
+    ("--json help", "the help is no JSON"),
+    ("help --json", "the help is no JSON"),
     // Models.
     ("collect --model M --out corpus.json", "is a file"),
     (
@@ -69,6 +82,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("fit S --sparsity 1.5", "at most 1"),
     ("fit S --sparsity 0", "above 0"),
     ("fit S --sparsity nan", "above 0"),
+    (
+        "fit S -k 2 --name k3",
+        "fit 'k3' is there, made by other settings",
+    ),
+    (
+        "fit S --from k3 --merge 1 --name k3",
+        "fit 'k3' is there, made by other settings",
+    ),
     ("fit S --layer 2", "no such hook"),
     ("fit S -k 3 --name a/b", "cannot be a name"),
     ("fit S -k 3 --name=", "cannot be a name"),
@@ -137,7 +158,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("tree S --levels 2", "--recursive"),
     ("tree S --growth fixed", "--recursive"),
     ("tree S --joint", "--recursive"),
-    ("tree S --json --format svg", "cannot be used with"),
     (
         "tree S --out new.svg",
         "named .svg, and what is written is .txt",
@@ -301,6 +321,32 @@ const REFUSED: &[(&str, &str)] = &[
         "--device has no effect with --predict 0",
     ),
     ("sae compare S --sae absent", "no SAE 'absent'"),
+    // Where directions lie.
+    (
+        "feature S fit:k3/1 --fit k3",
+        "--fit k3 has no effect on fit:k3",
+    ),
+    (
+        "feature S neuron@1.mlp.hook_post:3 --layer 1",
+        "--layer has no effect on neuron@1.mlp.hook_post",
+    ),
+    (
+        "features S --directions neuron,diffmean --fit k3",
+        "--fit k3 has no effect on neuron, diffmean",
+    ),
+    (
+        "steer S fit:k3/1 --hook mlp.hook_post",
+        "--hook has no effect on fit:k3",
+    ),
+    (
+        "eval detection S --methods neuron --fit k3",
+        "--fit k3 has no effect on neuron",
+    ),
+    ("notes S 1 *9", "*9 is no rating: write *1 to *5"),
+    (
+        "tree S --json --format svg",
+        "--json asks for --format json",
+    ),
     // Matrices.
     (
         "import X.npy --tensor a --out new",
@@ -405,6 +451,66 @@ fn what_is_asked_for_with_a_cut_is_written() {
             std::fs::read_to_string(&out).unwrap(),
             made.run(&["tree", &study, "--cut", "0.9", "--format", format])
         );
+    }
+    // Both ask for the same.
+    assert_eq!(
+        made.run(&["tree", &study, "--json", "--format", "json"]),
+        made.run(&["tree", &study, "--json"])
+    );
+}
+
+#[test]
+fn a_note_that_is_taken_away_is_still_a_line() {
+    let made = Made::new("home", &[("a", &["one text here", "two of them", "three"])]);
+    let study = made.study();
+    made.run(&["notes", &study, "1", "a name #tag *4"]);
+    let line = made.run(&["notes", &study, "1", "", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["feature"], 1);
+    assert!(line["name"].is_null() && line["rating"].is_null(), "{line}");
+    assert_eq!(made.run(&["notes", &study, "1", ""]).trim(), "1  (no note)");
+    assert_eq!(made.run(&["notes", &study]), "");
+}
+
+#[test]
+fn a_fit_that_goes_on_from_another_takes_no_name_that_is_taken() {
+    let made = Made::new("home", &[("a", &["one text here", "two of them", "three"])]);
+    let study = made.study();
+    let fit = |more: &[&str]| {
+        let line = [&["fit", &study, "--max-sweeps", "3", "--json"][..], more].concat();
+        let lines = made.run(&line);
+        let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        last["fit"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(fit(&["-k", "2", "--sparsity", "0.3"]), "k2");
+    let kept = made.run(&["feature", &study, "0", "--fit", "k2", "--json"]);
+    // The same settings as k2's, and other features.
+    assert_eq!(fit(&["--from", "k3", "--merge", "1"]), "k2-from-k3");
+    assert_eq!(fit(&["--from", "k3", "--merge", "1"]), "k2-from-k3-2");
+    assert_eq!(fit(&["--from", "k2-from-k3", "--add", "2"]), "k4-from-k2");
+    assert_eq!(fit(&["-k", "2", "--sparsity", "0.4"]), "k2-2");
+    assert_eq!(
+        made.run(&["feature", &study, "0", "--fit", "k2", "--json"]),
+        kept
+    );
+    assert_eq!(fit(&["-k", "1", "--name", "k2", "--fresh"]), "k2");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let made = Made::new("home", &[("a", &["one"])]);
+    for line in [
+        &["--help"][..],
+        &["--version"],
+        &["fit", "--help"],
+        &["help"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let output = made.command(line).stdout(full.unwrap()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {said}");
+        assert!(said.contains("cannot write to standard output"), "{said}");
     }
 }
 

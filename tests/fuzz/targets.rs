@@ -176,8 +176,10 @@ pub fn make(dir: &Path) {
         "1",
     ]);
     let open = Study::open(Path::new(&study)).unwrap();
-    open.change_notes("l1-k4", |notes| notes.set(1, "a name #tag *4 -- a text"))
-        .unwrap();
+    open.change_notes("l1-k4", |notes| {
+        notes.set(1, "a name #tag *4 -- a text").unwrap()
+    })
+    .unwrap();
     open.save_session(
         &serde_json::json!({"schema": 1, "fit": "l1-k4", "pane": "Tree", "marked": [1, 2]}),
     )

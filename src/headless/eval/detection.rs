@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::json::{self, merged};
 use super::super::judge::{cell, line};
 use super::super::open_study;
-use super::{Output, split, with_interval};
+use super::{Output, check_place, split, with_interval};
 use crate::cli::DetectionArgs;
 use crate::error::Result;
 use crate::jobs::detection::{
@@ -31,6 +31,7 @@ const LEGEND: &str = "All on held-out sentences; the direction of a label is the
 pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = open_study(&args.common.study, out)?;
+    check_place(&args.common, &study)?;
     let tokens = study.tokens()?;
     let split = split(&args.common, &tokens, out)?;
     let request = DetectionRequest {

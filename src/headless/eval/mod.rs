@@ -9,7 +9,8 @@ use crate::corpus::TokenTable;
 use crate::error::Result;
 use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::report::MeanInterval;
-use crate::jobs::evaluation;
+use crate::jobs::evaluation::{self, Method};
+use crate::study::Study;
 
 use super::Output;
 
@@ -27,6 +28,16 @@ fn holdout(args: &EvalArgs) -> Holdout {
         seed: Some(args.holdout_seed),
         ..Holdout::default()
     }
+}
+
+/// Refuses a fit, layer or hook that none of the methods looks at.
+fn check_place(args: &EvalArgs, study: &Study) -> Result<()> {
+    // Without a method it is the usual ones, of which the fit is one.
+    if args.methods.is_empty() {
+        return Ok(());
+    }
+    let place = args.place.place();
+    place.check_effect(study, Method::sets(&args.methods))
 }
 
 /// Divides the sentences, and says which labels are too small.

@@ -8,7 +8,7 @@ use super::super::json::{self, merged};
 use super::super::{
     check_target, describe::print_usage, encoder, model_of, open_study, output::thousands,
 };
-use super::{Output, holdout, with_interval};
+use super::{Output, check_place, holdout, with_interval};
 use crate::cli::{OfflineArg, ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
@@ -30,6 +30,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
     check(args)?;
     let mut study = open_study(&args.common.study, out)?;
+    check_place(&args.common, &study)?;
     let ask = CausalRequest {
         methods: args.common.methods.clone(),
         place: args.common.place.place(),

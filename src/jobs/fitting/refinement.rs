@@ -62,17 +62,24 @@ impl Refinement {
     }
 }
 
-/// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.
+/// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows;
+/// else one that tells where it comes from and that no fit has, `k60-from-k40`. Its configuration
+/// does not say what it began with, so a fit of the same configuration may be another.
 ///
 /// # Errors
 /// Fits of the study that cannot be read.
 pub fn refined_name(study: &Study, entry: &FitEntry, config: &FitConfig) -> Result<String> {
     if config.same_fit(&entry.config) {
-        Ok(entry.name.clone())
-    } else {
-        default_name(study, entry.hook, config)
+        return Ok(entry.name.clone());
     }
+    // Where the earlier fit goes on from another itself, the names do not grow.
+    let root = entry.name.split(FROM).next().unwrap_or_default();
+    let base = format!("{}{FROM}{root}", base_name(study, entry.hook, config));
+    free_name(study, &base, |_| false)
 }
+
+/// What stands in a name between a fit and the one that it goes on from.
+const FROM: &str = "-from-";
 
 /// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds
 /// another configuration.
@@ -80,28 +87,53 @@ pub fn refined_name(study: &Study, entry: &FitEntry, config: &FitConfig) -> Resu
 /// # Errors
 /// Fits of the study that cannot be read.
 pub fn default_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Result<String> {
-    let fits = study.fits()?;
-    let base = format!(
-        "{}k{}",
-        if study.manifest().hooks.len() > 1 {
-            format!("l{}-", hook.layer)
-        } else {
-            String::new()
-        },
-        config.features
-    );
-    let taken = |name: &str| fits.iter().find(|f| f.name == name);
-    for attempt in 1.. {
-        let name = if attempt == 1 {
-            base.clone()
-        } else {
-            format!("{base}-{attempt}")
-        };
-        match taken(&name) {
-            Some(fit) if fit.hook == hook && fit.config.same_fit(config) => return Ok(name),
-            Some(_) => {}
-            None => return Ok(name),
-        }
+    free_name(study, &base_name(study, hook, config), |fit| {
+        fit.hook == hook && fit.config.same_fit(config)
+    })
+}
+
+/// `k100`, with the layer before it where the study has several hooks.
+fn base_name(study: &Study, hook: HookPoint, config: &FitConfig) -> String {
+    let k = config.features;
+    match study.manifest().hooks.len() {
+        0 | 1 => format!("k{k}"),
+        _ => format!("l{}-k{k}", hook.layer),
     }
-    Ok(base)
+}
+
+/// `base`, or with a number behind it: the first that no fit has but one that may be replaced.
+fn free_name(study: &Study, base: &str, is_replaced: impl Fn(&FitEntry) -> bool) -> Result<String> {
+    let fits = study.fits()?;
+    let names = (2..).map(|number| format!("{base}-{number}"));
+    let free = std::iter::once(base.to_owned()).chain(names).find(|name| {
+        let there = fits.iter().find(|fit| fit.name == *name);
+        there.is_none_or(&is_replaced)
+    });
+    Ok(free.unwrap_or_else(|| base.to_owned()))
+}
+
+/// Refuses a name that a person gave where a fit of other settings, or one that came of another
+/// fit, would be lost under it.
+///
+/// # Errors
+/// [`Error::Usage`] that names the fit; fits of the study that cannot be read.
+pub fn check_name_is_free(
+    study: &Study,
+    name: &str,
+    hook: HookPoint,
+    config: &FitConfig,
+    from: Option<&str>,
+) -> Result<()> {
+    let fits = study.fits()?;
+    let there = fits.iter().find(|fit| fit.name == name);
+    let Some(there) = there.filter(|fit| fit.relative_error.is_some()) else {
+        return Ok(());
+    };
+    let is_its_own = from.is_none_or(|from| from == name);
+    if is_its_own && there.hook == hook && there.config.same_fit(config) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "fit '{name}' is there, made by other settings: give another --name, or replace it by --fresh"
+    )))
 }

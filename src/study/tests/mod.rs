@@ -326,7 +326,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     let edited = "{\"f\": {\"names\": {\"3\": \"weekdays\", \"9\": \"by hand\"}}, \"h\": {\"names\": {\"0\": \"x\"}}}";
     fs::write(dir.path().join("notes.json"), edited).unwrap();
     let (before, now) = study
-        .change_notes("f", |notes| notes.set(3, "days of the week"))
+        .change_notes("f", |notes| notes.set(3, "days of the week").unwrap())
         .unwrap();
     assert_eq!(
         (before.names[&3].as_str(), now.names[&3].as_str()),
