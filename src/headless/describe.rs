@@ -1,64 +1,69 @@
 //! `mlpeek describe`.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
-use super::features::{LensModel, lens_model};
+use super::features::lens_model;
 use super::json::merged;
 use super::judge::cell;
 use super::output::thousands;
-use super::{Output, open_study};
-use crate::analysis::{Notes, contexts, lens};
+use super::{Output, note_unfinished, open_study};
 use crate::cli::DescribeArgs;
-use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
-use crate::eval::judge::describe::{Description, FeatureMaterial, describe, estimate};
+use crate::eval::judge::describe::{Description, estimate};
 use crate::eval::judge::score::Score;
 use crate::eval::judge::sentences::Sentences;
 use crate::eval::judge::{AnswerCache, JudgeClient, TokenUsage};
-use crate::factor::Factors;
 use crate::interop::json;
-use crate::jobs::directions::{self, Reference};
-use crate::jobs::reading;
-use crate::model::HookPoint;
+use crate::jobs::describing::{Subject, Wanted, says_nothing};
+use crate::jobs::directions::Reference;
 use crate::model::source::data_dir;
 use crate::study::Study;
-use crate::task::TaskCtx;
 use crate::text;
-
-/// A direction that is described.
-struct Subject {
-    set: String,
-    title: Option<String>,
-    hook: HookPoint,
-    column: Vec<f32>,
-}
 
 pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let no_judge =
         || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
     let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
-    let mut study = open_study(&args.study, out)?;
+    let wanted = args
+        .features
+        .iter()
+        .map(|text| Reference::parse(text))
+        .collect::<Result<Vec<_>>>()?;
+    // Locked before anything is read: a fit that another process makes anew in between would get
+    // the descriptions of the one before.
+    let mut study = match args.dry_run {
+        true => open_study(&args.study, out)?,
+        false => {
+            let study = Study::open(&args.study)?;
+            note_unfinished(&study, out)?;
+            study
+        }
+    };
     if study.manifest().model.is_none() {
         return Err(Error::refused(format!(
             "{} was imported as a matrix and has no tokens: a description is made from texts; collect a study with a model",
             study.dir().display()
         )));
     }
-    let (subjects, materials, model) = materials(&mut study, args, out, &ctx)?;
-    let bos = study.manifest().bos;
+    let wanted = Wanted::find(&study, &wanted, &args.place.place(), &ctx)?;
+    let model = lens_model(&mut study, args.model.model.as_deref(), args.device, out)?;
+    let material = wanted.material(&study, model.as_ref().map_err(Clone::clone))?;
+    for (set, id) in &material.silent {
+        out.note(&format!(
+            "{set} {id} fires nowhere: there is nothing to describe"
+        ));
+    }
     let scored = !args.no_score;
     let mut judge = JudgeClient::new(endpoint, AnswerCache::in_dir(&data_dir()?.join("answers")));
-    let cost = estimate(&judge, &materials, scored, args.sentences);
+    let count = material.features.len();
+    let cost = estimate(&judge, &material.features, scored, args.sentences);
     if out.is_json() {
-        let about = json!({"event": "estimate", "feature_count": materials.len()});
+        let about = json!({"event": "estimate", "feature_count": count});
         out.object(&merged([about, super::json::cost(&cost)]))?;
     } else {
         out.line(&format!(
-            "{} features: {} calls of {} ({} answered before), about {} tokens of questions and at most {} of answers",
-            materials.len(),
+            "{count} features: {} calls of {} ({} answered before), about {} tokens of questions and at most {} of answers",
             thousands(cost.calls as u64),
             thousands((cost.calls + cost.answered) as u64),
             thousands(cost.answered as u64),
@@ -77,32 +82,12 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
         }
         (wanted, model) => model.ok().filter(|_| wanted),
     };
-    // Locked before anything is paid for, and only now: reading needs no lock.
-    let study = Study::open(&args.study)?;
-    let mut score = model.as_ref().map(|model| {
-        |i: usize, texts: &[String]| {
-            let subject: &Subject = &subjects[i];
-            lens::best_cosines(model, subject.hook, &subject.column, texts, bos, &ctx)
-        }
-    });
-    let score = score
-        .as_mut()
-        .map(|s| s as &mut dyn FnMut(usize, &[String]) -> Result<Vec<f64>>);
-    let described = describe(&mut judge, &materials, scored, score, &ctx)?;
-    let nothing = |d: &Description| d.input.is_none() && d.output.is_none();
-    let all = || subjects.iter().zip(&materials).zip(&described);
-    let mut sets: Vec<&str> = subjects.iter().map(|s| s.set.as_str()).collect();
-    sets.sort_unstable();
-    sets.dedup();
-    for set in sets {
-        let of = all().filter(|((s, _), d)| s.set == set && !nothing(d));
-        study.add_descriptions(set, of.map(|((_, m), d)| (m.id, d.clone())).collect())?;
-    }
-    for ((subject, material), description) in all() {
-        show(subject, material.id, description, out)?;
+    let described = material.describe(&study, &mut judge, scored, model.as_ref(), &ctx)?;
+    for (subject, description) in material.subjects.iter().zip(&described) {
+        show(subject, description, out)?;
     }
     print_usage(judge.usage(), out)?;
-    if described.iter().all(nothing) {
+    if described.iter().all(says_nothing) {
         let why = described.iter().flat_map(|d| &d.errors).next();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         return Err(Error::refused(format!("nothing was described{why}")));
@@ -110,98 +95,8 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// A set with what is read of it, opened once.
-struct Opened {
-    kind: SetKind,
-    set: Box<dyn DirectionSet>,
-    factors: Arc<Factors>,
-    notes: Notes,
-}
-
-impl Opened {
-    fn new(study: &Study, kind: &SetKind, args: &DescribeArgs, ctx: &TaskCtx) -> Result<Self> {
-        let set = directions::open(study, kind, &args.place.place(), ctx)?;
-        let factors = set.factors_on(study.activations(set.hook())?.as_ref(), ctx)?;
-        let notes = directions::names(study, set.as_ref())?;
-        Ok(Self {
-            kind: kind.clone(),
-            set,
-            factors,
-            notes,
-        })
-    }
-}
-
-fn materials(
-    study: &mut Study,
-    args: &DescribeArgs,
-    out: &Output,
-    ctx: &TaskCtx,
-) -> Result<(Vec<Subject>, Vec<FeatureMaterial>, LensModel)> {
-    let wanted = args
-        .features
-        .iter()
-        .map(|text| Reference::parse(text))
-        .collect::<Result<Vec<_>>>()?;
-    if let Some(weighted) = wanted.iter().find(|r| r.weight != 1.0) {
-        return Err(Error::usage(format!(
-            "a direction is described without a weight: leave out :{}",
-            weighted.weight
-        )));
-    }
-    let mut sets: Vec<Opened> = Vec::new();
-    let mut places: Vec<(usize, usize)> = Vec::new();
-    for reference in &wanted {
-        let at = match sets.iter().position(|s| s.kind == reference.kind) {
-            Some(at) => at,
-            None => {
-                sets.push(Opened::new(study, &reference.kind, args, ctx)?);
-                sets.len() - 1
-            }
-        };
-        places.push((at, sets[at].set.find(&reference.id)?));
-    }
-    if wanted.is_empty() {
-        sets.push(Opened::new(study, &SetKind::FIT, args, ctx)?);
-        places.extend((0..sets[0].factors.features.columns()).map(|id| (0, id)));
-    }
-    let model = lens_model(study, args.model.model.as_deref(), args.device, out)?;
-    let tokens = study.tokens()?;
-    let (mut subjects, mut materials) = (Vec::new(), Vec::new());
-    for (at, id) in places {
-        let Opened {
-            set,
-            factors,
-            notes,
-            ..
-        } = &sets[at];
-        let (hook, column) = (set.hook(), factors.features.dense_column(id));
-        let mut card = contexts::feature_card(factors, &tokens, notes, id)?;
-        reading::add_lens(
-            &mut card,
-            hook,
-            factors,
-            model.as_ref().map_err(Clone::clone),
-        );
-        if card.contexts.is_empty() {
-            out.note(&format!(
-                "{} {id} fires nowhere: there is nothing to describe",
-                set.name()
-            ));
-            continue;
-        }
-        materials.push(FeatureMaterial::of(&card, factors, &tokens));
-        subjects.push(Subject {
-            set: set.name().to_owned(),
-            title: set.title(id).map(str::to_owned),
-            hook,
-            column,
-        });
-    }
-    Ok((subjects, materials, model))
-}
-
-fn show(subject: &Subject, id: usize, description: &Description, out: &mut Output) -> Result<()> {
+fn show(subject: &Subject, description: &Description, out: &mut Output) -> Result<()> {
+    let id = subject.id;
     if out.is_json() {
         return out.object(
             &json!({"event": "described", "feature": id, "set": subject.set, "title": subject.title,

@@ -13,9 +13,10 @@ use crate::directions::matching::{DUPLICATE, duplicates};
 use crate::error::{Error, Result};
 use crate::eval::contexts::activity;
 use crate::factor::{Factors, FitConfig, Solver, Sweep};
+use crate::jobs::directions::HookSelection;
 use crate::jobs::fitting::{self, Begin, FitObserver, FitRun, Resume};
 use crate::jobs::gpu::FitGpu;
-use crate::model::{HookPoint, HookSite};
+use crate::model::HookPoint;
 use crate::study::{FitEntry, FitState, Study};
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
@@ -125,12 +126,14 @@ struct Plan {
 
 impl Plan {
     fn of(study: &Study, args: &FitArgs) -> Result<Self> {
+        let place = HookSelection {
+            fit: None,
+            layer: args.layer,
+            site: args.hook,
+        };
         if let Some(refinement) = args.refinement() {
             let (entry, base, begin) = refinement.plan(study)?;
-            let at = |h: HookPoint| {
-                args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s)
-            };
-            if !at(entry.hook) {
+            if !place.admits(entry.hook) {
                 let (name, hook) = (entry.name, entry.hook);
                 return Err(Error::usage(format!(
                     "fit '{name}' is of {hook}: leave out --layer and --hook"
@@ -160,9 +163,7 @@ impl Plan {
             && let Some(name) = &args.name
         {
             let (hook, asked) = study.fit_request(name)?;
-            if args.layer.is_some_and(|l| hook.layer != l)
-                || args.hook.is_some_and(|s| hook.site != s)
-            {
+            if !place.admits(hook) {
                 return Err(Error::usage(format!(
                     "fit '{name}' is of {hook}: leave out --layer and --hook"
                 )));
@@ -182,42 +183,11 @@ impl Plan {
         }
         let begin = args.batch_rows.map_or(Begin::Anew, Begin::Batches);
         Ok(Self {
-            hook: choose_hook(study, args.layer, args.hook)?,
+            hook: place.only_hook(study)?,
             config: args.config(FitConfig::default()),
             begin,
             from: None,
         })
-    }
-}
-
-/// The hook of a study that fits what was asked for, when just one does.
-pub(super) fn choose_hook(
-    study: &Study,
-    layer: Option<usize>,
-    site: Option<HookSite>,
-) -> Result<HookPoint> {
-    let hooks = &study.manifest().hooks;
-    let fitting: Vec<_> = hooks
-        .iter()
-        .filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s))
-        .collect();
-    let names = || {
-        hooks
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match fitting[..] {
-        [one] => Ok(*one),
-        [] => Err(Error::usage(format!(
-            "this study has no such hook; it has {}",
-            names()
-        ))),
-        _ => Err(Error::usage(format!(
-            "this study has several hooks ({}): choose one with --layer or --hook",
-            names()
-        ))),
     }
 }
 

@@ -4,26 +4,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::fit::choose_hook;
 use super::json::{self, merged};
 use super::judge::{cell, line};
 use super::{Output, model_of, note_unfinished, open_study};
 use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
-use crate::directions::reconstruction::{
-    Reconstruct, ReconstructionMetrics, reconstruction_metrics,
-};
+use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::directions::sae::Sae;
 use crate::engine::TrainConfig;
 use crate::error::{Error, Result};
-use crate::eval::recovered::{Recovered, Windows, recovered};
-use crate::factor::encode::Encoder;
+use crate::eval::recovered::Recovered;
 use crate::interop;
+use crate::jobs::directions::HookSelection;
 use crate::jobs::fitting::Resume;
+use crate::jobs::reconstructions::{self, ReconstructionRequest, Subject, SubjectKind};
 use crate::jobs::saes::{self, SaeOverrides};
 use crate::jobs::training::{self, TrainObserver, TrainPoint, TrainRun};
-use crate::model::{HookPoint, source};
+use crate::model::{HookPoint, HookSite, source};
 use crate::study::{SaeEntry, Study};
-use crate::task::TaskCtx;
 
 /// How often a training says how it stands.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
@@ -38,6 +35,15 @@ pub(super) fn run(command: &SaeCommand, out: &mut Output) -> Result<()> {
         SaeCommand::Train(args) => train(args, out),
         SaeCommand::List(args) => list(args, out),
         SaeCommand::Compare(args) => compare(args, out),
+    }
+}
+
+/// A layer and a site as they were named, without a fit.
+fn place(layer: Option<usize>, site: Option<HookSite>) -> HookSelection {
+    HookSelection {
+        fit: None,
+        layer,
+        site,
     }
 }
 
@@ -74,7 +80,7 @@ fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
 fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
-    let hook = choose_hook(&study, args.layer, args.hook)?;
+    let hook = place(args.layer, args.hook).only_hook(&study)?;
     note_unfinished(&study, out)?;
     let config = args.config();
     let layer = if study.manifest().hooks.len() > 1 {
@@ -209,13 +215,6 @@ fn print_entry(
     ))
 }
 
-/// A fit or an autoencoder beside others.
-struct Subject {
-    kind: &'static str,
-    name: String,
-    model: Box<dyn Reconstruct>,
-}
-
 fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     if args.predict == 0 && args.device.is_some() {
@@ -229,7 +228,12 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
         ));
     }
     let study = open_study(&args.study, out)?;
-    let (hook, subjects) = subjects(&study, args)?;
+    let request = ReconstructionRequest {
+        saes: args.sae.clone(),
+        fits: args.fit.clone(),
+        place: place(args.layer, args.hook),
+    };
+    let (hook, subjects) = request.open(&study)?;
     let mut rows = match &args.on {
         Some(dir) => other_rows(&study, dir, out)?,
         None => Study::open_read_only(&args.study)?,
@@ -243,22 +247,25 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
             &HEADS.map(str::to_owned),
         ))?;
     }
-    let mut measured = Vec::with_capacity(subjects.len());
-    for subject in &subjects {
-        measured.push(reconstruction_metrics(
-            source.as_ref(),
-            subject.model.as_ref(),
-            &ctx,
-        )?);
-    }
-    let predicted = if args.predict > 0 {
-        predict(&mut rows, hook, &subjects, args, out, &ctx)?
-    } else {
-        Vec::new()
+    let measured = reconstructions::measure(source.as_ref(), &subjects, &ctx)?;
+    let predicted = match (args.predict, rows.manifest().model.is_none()) {
+        (0, _) => Vec::new(),
+        (_, true) => {
+            out.note("the study was imported without a model: nothing is predicted");
+            Vec::new()
+        }
+        (most, false) => {
+            let device = args.device.unwrap_or(Device::Auto);
+            let model = args.model.model.as_deref();
+            let model = model_of(&mut rows, model, device, None, out, &ctx)?;
+            reconstructions::predict(&rows, &model, hook, &subjects, most, &ctx)?
+        }
     };
     for (i, (subject, figures)) in subjects.iter().zip(&measured).enumerate() {
         show(subject, hook, figures, predicted.get(i), out)?;
-        if let Some(note) = saes::misfit(&subject.name, figures).filter(|_| subject.kind == "sae") {
+        if let Some(note) =
+            saes::misfit(&subject.name, figures).filter(|_| subject.kind == SubjectKind::Sae)
+        {
             out.note(&note);
         }
     }
@@ -268,119 +275,11 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subject>)> {
-    let (saes, fits) = (study.saes()?, study.fits()?);
-    let named = args
-        .sae
-        .first()
-        .map(|n| study.load_sae(Some(n)).map(|(e, _)| e.hook));
-    let named = named.or_else(|| {
-        args.fit
-            .first()
-            .map(|n| study.load_fit(Some(n)).map(|(e, _)| e.hook))
-    });
-    let there = |h: HookPoint| {
-        args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s)
-    };
-    let hook = match named.transpose()? {
-        Some(hook) if !there(hook) => {
-            return Err(Error::usage(format!(
-                "what is named is of {hook}: leave out --layer and --hook"
-            )));
-        }
-        Some(hook) => hook,
-        None => choose_hook(study, args.layer, args.hook)?,
-    };
-    let whole = |given: &[String]| given.is_empty() && args.sae.is_empty() && args.fit.is_empty();
-    let sae_names: Vec<String> = match whole(&args.sae) {
-        true => saes
-            .into_iter()
-            .filter(|e| e.hook == hook && e.figures.is_some())
-            .map(|e| e.name)
-            .collect(),
-        false => args.sae.clone(),
-    };
-    let fit_names: Vec<String> = match whole(&args.fit) {
-        true => fits
-            .into_iter()
-            .filter(|f| f.hook == hook && f.relative_error.is_some())
-            .map(|f| f.name)
-            .collect(),
-        false => args.fit.clone(),
-    };
-    let mut subjects = Vec::new();
-    let same = |name: &str, its: HookPoint| match its == hook {
-        true => Ok(()),
-        false => Err(Error::usage(format!(
-            "'{name}' is of {its}, not of {hook}: compare one hook at a time"
-        ))),
-    };
-    for name in fit_names {
-        let (entry, factors) = study.load_fit(Some(&name))?;
-        same(&name, entry.hook)?;
-        subjects.push(Subject {
-            kind: "snmf",
-            name,
-            model: Box::new(Encoder::from_factors(&factors)),
-        });
-    }
-    for name in sae_names {
-        let (entry, sae) = study.load_sae(Some(&name))?;
-        same(&name, entry.hook)?;
-        subjects.push(Subject {
-            kind: "sae",
-            name,
-            model: Box::new(sae),
-        });
-    }
-    if subjects.is_empty() {
-        let dir = study.dir().display();
-        return Err(Error::usage(format!(
-            "{dir} has no fit and no SAE of {hook}: mlpeek fit {dir}, mlpeek sae train {dir}"
-        )));
-    }
-    Ok((hook, subjects))
-}
-
-impl Subject {
-    /// Its name among all sets of directions.
-    fn set(&self) -> String {
-        match self.kind {
-            "sae" => format!("sae:{}", self.name),
-            _ => self.name.clone(),
-        }
-    }
-}
-
 /// A study of the same model, for its rows.
 fn other_rows(study: &Study, dir: &std::path::Path, out: &Output) -> Result<Study> {
     let other = open_study(dir, out)?;
     study.check_same_model(&other)?;
     Ok(other)
-}
-
-fn predict(
-    rows: &mut Study,
-    hook: HookPoint,
-    subjects: &[Subject],
-    args: &SaeCompareArgs,
-    out: &Output,
-    ctx: &TaskCtx,
-) -> Result<Vec<Recovered>> {
-    if rows.manifest().model.is_none() {
-        out.note("the study was imported without a model: nothing is predicted");
-        return Ok(Vec::new());
-    }
-    let device = args.device.unwrap_or(Device::Auto);
-    let model = model_of(rows, args.model.model.as_deref(), device, None, out, ctx)?;
-    let windows = Windows::of(
-        rows.tokens()?.as_ref(),
-        model.tokenizer().bos(),
-        model.info().context,
-        args.predict,
-    );
-    let methods: Vec<&dyn Reconstruct> = subjects.iter().map(|s| s.model.as_ref()).collect();
-    recovered(&model, hook, &methods, &windows, ctx)
 }
 
 fn show(
@@ -392,7 +291,7 @@ fn show(
 ) -> Result<()> {
     if out.is_json() {
         let about = json!({
-            "event": "compared", "kind": subject.kind, "set": subject.set(), "hook": hook.to_string(),
+            "event": "compared", "kind": subject.kind.name(), "set": subject.set(), "hook": hook.to_string(),
             "predictions": kept.map(|k| json!({
                 "prediction_count": k.predictions, "ce_original": k.ce_original,
                 "ce_reconstructed": k.ce_reconstructed, "ce_zero": k.ce_zero, "ce_recovered": k.ce_recovered,
@@ -414,7 +313,7 @@ fn show(
     out.line(&line(
         NAMES,
         &HEADS,
-        &format!("{} {}", subject.kind, subject.name),
+        &format!("{} {}", subject.kind.name(), subject.name),
         &cells,
     ))
 }

@@ -92,6 +92,26 @@ impl HookSelection {
         Ok(())
     }
 
+    /// Whether a hook is of the layer and the site that are named, where they are.
+    pub fn admits(&self, hook: HookPoint) -> bool {
+        self.layer.is_none_or(|l| hook.layer == l) && self.site.is_none_or(|s| hook.site == s)
+    }
+
+    /// The hook of the study that is of the layer and the site named, when just one is; no fit is
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the study's hooks.
+    pub fn only_hook(&self, study: &Study) -> Result<HookPoint> {
+        let all = &study.manifest().hooks;
+        let hooks: Vec<HookPoint> = all.iter().copied().filter(|h| self.admits(*h)).collect();
+        match hooks[..] {
+            [one] => Ok(one),
+            [] => Err(no_such_hook(all)),
+            _ => Err(several_hooks(all)),
+        }
+    }
+
     /// The hook that is meant with the saved fit there is on it; an error lists the hooks when
     /// several could be meant.
     ///
@@ -99,13 +119,10 @@ impl HookSelection {
     /// [`Error::Usage`] where there is no such fit or hook, or where several hooks could be meant;
     /// fits that cannot be read.
     pub fn resolve(&self, study: &Study) -> Result<(HookPoint, Option<FitEntry>)> {
-        let wanted = |h: &HookPoint| {
-            self.layer.is_none_or(|l| h.layer == l) && self.site.is_none_or(|s| h.site == s)
-        };
         if let Some(name) = &self.fit {
             let (hook, _) = study.fit_request(name)?;
             let entry = study.fits()?.into_iter().find(|f| f.name == *name);
-            return if wanted(&hook) {
+            return if self.admits(hook) {
                 Ok((entry.as_ref().map_or(hook, |e| e.hook), entry))
             } else {
                 Err(Error::usage(format!(
@@ -114,27 +131,32 @@ impl HookSelection {
             };
         }
         let all = &study.manifest().hooks;
-        let hooks: Vec<HookPoint> = all.iter().copied().filter(wanted).collect();
-        let names = || {
-            all.iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let hooks: Vec<HookPoint> = all.iter().copied().filter(|h| self.admits(*h)).collect();
         let newest = study::newest(&study.fits()?, |hook| hooks.contains(&hook)).cloned();
         match (newest, &hooks[..]) {
-            (_, []) => Err(Error::usage(format!(
-                "this study has no such hook; it has {}",
-                names()
-            ))),
+            (_, []) => Err(no_such_hook(all)),
             (Some(fit), _) => Ok((fit.hook, Some(fit))),
             (None, [one]) => Ok((*one, None)),
-            _ => Err(Error::usage(format!(
-                "this study has several hooks ({}): choose one with --layer or --hook",
-                names()
-            ))),
+            _ => Err(several_hooks(all)),
         }
     }
+}
+
+fn no_such_hook(all: &[HookPoint]) -> Error {
+    let names = joined(all);
+    Error::usage(format!("this study has no such hook; it has {names}"))
+}
+
+fn several_hooks(all: &[HookPoint]) -> Error {
+    let names = joined(all);
+    Error::usage(format!(
+        "this study has several hooks ({names}): choose one with --layer or --hook"
+    ))
+}
+
+fn joined(hooks: &[HookPoint]) -> String {
+    let names: Vec<String> = hooks.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 /// Opens a saved fit or autoencoder, or makes another set of all the study's rows (k-means takes
@@ -190,14 +212,11 @@ fn sae_set(
     name: Option<&str>,
     place: &HookSelection,
 ) -> Result<Box<dyn DirectionSet>> {
-    let there = |h: HookPoint| {
-        place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s)
-    };
     let newest = study
         .saes()?
         .into_iter()
         .rev()
-        .find(|s| s.figures.is_some() && there(s.hook))
+        .find(|s| s.figures.is_some() && place.admits(s.hook))
         .map(|s| s.name);
     let (entry, sae) = study.load_sae(name.or(newest.as_deref()))?;
     Ok(Box::new(SaeSet::new(&entry.name, entry.hook, sae)))
