@@ -8,6 +8,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod generate;
 pub mod gguf;
+pub mod host;
 mod ordered;
 pub mod source;
 pub mod tokenizer;

@@ -4,59 +4,26 @@
 //! row's result depends on that row's real tokens alone; padding is on the right and no real token
 //! sees it.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::cache::LayerCache;
 use super::linear::with_slice;
+use super::ops::NormWeights;
+use super::positions::RowPositions;
 use super::vector;
 use crate::error::Result;
 use crate::matrix::gemm::{View, product};
 use crate::matrix::simd::vectorised;
 use crate::model::config::{Config, LayerKind, NormKind, QkvOrder};
 
-/// The number of queries of one head that are scored at a time.
+mod on_device;
+
+/// Scores that candle's kernels make at a time: they count in 32 bits, and the memory of a pass must
+/// not grow with the square of a row's length.
+pub(super) const SCORES: usize = 1 << 28;
+/// The number of queries of one head that this crate's kernels score at a time.
 const QUERIES: usize = 64;
-
-/// The positions of the rows of a pass, with their rotary angles.
-pub(super) struct RowPositions {
-    /// The position of each row's first token.
-    pub(super) starts: Vec<usize>,
-    /// The number of real tokens of each row.
-    pub(super) lengths: Vec<usize>,
-    /// The number of tokens of each row with padding.
-    pub(super) tokens: usize,
-    /// cos and sin `[rows * tokens][rotary_dims / 2]` of each rotary embedding.
-    pub(super) angles: Vec<(Vec<f32>, Vec<f32>)>,
-}
-
-impl RowPositions {
-    pub(super) fn new(config: &Config, starts: Vec<usize>, lengths: Vec<usize>) -> Self {
-        let tokens = lengths.iter().copied().max().unwrap_or(0);
-        let mut angles = Vec::with_capacity(config.ropes.len());
-        for rope in &config.ropes {
-            let (frequencies, amplitude) = (rope.frequencies(config.rotary_dims), rope.amplitude());
-            let count = starts.len() * tokens * frequencies.len();
-            let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
-            for &start in &starts {
-                for t in 0..tokens {
-                    for f in &frequencies {
-                        let (s, c) = ((start + t) as f32 * f).sin_cos();
-                        cos.push(amplitude * c);
-                        sin.push(amplitude * s);
-                    }
-                }
-            }
-            angles.push((cos, sin));
-        }
-        Self {
-            starts,
-            lengths,
-            tokens,
-            angles,
-        }
-    }
-}
 
 /// The attention of one layer: the configuration, what is the layer's own, and its head norms.
 ///
@@ -66,8 +33,10 @@ pub(super) struct Attention<'a> {
     pub(super) config: &'a Config,
     pub(super) kind: LayerKind,
     /// RMS norms of each head of q and of k.
-    pub(super) q_norm: Option<&'a [f32]>,
-    pub(super) k_norm: Option<&'a [f32]>,
+    pub(super) q_norm: Option<&'a NormWeights>,
+    pub(super) k_norm: Option<&'a NormWeights>,
+    /// Scores that are made at a time, at most.
+    pub(super) scores: usize,
 }
 
 impl Attention<'_> {
@@ -144,7 +113,7 @@ impl Attention<'_> {
         row_positions: &RowPositions,
         side: usize,
         heads: usize,
-        norm: Option<&[f32]>,
+        norm: Option<&NormWeights>,
     ) -> Vec<f32> {
         let c = self.config;
         let (dim, half) = (c.head_dim, c.rotary_dims / 2);
@@ -160,8 +129,8 @@ impl Attention<'_> {
                 for (h, head) in row.chunks_exact_mut(dim).enumerate() {
                     let from = t * stride + self.column(side, h);
                     match norm {
-                        Some(w) => {
-                            let x = &qkv[from..from + dim];
+                        Some(norm) => {
+                            let (x, w) = (&qkv[from..from + dim], norm.weight());
                             vector::norm_row(NormKind::Rms, c.norm.eps as f32, w, None, x, head);
                         }
                         None => head.copy_from_slice(&qkv[from..from + dim]),
@@ -323,144 +292,5 @@ impl Attention<'_> {
         for (&s, value) in scores.iter().zip(values.chunks(stride)) {
             vector::axpy(out, s, &value[..dim]);
         }
-    }
-}
-
-impl Attention<'_> {
-    /// [`Attention::on_cpu`] with candle's operations, for any device.
-    pub(super) fn on_device(
-        &self,
-        qkv: &Tensor,
-        row_positions: &RowPositions,
-        cache: Option<&mut LayerCache>,
-    ) -> Result<Tensor> {
-        let c = self.config;
-        let (rows, tokens) = (row_positions.starts.len(), row_positions.tokens);
-        let q = self.heads_of(qkv, row_positions, 0, c.heads, self.q_norm)?;
-        let k = self.heads_of(qkv, row_positions, 1, c.kv_heads, self.k_norm)?;
-        let v = self.heads_of(qkv, row_positions, 2, c.kv_heads, None)?;
-        let (k, v, offsets) = match cache {
-            Some(cache) => {
-                let (k, v) = cache.append(&k, &v, &row_positions.starts)?;
-                (k, v, row_positions.starts.clone())
-            }
-            None => (k, v, vec![0; rows]),
-        };
-        let span = k.dim(2)?;
-        let repeat = c.heads / c.kv_heads;
-        let spread = |x: Tensor| -> Result<Tensor> {
-            let shape = (rows, c.kv_heads, repeat, span, c.head_dim);
-            Ok(x.unsqueeze(2)?
-                .broadcast_as(shape)?
-                .reshape((rows, c.heads, span, c.head_dim))?
-                .contiguous()?)
-        };
-        let (k, v) = (spread(k)?, spread(v)?);
-        let scores = (q.contiguous()?.matmul(&k.t()?)?.to_dtype(DType::F32)? * c.attention_scale)?;
-        let scores = match c.attention_softcap {
-            Some(cap) => ((scores / cap)?.tanh()? * cap)?,
-            None => scores,
-        };
-        let scores = scores.broadcast_add(&self.mask(&offsets, tokens, span, qkv.device())?)?;
-        let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
-        let out = weights.matmul(&v)?.transpose(1, 2)?;
-        Ok(out.reshape((rows * tokens, c.q_width()))?)
-    }
-
-    /// 0 where query t of row r (at key `offsets[r] + t`) may attend, −∞ elsewhere: `[rows, 1,
-    /// tokens, span]`.
-    fn mask(
-        &self,
-        offsets: &[usize],
-        tokens: usize,
-        span: usize,
-        device: &Device,
-    ) -> Result<Tensor> {
-        let mut mask = Vec::with_capacity(offsets.len() * tokens * span);
-        for offset in offsets {
-            for t in 0..tokens {
-                let here = offset + t;
-                let low = self.kind.window.map_or(0, |w| (here + 1).saturating_sub(w));
-                mask.extend((0..span).map(|j| {
-                    if (low..=here).contains(&j) {
-                        0.0
-                    } else {
-                        f32::NEG_INFINITY
-                    }
-                }));
-            }
-        }
-        Ok(Tensor::from_vec(
-            mask,
-            (offsets.len(), 1, tokens, span),
-            device,
-        )?)
-    }
-
-    /// One side as `[rows, heads, tokens, head_dim]`, normed and rotated.
-    fn heads_of(
-        &self,
-        qkv: &Tensor,
-        row_positions: &RowPositions,
-        side: usize,
-        heads: usize,
-        norm: Option<&[f32]>,
-    ) -> Result<Tensor> {
-        let c = self.config;
-        let (rows, tokens, dim) = (row_positions.starts.len(), row_positions.tokens, c.head_dim);
-        let x = match c.qkv_order {
-            QkvOrder::Blocks => qkv
-                .narrow(1, self.column(side, 0), heads * dim)?
-                .reshape((rows, tokens, heads, dim))?,
-            QkvOrder::PerHead => qkv
-                .reshape((rows, tokens, heads, 3, dim))?
-                .narrow(3, side, 1)?
-                .squeeze(3)?,
-        };
-        let mut x = x.transpose(1, 2)?.contiguous()?;
-        if let Some(w) = norm {
-            let w = Tensor::from_slice(w, w.len(), qkv.device())?.to_dtype(x.dtype())?;
-            x = candle_nn::ops::rms_norm(&x, &w, c.norm.eps as f32)?;
-        }
-        let Some(angles) = self
-            .kind
-            .rope
-            .filter(|_| side < 2)
-            .map(|i| &row_positions.angles[i])
-        else {
-            return Ok(x);
-        };
-        let half = c.rotary_dims / 2;
-        let table = |values: &[f32]| -> Result<Tensor> {
-            Ok(
-                Tensor::from_slice(values, (rows, 1, tokens, half), qkv.device())?
-                    .to_dtype(x.dtype())?,
-            )
-        };
-        let (cos, sin) = (table(&angles.0)?, table(&angles.1)?);
-        let head = x.narrow(3, 0, 2 * half)?;
-        let (a, b) = if c.rope_interleaved {
-            let pairs = head.reshape((rows, heads, tokens, half, 2))?;
-            (
-                pairs.narrow(4, 0, 1)?.squeeze(4)?,
-                pairs.narrow(4, 1, 1)?.squeeze(4)?,
-            )
-        } else {
-            (head.narrow(3, 0, half)?, head.narrow(3, half, half)?)
-        };
-        let low = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-        let high = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
-        let rotated = if c.rope_interleaved {
-            Tensor::stack(&[low, high], 4)?.reshape((rows, heads, tokens, 2 * half))?
-        } else {
-            Tensor::cat(&[low, high], 3)?
-        };
-        if 2 * half == dim {
-            return Ok(rotated);
-        }
-        Ok(Tensor::cat(
-            &[rotated, x.narrow(3, 2 * half, dim - 2 * half)?],
-            3,
-        )?)
     }
 }

@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
-/// Keys and values of the tokens seen so far, for each row of one batch.
-#[derive(Clone)]
+/// Keys and values of the tokens seen so far, for each row of one batch. A copy is made by
+/// [`KvCache::select`] alone: tensors that were cloned would share what a pass writes.
 pub struct KvCache {
     /// Tokens that each row holds.
     pub(super) lengths: Vec<usize>,
@@ -137,6 +137,8 @@ impl LayerCache {
                 values: rows.iter().map(|&r| values[r].clone()).collect(),
             },
             Self::Device(None) => Self::Device(None),
+            // A device's kernels refuse to choose nothing.
+            Self::Device(Some(_)) if rows.is_empty() => Self::Device(None),
             Self::Device(Some((k, v))) => {
                 let ids: Vec<u32> = rows.iter().map(|&r| r as u32).collect();
                 let ids = Tensor::new(ids.as_slice(), k.device())?;
@@ -146,12 +148,14 @@ impl LayerCache {
     }
 
     /// Writes keys and values `[rows, kv_heads, tokens, head_dim]` at each row's start. Returns those
-    /// of all positions, up to the largest start plus `tokens`.
+    /// of all positions, up to the largest start plus `tokens`. `places` tells where each goes if rows
+    /// start at different positions.
     pub(super) fn append(
         &mut self,
         keys: &Tensor,
         values: &Tensor,
         starts: &[usize],
+        places: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         let (rows, heads, tokens, dim) = keys.dims4()?;
         let end = starts.iter().max().copied().unwrap_or(0) + tokens;
@@ -169,18 +173,16 @@ impl LayerCache {
                 keys.device(),
             )?,
         };
-        if starts.iter().all(|&s| s == starts[0]) {
-            k.slice_set(&keys.contiguous()?, 2, starts[0])?;
-            v.slice_set(&values.contiguous()?, 2, starts[0])?;
-        } else {
-            let at: Vec<u32> = starts
-                .iter()
-                .flat_map(|&s| (0..tokens).map(move |t| (s + t) as u32))
-                .collect();
-            let at = Tensor::from_vec(at, (rows, 1, tokens, 1), keys.device())?;
-            let at = at.broadcast_as(keys.shape())?.contiguous()?;
-            k.scatter_set(&at, &keys.contiguous()?, 2)?;
-            v.scatter_set(&at, &values.contiguous()?, 2)?;
+        let (keys, values) = (keys.contiguous()?, values.contiguous()?);
+        match places {
+            None => {
+                k.slice_set(&keys, 2, end - tokens)?;
+                v.slice_set(&values, 2, end - tokens)?;
+            }
+            Some(places) => {
+                k.scatter_set(places, &keys, 2)?;
+                v.scatter_set(places, &values, 2)?;
+            }
         }
         let out = (k.narrow(2, 0, end)?, v.narrow(2, 0, end)?);
         *held = Some((k, v));

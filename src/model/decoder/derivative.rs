@@ -7,8 +7,9 @@
 
 use candle_core::{D, DType, Tensor, Var};
 
-use super::attention::{Attention, RowPositions};
+use super::attention::Attention;
 use super::ops::{self, NormWeights};
+use super::positions::RowPositions;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, NormKind, QkvOrder};
 
@@ -67,8 +68,22 @@ pub(super) fn of_attention(
     pull_back(qkv, upstream, |qkv| {
         let c = attention.config;
         let (rows, tokens) = (positions.starts.len(), positions.tokens);
-        let q = heads(attention, qkv, positions, 0, c.heads, attention.q_norm)?;
-        let k = heads(attention, qkv, positions, 1, c.kv_heads, attention.k_norm)?;
+        let q = heads(
+            attention,
+            qkv,
+            positions,
+            0,
+            c.heads,
+            attention.q_norm.map(NormWeights::weight),
+        )?;
+        let k = heads(
+            attention,
+            qkv,
+            positions,
+            1,
+            c.kv_heads,
+            attention.k_norm.map(NormWeights::weight),
+        )?;
         let v = heads(attention, qkv, positions, 2, c.kv_heads, None)?;
         // Query heads that share a key head lie side by side: they are the rows of one product.
         let group = c.heads / c.kv_heads * tokens;

@@ -2,11 +2,12 @@
 //!
 //! Owns what is checked of a batch before anything is computed; knows nothing of layers.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 
-use super::attention::RowPositions;
 use super::cache::KvCache;
 use super::network::Decoder;
+use super::positions::RowPositions;
 use super::vector;
 use crate::error::{Error, Result};
 use crate::model::Batch;
@@ -78,14 +79,15 @@ impl Decoder {
     pub(super) fn embed(&self, batch: &Batch, row_positions: &RowPositions) -> Result<Tensor> {
         let (width, tokens) = (self.config.d_model, row_positions.tokens);
         let mut x = vec![0.0f32; batch.rows.len() * tokens * width];
+        let scale = self.config.embed_scale.map(|s| self.rounded(s as f32));
         for (r, row) in batch.rows.iter().enumerate() {
             for t in 0..tokens {
                 // Padding is id 0: no real token attends to it, so its value does not matter.
                 let id = row.get(t).copied().unwrap_or(0) as usize;
                 let out = &mut x[(r * tokens + t) * width..][..width];
                 self.embed.dequantise(id..id + 1, out);
-                if let Some(scale) = self.config.embed_scale {
-                    out.iter_mut().for_each(|v| *v *= scale as f32);
+                if let Some(scale) = scale {
+                    out.iter_mut().for_each(|v| *v *= scale);
                 }
             }
         }
@@ -104,6 +106,16 @@ impl Decoder {
             ));
         }
         let x = Tensor::from_vec(x, (batch.rows.len() * tokens, width), &Device::Cpu)?;
-        Ok(x.to_device(self.device())?.to_dtype(self.dtype())?)
+        // Narrowed before it is copied: half the bytes.
+        Ok(x.to_dtype(self.dtype())?.to_device(self.device())?)
+    }
+
+    /// A factor as the compute dtype holds it: Gemma multiplies by √d so.
+    fn rounded(&self, factor: f32) -> f32 {
+        match self.dtype() {
+            DType::BF16 => bf16::from_f32(factor).to_f32(),
+            DType::F16 => f16::from_f32(factor).to_f32(),
+            _ => factor,
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::linear::{Linear, with_slice};
 use super::network::Decoder;
 use super::vector;
 use crate::error::{Error, Result};
-use crate::model::Phase;
+use crate::model::{Phase, host};
 
 impl Decoder {
     /// Refuses a residual stream on a device that is not finite. It is checked once, at the end of a
@@ -19,10 +19,9 @@ impl Decoder {
     pub(super) fn check_device(&self, x: &Tensor, phase: Phase) -> Result<()> {
         if self.is_mapped()
             || phase != Phase::Prompt
-            || x.to_dtype(DType::F32)?
-                .sum_all()?
-                .to_scalar::<f32>()?
-                .is_finite()
+            || host::values(&x.to_dtype(DType::F32)?.flatten_all()?.sum_keepdim(0)?)?
+                .iter()
+                .all(|sum| sum.is_finite())
         {
             return Ok(());
         }

@@ -10,11 +10,11 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{Attention, RowPositions};
 use super::derivative::{of_activation, of_attention, of_norm};
 use super::linear::{Kernel, with_slice};
 use super::network::{Decoder, Layer};
 use super::ops::{self, NormWeights};
+use super::positions::RowPositions;
 use super::{Model, device};
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
@@ -206,15 +206,6 @@ impl Decoder {
         })
     }
 
-    fn attention_of<'a>(&'a self, layer: &'a Layer) -> Attention<'a> {
-        Attention {
-            config: &self.config,
-            kind: layer.kind,
-            q_norm: layer.q_norm.as_ref().map(NormWeights::weight),
-            k_norm: layer.k_norm.as_ref().map(NormWeights::weight),
-        }
-    }
-
     /// A layer without taps, with what its derivative needs.
     fn layer_forward(
         &self,
@@ -224,7 +215,7 @@ impl Decoder {
     ) -> Result<(Tensor, Kept)> {
         let kernel = Kernel::Dequantised;
         let qkv = layer.qkv.apply(&layer.attn_norm.apply(&x)?, kernel)?;
-        let attention = self.attention_of(layer);
+        let attention = self.attention(layer);
         let a = if self.is_mapped() {
             attention.on_cpu(&qkv, positions, None)?
         } else {
@@ -285,7 +276,7 @@ impl Decoder {
         };
         let a = through(&layer.post_attn, &kept.attended, &middle)?;
         let a = layer.out.transposed(&a)?;
-        let qkv = of_attention(&self.attention_of(layer), &kept.qkv, positions, &a)?;
+        let qkv = of_attention(&self.attention(layer), &kept.qkv, positions, &a)?;
         let x = of_norm(&layer.attn_norm, &kept.x, &layer.qkv.transposed(&qkv)?)?;
         let x = (middle + x)?;
         Ok(match beside {

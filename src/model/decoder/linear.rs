@@ -30,6 +30,8 @@ pub(crate) enum Kernel {
 
 /// Values of weights that are dequantised at a time.
 const SCRATCH: usize = 1 << 21;
+/// Values of weights that are widened at a time on a device (256 MiB).
+const WIDENED_ON_DEVICE: usize = 1 << 26;
 /// The number of weights from which a parallel task is worth its cost.
 const TASK: usize = 1 << 17;
 
@@ -247,6 +249,54 @@ impl Linear {
         self.product(x, kernel, true)
     }
 
+    /// The product of each matrix apart, with its part of the bias, on a device.
+    pub(crate) fn apply_apart(&self, x: &Tensor, kernel: Kernel) -> Result<Vec<Tensor>> {
+        // Quantised kernels take f32, and all parts take the same.
+        let quantised = |p: &Matrix| matches!(p.storage, WeightStorage::Quantised(_));
+        let wide = kernel == Kernel::Quantised && self.parts.iter().any(quantised);
+        let wide = wide.then(|| x.to_dtype(DType::F32)).transpose()?;
+        let (mut out, mut at) = (Vec::with_capacity(self.parts.len()), 0);
+        for part in &self.parts {
+            let product = match &part.storage {
+                WeightStorage::Dense(w) => x.matmul(&w.t()?)?,
+                WeightStorage::Quantised(w) => on_device(w, x, wide.as_ref())?,
+                WeightStorage::Mapped(_) => return Err(not_on_device()),
+            };
+            out.push(match &self.device_bias {
+                Some(bias) => product.broadcast_add(&bias.narrow(0, at, part.out)?)?,
+                None => product,
+            });
+            at += part.out;
+        }
+        Ok(out)
+    }
+
+    /// `x Wᵀ + b` in f32 for few rows of f32, whatever the compute dtype: the weights are widened a
+    /// part at a time.
+    pub(crate) fn apply_in_f32(&self, x: &Tensor) -> Result<Tensor> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            match &part.storage {
+                WeightStorage::Dense(w) => {
+                    let step = (WIDENED_ON_DEVICE / part.cols).max(1);
+                    for first in (0..part.out).step_by(step) {
+                        let w = w.narrow(0, first, step.min(part.out - first))?;
+                        out.push(x.matmul(&w.to_dtype(DType::F32)?.t()?)?);
+                    }
+                }
+                WeightStorage::Quantised(w) => {
+                    out.push(x.matmul(&w.dequantize(x.device())?.t()?)?);
+                }
+                WeightStorage::Mapped(_) => return Err(not_on_device()),
+            }
+        }
+        let out = joined(out)?;
+        Ok(match &self.device_bias {
+            Some(bias) => out.broadcast_add(&bias.to_dtype(DType::F32)?)?,
+            None => out,
+        })
+    }
+
     /// `x Wᵀ` without the bias.
     pub(crate) fn apply_without_bias(&self, x: &Tensor) -> Result<Tensor> {
         self.product(x, Kernel::Dequantised, false)
@@ -300,23 +350,15 @@ impl Linear {
             let out = with_slice(x, |x| self.product_mapped(x, m, kernel, with_bias))?;
             return Ok(Tensor::from_vec(out, (m, self.out), &Device::Cpu)?);
         }
-        let mut parts = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            parts.push(match &part.storage {
-                WeightStorage::Dense(w) => x.matmul(&w.t()?)?,
-                WeightStorage::Quantised(w) => on_device(w, x, kernel)?,
-                WeightStorage::Mapped(_) => continue,
-            });
+        if with_bias || self.device_bias.is_none() {
+            return joined(self.apply_apart(x, kernel)?);
         }
-        let out = if parts.len() == 1 {
-            parts.swap_remove(0)
-        } else {
-            Tensor::cat(&parts, 1)?
-        };
-        match &self.device_bias {
-            Some(bias) if with_bias => Ok(out.broadcast_add(bias)?),
-            _ => Ok(out),
-        }
+        let without = self.parts.iter().map(|part| match &part.storage {
+            WeightStorage::Dense(w) => Ok(x.matmul(&w.t()?)?),
+            WeightStorage::Quantised(w) => on_device(w, x, None),
+            WeightStorage::Mapped(_) => Err(not_on_device()),
+        });
+        joined(without.collect::<Result<_>>()?)
     }
 
     fn product_mapped(&self, x: &[f32], m: usize, kernel: Kernel, with_bias: bool) -> Vec<f32> {
@@ -391,19 +433,33 @@ fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
     }
 }
 
-fn on_device(w: &Arc<QTensor>, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
+/// `x Wᵀ` of quantised weights: by their own kernels where x is given in f32 too, else widened.
+fn on_device(w: &Arc<QTensor>, x: &Tensor, wide: Option<&Tensor>) -> Result<Tensor> {
     let dtype = x.dtype();
-    match kernel {
-        Kernel::Dequantised => {
-            let w = w.dequantize(x.device())?.to_dtype(dtype)?;
-            Ok(x.matmul(&w.t()?)?)
-        }
-        Kernel::Quantised => Ok(x
-            .to_dtype(DType::F32)?
-            .contiguous()?
-            .apply_op1_no_bwd(w.as_ref())?
-            .to_dtype(dtype)?),
+    if let Some(wide) = wide {
+        let out = wide.contiguous()?.apply_op1_no_bwd(w.as_ref())?;
+        return Ok(out.to_dtype(dtype)?);
     }
+    // A card has kernels that widen to f16, which holds more digits than bf16 does, at half the
+    // memory of f32.
+    let w = if dtype != DType::F32 && x.device().is_cuda() {
+        w.dequantize_f16(x.device())?
+    } else {
+        w.dequantize(x.device())?
+    };
+    Ok(x.matmul(&w.to_dtype(dtype)?.t()?)?)
+}
+
+/// Tensors side by side; a single one as it is.
+fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
+    Ok(match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => Tensor::cat(&parts, 1)?,
+    })
+}
+
+fn not_on_device() -> crate::error::Error {
+    candle_core::Error::Msg("weights of the CPU were asked for a device's product".into()).into()
 }
 
 /// Reads a contiguous f32 tensor on the CPU in place.

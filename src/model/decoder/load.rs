@@ -82,7 +82,7 @@ impl Loader<'_> {
             return Ok(None);
         }
         let weight = self.vector(&format!("{name}.weight"), self.config.head_dim)?;
-        NormWeights::new(self.config.norm, weight, None, &Placement::Mapped).map(Some)
+        NormWeights::new(self.config.norm, weight, None, self.placement).map(Some)
     }
 
     /// Projections of one input of width `cols`, side by side; `parts` are their names and widths.

@@ -20,6 +20,7 @@ mod load;
 mod network;
 mod open;
 mod ops;
+mod positions;
 mod vector;
 
 use candle_core::{DType, Device, Tensor};

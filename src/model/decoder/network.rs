@@ -8,12 +8,13 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::Logits;
-use super::attention::{Attention, RowPositions};
+use super::attention::{self, Attention};
 use super::cache::KvCache;
 use super::finite;
 use super::linear::{Kernel, Linear, Placement, with_slice};
 use super::load;
 use super::ops::{self, NormWeights};
+use super::positions::RowPositions;
 use super::vector;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, LayerKind};
@@ -48,6 +49,7 @@ pub struct Decoder {
     pub(super) final_norm: Option<NormWeights>,
     pub(super) head: Option<Linear>,
     pub(super) placement: Placement,
+    scores: usize,
 }
 
 /// The state of a forward pass.
@@ -117,7 +119,15 @@ impl Decoder {
             final_norm,
             head,
             placement,
+            scores: attention::SCORES,
         }
+    }
+
+    /// Makes at most so many attention scores at a time, for tests of the tiles that long rows are
+    /// computed in.
+    #[doc(hidden)]
+    pub fn with_scores(self, scores: usize) -> Self {
+        Self { scores, ..self }
     }
 
     /// Builds the network from weights that stay mapped and are computed on the CPU in f32;
@@ -182,7 +192,9 @@ impl Decoder {
         }
     }
 
-    pub(super) fn is_mapped(&self) -> bool {
+    /// Whether weights stay in the mapped file and this crate's kernels compute; otherwise candle's
+    /// operations do, on tensors.
+    pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.placement, Placement::Mapped)
     }
 
@@ -309,7 +321,7 @@ impl Decoder {
             (_, None) => {}
         }
         let Some(x) = result? else { return Ok(None) };
-        self.logits(&x, row_positions, logits, kernel)
+        self.logits(&x, row_positions, logits, phase, kernel)
     }
 
     /// The state at the start of a pass; an error for a hook that does not exist.
@@ -366,17 +378,16 @@ impl Decoder {
         {
             ctx.check()?;
             let held = cache.as_deref_mut().map(|c| &mut c.layers[i]);
-            let a = layer.qkv.apply(&layer.attn_norm.apply(&x)?, state.kernel)?;
-            let attention = Attention {
-                config: &self.config,
-                kind: layer.kind,
-                q_norm: layer.q_norm.as_ref().map(NormWeights::weight),
-                k_norm: layer.k_norm.as_ref().map(NormWeights::weight),
-            };
+            let read = layer.attn_norm.apply(&x)?;
+            let (attention, positions) = (self.attention(layer), state.row_positions);
             let a = if self.is_mapped() {
-                attention.on_cpu(&a, state.row_positions, held)?
+                attention.on_cpu(&layer.qkv.apply(&read, state.kernel)?, positions, held)?
             } else {
-                attention.on_device(&a, state.row_positions, held)?
+                attention.of_parts(
+                    &layer.qkv.apply_apart(&read, state.kernel)?,
+                    positions,
+                    held,
+                )?
             };
             let mut a = layer.out.apply(&a, state.kernel)?;
             if let Some(norm) = &layer.post_attn {
@@ -398,6 +409,17 @@ impl Decoder {
         Ok(Some(x))
     }
 
+    /// The attention of a layer.
+    pub(super) fn attention<'a>(&'a self, layer: &'a Layer) -> Attention<'a> {
+        Attention {
+            config: &self.config,
+            kind: layer.kind,
+            q_norm: layer.q_norm.as_ref(),
+            k_norm: layer.k_norm.as_ref(),
+            scores: self.scores,
+        }
+    }
+
     /// What the MLP adds to the residual stream, `[rows * tokens, d_model]`; `None` when the pass ends
     /// inside it.
     fn mlp(
@@ -408,8 +430,13 @@ impl Decoder {
         state: &mut PassState<'_>,
     ) -> Result<Option<Tensor>> {
         let c = &self.config;
-        let h = layer.up.apply(&layer.mlp_norm.apply(x)?, state.kernel)?;
-        let h = ops::activate(&h, c.activation, c.gated, c.d_mlp, self.is_mapped())?;
+        let read = layer.mlp_norm.apply(x)?;
+        let h = if self.is_mapped() {
+            let h = layer.up.apply(&read, state.kernel)?;
+            ops::activate(&h, c.activation, c.gated, c.d_mlp, true)?
+        } else {
+            ops::activate_apart(&layer.up.apply_apart(&read, state.kernel)?, c.activation)?
+        };
         let h = state.at(i, HookSite::MlpPost, h)?;
         if state.ends(i, HookSite::MlpPost) {
             return Ok(None);
@@ -432,6 +459,7 @@ impl Decoder {
         x: &Tensor,
         row_positions: &RowPositions,
         which: Logits,
+        phase: Phase,
         kernel: Kernel,
     ) -> Result<Option<Tensor>> {
         let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
@@ -452,7 +480,13 @@ impl Decoder {
                 x.index_select(&Tensor::new(ids.as_slice(), x.device())?, 0)?
             }
         };
-        let mut out = head.apply(&norm.apply(&x)?, kernel)?.to_dtype(DType::F32)?;
+        let exact = which == Logits::Last && phase == Phase::Prompt;
+        let mut out = if exact && self.dtype() != DType::F32 {
+            // In bf16 the logits near 20 lie 0.125 apart, far more than the KL that is searched for.
+            head.apply_in_f32(&norm.apply(&x.to_dtype(DType::F32)?)?)?
+        } else {
+            head.apply(&norm.apply(&x)?, kernel)?.to_dtype(DType::F32)?
+        };
         if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
             return Err(Error::refused(match head.damaged() {
                 Some(name) => finite::damaged(name),

@@ -1,8 +1,9 @@
 //! The small operations between the products: norms, activations, sums; this crate's loops on the
 //! CPU, candle's elsewhere.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::sigmoid;
+use half::{bf16, f16};
 
 use super::linear::{Placement, with_slice};
 use super::vector;
@@ -14,7 +15,56 @@ pub(super) struct NormWeights {
     norm: Norm,
     weight: Vec<f32>,
     bias: Option<Vec<f32>>,
-    device: Option<(Tensor, Option<Tensor>)>,
+    device: Option<OnDevice>,
+}
+
+/// The weights of a norm on a device.
+struct OnDevice {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    /// The same in f32.
+    wide: (Tensor, Option<Tensor>),
+    /// Whether they lose nothing in the compute dtype. Where they do, as Gemma's 1 + w does, the norm
+    /// is computed in f32, as `transformers` does.
+    exact: bool,
+}
+
+impl OnDevice {
+    fn new(weight: &[f32], bias: Option<&[f32]>, device: &Device, dtype: DType) -> Result<Self> {
+        let wide = |v: &[f32]| Tensor::from_slice(v, v.len(), device);
+        let wide = (wide(weight)?, bias.map(wide).transpose()?);
+        let narrow = |v: &Tensor| v.to_dtype(dtype);
+        let exact = |v: Option<&[f32]>| {
+            v.unwrap_or_default().iter().all(|&v| match dtype {
+                DType::BF16 => bf16::from_f32(v).to_f32() == v,
+                DType::F16 => f16::from_f32(v).to_f32() == v,
+                _ => true,
+            })
+        };
+        Ok(Self {
+            weight: narrow(&wide.0)?,
+            bias: wide.1.as_ref().map(narrow).transpose()?,
+            exact: exact(Some(weight)) && exact(bias),
+            wide,
+        })
+    }
+
+    fn apply(&self, x: &Tensor, eps: f32) -> Result<Tensor> {
+        // candle's kernels for cards compute in f32 whatever the dtype, those for the CPU do not.
+        if x.dtype() != DType::F32 && !(self.exact && x.device().is_cuda()) {
+            let out = self.apply(&x.to_dtype(DType::F32)?, eps)?;
+            return Ok(out.to_dtype(x.dtype())?);
+        }
+        let (weight, bias) = match x.dtype() {
+            DType::F32 => (&self.wide.0, &self.wide.1),
+            _ => (&self.weight, &self.bias),
+        };
+        let x = x.contiguous()?;
+        Ok(match bias {
+            None => candle_nn::ops::rms_norm(&x, weight, eps)?,
+            Some(bias) => candle_nn::ops::layer_norm(&x, weight, bias, eps)?,
+        })
+    }
 }
 
 impl NormWeights {
@@ -30,12 +80,7 @@ impl NormWeights {
         let device = match placement {
             Placement::Mapped => None,
             Placement::Device(device, dtype) => {
-                let on_device =
-                    |v: &[f32]| Tensor::from_slice(v, v.len(), device)?.to_dtype(*dtype);
-                Some((
-                    on_device(&weight)?,
-                    bias.as_deref().map(on_device).transpose()?,
-                ))
+                Some(OnDevice::new(&weight, bias.as_deref(), device, *dtype)?)
             }
         };
         Ok(Self {
@@ -72,24 +117,7 @@ impl NormWeights {
                 })?;
                 Ok(Tensor::from_vec(out, x.shape(), &Device::Cpu)?)
             }
-            Some((weight, _)) if self.norm.kind == NormKind::Rms => Ok(candle_nn::ops::rms_norm(
-                &x.contiguous()?,
-                weight,
-                eps as f32,
-            )?),
-            Some((weight, bias)) => {
-                let wide = x.to_dtype(DType::F32)?;
-                let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
-                let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-                let out = centred
-                    .broadcast_div(&(variance + eps)?.sqrt()?)?
-                    .to_dtype(x.dtype())?;
-                let out = out.broadcast_mul(weight)?;
-                Ok(match bias {
-                    Some(bias) => out.broadcast_add(bias)?,
-                    None => out,
-                })
-            }
+            Some(device) => device.apply(x, eps as f32),
         }
     }
 }
@@ -107,24 +135,41 @@ pub(super) fn activate(
         let out = with_slice(x, |x| vector::activate(kind, gated, x, width))?;
         return Ok(Tensor::from_vec(out, (rows, width), &Device::Cpu)?);
     }
-    let gate = if gated {
-        x.narrow(1, 0, width)?.contiguous()?
-    } else {
-        x.clone()
-    };
-    let out = match kind {
-        Activation::Silu => gate.silu()?,
-        Activation::Gelu => gate.gelu_erf()?,
-        Activation::GeluTanh => gate.gelu()?,
-        Activation::Relu => gate.relu()?,
-        Activation::Relu2 => gate.relu()?.sqr()?,
-        Activation::QuickGelu => (&gate * sigmoid(&(&gate * 1.702)?)?)?,
-    };
     if gated {
-        Ok((out * x.narrow(1, width, width)?.contiguous()?)?)
+        let (gate, up) = (x.narrow(1, 0, width)?, x.narrow(1, width, width)?);
+        activate_apart(&[gate.contiguous()?, up.contiguous()?], kind)
     } else {
-        Ok(out)
+        activate_apart(std::slice::from_ref(x), kind)
     }
+}
+
+/// act(gate) ∘ up of `[gate, up]`, or act(x) of `[x]`, with candle's operations.
+pub(super) fn activate_apart(parts: &[Tensor], kind: Activation) -> Result<Tensor> {
+    let gate = act(&parts[0], kind)?;
+    Ok(match parts.get(1) {
+        Some(up) => (gate * up)?,
+        None => gate,
+    })
+}
+
+fn act(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    // In half precision candle rounds at each step of these, but for one; `transformers` at the end.
+    let rounds = match kind {
+        Activation::Silu => !x.device().is_cuda(),
+        Activation::Gelu | Activation::GeluTanh | Activation::QuickGelu => true,
+        Activation::Relu | Activation::Relu2 => false,
+    };
+    if rounds && x.dtype() != DType::F32 {
+        return Ok(act(&x.to_dtype(DType::F32)?, kind)?.to_dtype(x.dtype())?);
+    }
+    Ok(match kind {
+        Activation::Silu => x.silu()?,
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+        Activation::Relu => x.relu()?,
+        Activation::Relu2 => x.relu()?.sqr()?,
+        Activation::QuickGelu => (x * sigmoid(&(x * 1.702)?)?)?,
+    })
 }
 
 /// The sum of two tensors of one shape.

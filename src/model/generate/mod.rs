@@ -4,16 +4,18 @@
 //! to a row. Invariant: a row's draws depend on the seed and its stream alone, one uniform number a
 //! token, so that a baseline and a steered row of one stream differ by their logits only.
 
+mod device_draw;
 mod sampling;
 mod stream;
 
+use candle_core::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 pub use self::sampling::Sampling;
 use self::stream::StreamDecoder;
-use super::{Batch, Decoder, Logits, Model, Phase, Tap};
+use super::{Batch, Decoder, Logits, Model, Phase, Tap, host};
 use crate::error::Result;
 use crate::task::TaskCtx;
 
@@ -167,12 +169,8 @@ fn run(
     while !active.is_empty() {
         let logits = decoder.forward(&batch, phase, Some(&mut cache), tap, Logits::Last, ctx)?;
         let Some(logits) = logits else { break };
-        let logits = logits.to_vec2::<f32>()?;
         let uniforms: Vec<f64> = active.iter().map(|&r| rows[r].rng.random()).collect();
-        // A draw sorts the whole vocabulary, which is enough work for a thread of its own.
-        let drawn: Vec<u32> = (pass_rows.par_iter().zip(&uniforms))
-            .map(|(&at, &uniform)| sampling.draw(&logits[at], uniform))
-            .collect::<Result<_>>()?;
+        let drawn = draw(decoder, &logits, &pass_rows, sampling, &uniforms)?;
         let mut unfinished = Vec::new();
         for (slot, ((&r, &at), &id)) in active.iter().zip(&pass_rows).zip(&drawn).enumerate() {
             let row = &mut rows[r];
@@ -195,14 +193,11 @@ fn run(
                 unfinished.push(slot);
             }
         }
-        if phase == Phase::Prompt {
-            cache = cache.select(
-                &unfinished
-                    .iter()
-                    .map(|&slot| pass_rows[slot])
-                    .collect::<Vec<_>>(),
-            )?;
-        } else if unfinished.len() < active.len() {
+        let kept: Vec<usize> = unfinished.iter().map(|&slot| pass_rows[slot]).collect();
+        let unchanged = kept.iter().copied().eq(0..cache.lengths().len());
+        if phase == Phase::Prompt && !unchanged {
+            cache = cache.select(&kept)?;
+        } else if phase == Phase::Generated && unfinished.len() < active.len() {
             cache.retain_rows(&unfinished)?;
         }
         active = unfinished.iter().map(|&slot| active[slot]).collect();
@@ -226,25 +221,52 @@ fn run(
         .collect())
 }
 
+/// The ids of the next tokens, from the logits of a pass whose row `pass_rows[i]` is that of uniform
+/// number i.
+fn draw(
+    decoder: &Decoder,
+    logits: &Tensor,
+    pass_rows: &[usize],
+    sampling: &Sampling,
+    uniforms: &[f64],
+) -> Result<Vec<u32>> {
+    let (held, vocab) = logits.dims2()?;
+    if !decoder.is_mapped() && device_draw::serves(sampling, vocab) {
+        if pass_rows.iter().copied().eq(0..held) {
+            return device_draw::draw(logits, sampling, uniforms);
+        }
+        let rows: Vec<u32> = pass_rows.iter().map(|&r| r as u32).collect();
+        let logits = logits.index_select(&Tensor::new(rows, logits.device())?, 0)?;
+        return device_draw::draw(&logits, sampling, uniforms);
+    }
+    let logits = host::rows(logits)?;
+    // A draw sorts the whole vocabulary, which is enough work for a thread of its own.
+    (pass_rows.par_iter().zip(uniforms))
+        .map(|(&at, &uniform)| sampling.draw(&logits[at], uniform))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::model::NoTap;
     use crate::model::config::Config;
     use crate::model::weights::Weights;
 
-    fn decoder() -> Decoder {
+    /// The fixture by this crate's kernels, and by the operations of a card.
+    fn decoders() -> [Decoder; 2] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/llama");
         let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
-        Decoder::on_cpu(
-            Config::from_hf(&dir.join("config.json")).unwrap(),
-            &weights,
-            None,
-            &TaskCtx::silent(),
-        )
-        .unwrap()
+        let config = || Config::from_hf(&dir.join("config.json")).unwrap();
+        let (ctx, cpu) = (TaskCtx::silent(), Device::Cpu);
+        [
+            Decoder::on_cpu(config(), &weights, None, &ctx).unwrap(),
+            Decoder::on_device(config(), &weights, None, &cpu, DType::F32, &ctx).unwrap(),
+        ]
     }
 
     fn letters(ids: &[u32]) -> String {
@@ -270,20 +292,31 @@ mod tests {
             eos,
             decode: &letters,
         };
-        let mut tokens = Vec::new();
-        let mut emit = |t: NewToken| tokens.push(t);
-        let out = run(
-            &decoder(),
-            &rules,
-            prompts,
-            sampling,
-            Arithmetic::Quick,
-            &mut NoTap,
-            &mut emit,
-            &TaskCtx::silent(),
-        )
-        .unwrap();
-        (out, tokens)
+        let both = decoders().map(|decoder| {
+            let mut tokens = Vec::new();
+            let mut emit = |t: NewToken| tokens.push(t);
+            let before = host::copied();
+            let out = run(
+                &decoder,
+                &rules,
+                prompts,
+                sampling,
+                Arithmetic::Quick,
+                &mut NoTap,
+                &mut emit,
+                &TaskCtx::silent(),
+            )
+            .unwrap();
+            let copied = (host::copied() - before) as usize;
+            if !decoder.is_mapped() && device_draw::serves(sampling, decoder.config().vocab) {
+                // Beside the ids: whether the prompts' pass was finite.
+                assert_eq!(copied, tokens.len() + 1, "an id a row a step comes back");
+            }
+            (out, tokens)
+        });
+        let [own, on_device] = both;
+        assert_eq!(own, on_device, "both ways of computing give the same texts");
+        own
     }
 
     fn texts(
@@ -394,6 +427,19 @@ mod tests {
             .take_while(|&id| id != eos)
             .collect();
         assert_eq!(out[1], letters(&other));
+    }
+
+    #[test]
+    fn a_token_is_drawn_where_the_logits_lie() {
+        let sampling = Sampling {
+            top_k: 20,
+            top_p: 0.9,
+            max_tokens: 12,
+            ..Sampling::default()
+        };
+        let prompts = [vec![5, 6, 7], vec![9, 10], vec![5, 6, 7]];
+        let (all, _) = texts(&prompts, &[0, 1, 0], &sampling, &[40, 41, 42]);
+        assert_eq!(all[0], all[2]);
     }
 
     #[test]

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// Why nothing can be drawn from logits that are NaN.
+pub(super) const NAN: &str =
+    "the logits are NaN: the weights are damaged, or a steering strength is too large";
+
 /// How the next token is drawn (defaults: method, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
@@ -68,9 +72,7 @@ impl Sampling {
     /// Logits that are NaN, or none at all.
     pub(super) fn draw(&self, logits: &[f32], uniform: f64) -> Result<u32> {
         if logits.iter().any(|l| l.is_nan()) {
-            return Err(Error::refused(
-                "the logits are NaN: the weights are damaged, or a steering strength is too large",
-            ));
+            return Err(Error::refused(NAN));
         }
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
         let order = |a: &u32, b: &u32| {
