@@ -289,6 +289,8 @@ macro_rules! commands {
             Notes(NotesArgs) => notes::run, json;
             /// Continue a prompt with and without a feature turned up or down
             Steer(SteerArgs) => steer::run, json;
+            /// Measure what each direction of a set does, and what makes labels' sentences likelier
+            Effects(EffectsArgs) => effects::run, json;
             /// Write raw activations and logits of a text as safetensors
             Forward(ForwardArgs) => forward::run, json;
             /// Judge fits beside controls on held-out sentences

@@ -224,7 +224,14 @@ fn everything() -> Schema {
 
     made.run("features", &["features", study]);
     made.run("features", &["features", study, "--directions", "diffmean"]);
+    // Before anything is measured, and after.
     made.run("feature", &["feature", study, "0"]);
+    let effects = ["effects", study, "--kl", "0.02", "--prompt", "the sea"];
+    made.run("effects", &effects);
+    let measured = ["--directions", "fit,mix5,textgrad"];
+    made.run("effects", &[&["effects", study][..], &measured].concat());
+    made.run("features", &[&["features", study][..], &measured].concat());
+    made.run("feature", &["feature", study, "mix:sea"]);
     made.run("feature", &["feature", study, "diffmean:sea"]);
     made.run("trace", &["trace", study, "--text", "tide and boat"]);
     made.run("tree", &["tree", study]);
@@ -287,6 +294,9 @@ fn everything() -> Schema {
     let steering = [&steering[..], &["--max-tokens", "2"], &methods].concat();
     made.run("eval steering", &[&steering[..], &["--dry-run"]].concat());
     made.run("eval steering", &[&steering[..], &judge].concat());
+    let by_effects = ["--methods", "diffmean,textgrad-cut,mix,effect"];
+    let rises = ["eval", "steering", study, "--kl", "0.02", "--samples", "0"];
+    made.run("eval steering", &[&rises[..], &by_effects].concat());
     let far = [
         "eval",
         "steering",

@@ -164,6 +164,9 @@ fn sets(study: &Study) -> Result<Vec<(String, String)>> {
     sets.extend(saes(study)?.into_iter().map(with(SetKind::Sae)));
     let baselines = Baseline::ALL.map(|kind| (kind.name().to_owned(), kind.what().to_owned()));
     sets.extend(baselines);
+    let measured =
+        SetKind::measured().filter_map(|kind| Some((kind.to_string(), kind.asked()?.to_owned())));
+    sets.extend(measured);
     Ok(sets)
 }
 
@@ -183,6 +186,8 @@ fn directions(study: &Study) -> Result<Vec<(String, String)>> {
             }
             SetKind::Baseline { .. } => directions.push((format!("{set}:"), about)),
             SetKind::Fit(_) | SetKind::Sae(_) => directions.push((format!("{set}/"), about)),
+            // One a label, as above.
+            SetKind::TextGradient { .. } | SetKind::Mixed { .. } => {}
         }
     }
     Ok(directions)

@@ -117,6 +117,7 @@ pub enum OfflineArg {
     \x20 mlpeek eval steering study --dry-run\n\
     \x20 mlpeek eval steering study --labels months,colours --protocol paper\n\
     \x20 mlpeek eval steering study --judge meaning\n\
+    \x20 mlpeek eval steering study --methods diffmean,textgrad-cut,mix,effect --samples 0\n\
     \x20 mlpeek eval steering study --endpoint http://127.0.0.1:8080/v1 --judge-model M")]
 pub struct SteeringArgs {
     /// Methods, held-out sentences and seeds
@@ -125,10 +126,14 @@ pub struct SteeringArgs {
     /// Labels, separated by commas [default: all with enough sentences]
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
-    /// By what a direction is chosen for a label: input (what excites it) or output (the words that
-    /// it promotes)
+    /// By what a direction is chosen for a label: input (what excites it), output (the words that it
+    /// promotes in the logit lens) or effect (the words that it raises when it steers, with its sign)
     #[arg(long, default_value_t = Choose::Input)]
     pub choose: Choose,
+    /// A text on which directions are chosen or mixed by what they do, at a KL of 0.25; may be
+    /// repeated, and is none that is reported on [default: two short beginnings]
+    #[arg(long, allow_hyphen_values = true)]
+    pub choose_prompt: Vec<String>,
     /// KL targets, samples and tokens in one word; what is given beside it goes before it [default:
     /// short]
     #[arg(long, value_enum)]

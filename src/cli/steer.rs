@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{Device, PlaceArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
+use crate::jobs::measured::EffectRequest;
 use crate::model::generate::Sampling;
 use crate::steering::{Mode, Positions};
 
@@ -153,4 +154,66 @@ pub struct SteerArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
+}
+
+/// Arguments of `mlpeek effects`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  what was measured into the study: STUDY/measured\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek effects study\n\
+    \x20 mlpeek effects study --directions random --kl 0.1\n\
+    \x20 mlpeek effects study --directions textgrad,mix")]
+pub struct EffectsArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The sets whose directions steer, each once; several make one list.
+    #[arg(long, value_delimiter = ',', default_values_t = [SetKind::FIT], help = effects_help())]
+    pub directions: Vec<SetKind>,
+    /// How each direction's effect is measured
+    #[command(flatten)]
+    pub ask: EffectAskArgs,
+    /// Which fit, layer and hook are read
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where the study's model lies
+    #[command(flatten)]
+    pub model: StudyModelArgs,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+}
+
+fn effects_help() -> String {
+    format!(
+        "Whose directions steer, each once: {}; several, separated by commas, make one list",
+        SetKind::described()
+    )
+}
+
+/// How strongly, and where, a direction steers when its effect is measured.
+#[derive(Debug, Clone, Args)]
+pub struct EffectAskArgs {
+    /// KL(base ‖ steered) at which each direction steers [default: 0.25]
+    #[arg(long, value_parser = values::kl)]
+    pub kl: Option<f64>,
+    /// A text whose next token is watched; may be repeated [default: two short beginnings]
+    #[arg(long, short, allow_hyphen_values = true)]
+    pub prompt: Vec<String>,
+}
+
+impl EffectAskArgs {
+    /// What is asked of the model.
+    pub fn request(&self) -> EffectRequest {
+        let mut ask = EffectRequest::default();
+        if let Some(kl) = self.kl {
+            ask.kl = kl;
+        }
+        if !self.prompt.is_empty() {
+            ask.prompts.clone_from(&self.prompt);
+        }
+        ask
+    }
 }

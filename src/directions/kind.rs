@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
 /// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae`, `sae:NAME`, or the name of a
-/// [`Baseline`], also at a hook of its own: `diffmean@15.hook_resid_post`.
+/// [`Baseline`], also at a hook of its own: `diffmean@15.hook_resid_post`; `textgrad`, also at a hook;
+/// `mix`, also of another set than the fit: `mix@k400`, `mix@random`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum SetKind {
@@ -25,7 +26,60 @@ pub enum SetKind {
         /// The hook whose rows they are made from; `None`: the hook of the place.
         hook: Option<HookPoint>,
     },
+    /// What makes the label's sentences likelier than the others', by the model's gradient.
+    TextGradient {
+        /// Only as many neurons as a feature of the fit has.
+        cut: bool,
+        /// The hook; `None`: the hook of the place.
+        hook: Option<HookPoint>,
+    },
+    /// Of another set's directions those that do what a label wants.
+    Mixed {
+        /// How many, and how.
+        mix: Mix,
+        /// Whose directions: a fit's name, or that of an unsupervised baseline; `None`: the fit that
+        /// is meant where none is named.
+        of: Option<String>,
+    },
 }
+
+/// How directions are put together by what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mix {
+    /// All of them, weighted.
+    All,
+    /// The five that together gain most.
+    Five,
+    /// The one that raises the label's words most, with its sign.
+    One,
+}
+
+impl Mix {
+    /// In the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::All, Self::Five, Self::One];
+
+    /// As it is typed and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "mix",
+            Self::Five => "mix5",
+            Self::One => "effect",
+        }
+    }
+
+    /// What it is, as a plural.
+    fn what(self) -> &'static str {
+        match self {
+            Self::All => "mixes of features by what they do, one a label",
+            Self::Five => "mixes of five features",
+            Self::One => "the features that raise each label's words most, with their signs",
+        }
+    }
+}
+
+/// What is typed for [`SetKind::TextGradient`], whole and cut.
+const TEXT_GRADIENT: [&str; 2] = ["textgrad", "textgrad-cut"];
 
 impl Default for SetKind {
     fn default() -> Self {
@@ -43,9 +97,52 @@ impl SetKind {
         std::iter::once(Self::FIT).chain(Baseline::ALL.into_iter().map(Self::from))
     }
 
+    /// The sets that the model itself is asked for, what pushes its text and what its directions do:
+    /// they take minutes, and are kept in the study.
+    pub fn measured() -> impl Iterator<Item = Self> {
+        let gradients = [false, true].map(|cut| Self::TextGradient { cut, hook: None });
+        let mixes = Mix::ALL.map(|mix| Self::Mixed { mix, of: None });
+        gradients.into_iter().chain(mixes)
+    }
+
+    /// Whether the model is asked for it.
+    pub fn is_measured(&self) -> bool {
+        matches!(self, Self::TextGradient { .. } | Self::Mixed { .. })
+    }
+
+    /// What the model is asked for a measured set.
+    pub fn asked(&self) -> Option<&'static str> {
+        match self {
+            Self::TextGradient { cut: false, .. } => {
+                Some("what makes a label's sentences likelier, by the model's gradient")
+            }
+            Self::TextGradient { cut: true, .. } => {
+                Some("the same with as few neurons as a feature")
+            }
+            Self::Mixed { mix, .. } => Some(mix.what()),
+            Self::Fit(_) | Self::Sae(_) | Self::Baseline { .. } => None,
+        }
+    }
+
+    /// Of a mix the set that it takes its directions from.
+    pub fn source(&self) -> Option<Self> {
+        let Self::Mixed { of, .. } = self else {
+            return None;
+        };
+        let unsupervised = |b: &Baseline| !b.supervised() && Some(b.name()) == of.as_deref();
+        Some(match Baseline::ALL.into_iter().find(unsupervised) {
+            Some(baseline) => baseline.into(),
+            None => Self::Fit(of.clone()),
+        })
+    }
+
     /// Whether its directions were made from labels, one a label.
     pub fn supervised(&self) -> bool {
-        matches!(self, Self::Baseline { kind, .. } if kind.supervised())
+        match self {
+            Self::Baseline { kind, .. } => kind.supervised(),
+            Self::TextGradient { .. } | Self::Mixed { .. } => true,
+            Self::Fit(_) | Self::Sae(_) => false,
+        }
     }
 
     /// Whether an evaluation chooses the best of its directions for a label; otherwise label i has
@@ -57,23 +154,29 @@ impl SetKind {
     /// The hook that it names itself.
     pub fn hook(&self) -> Option<HookPoint> {
         match self {
-            Self::Baseline { hook, .. } => *hook,
-            Self::Fit(_) | Self::Sae(_) => None,
+            Self::Baseline { hook, .. } | Self::TextGradient { hook, .. } => *hook,
+            Self::Fit(_) | Self::Sae(_) | Self::Mixed { .. } => None,
         }
     }
 
     /// What can be typed, for a refusal.
     pub fn names() -> String {
         let baselines = Baseline::ALL.map(Baseline::name).join(", ");
-        format!("fit, fit:NAME, sae:NAME, {baselines} ({AT_A_HOOK})")
+        let measured: Vec<String> = Self::measured().map(|kind| kind.to_string()).collect();
+        let measured = measured.join(", ");
+        format!("fit, fit:NAME, sae:NAME, {baselines}, {measured} ({AT_A_HOOK}; {OF_A_SET})")
     }
 
     /// What can be typed and what each is, for help.
     pub fn described() -> String {
         let baselines = Baseline::ALL.map(|b| format!("{} ({})", b.name(), b.what()));
+        let measured =
+            Self::measured().filter_map(|kind| Some(format!("{kind} ({})", kind.asked()?)));
+        let measured: Vec<String> = measured.collect();
         format!(
-            "fit or fit:NAME (features of an SNMF fit), sae or sae:NAME (decoder rows of an autoencoder), {} ({AT_A_HOOK})",
-            baselines.join(", ")
+            "fit or fit:NAME (features of an SNMF fit), sae or sae:NAME (decoder rows of an autoencoder), {}, {} ({AT_A_HOOK}; {OF_A_SET})",
+            baselines.join(", "),
+            measured.join(", ")
         )
     }
 
@@ -83,12 +186,18 @@ impl SetKind {
             true => format!("{}:months", b.name()),
             false => format!("{}:7", b.name()),
         });
-        format!("{}, sae:NAME/17, fit:NAME/3", baselines.join(", "))
+        format!(
+            "{}, textgrad:months, mix:months, sae:NAME/17, fit:NAME/3",
+            baselines.join(", ")
+        )
     }
 }
 
 /// Which sets may name a hook, and how.
-const AT_A_HOOK: &str = "all but fits and autoencoders also at a hook: diffmean@15.hook_resid_post";
+const AT_A_HOOK: &str =
+    "those made of rows and textgrad also at a hook: diffmean@15.hook_resid_post";
+/// Which sets may name another, and how.
+const OF_A_SET: &str = "mix, mix5 and effect also of another set than the fit: mix@FIT, mix@random";
 
 impl fmt::Display for SetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,6 +211,15 @@ impl fmt::Display for SetKind {
                 kind,
                 hook: Some(hook),
             } => write!(f, "{}@{}.{}", kind.name(), hook.layer, hook.site),
+            Self::TextGradient { cut, hook } => {
+                f.write_str(TEXT_GRADIENT[usize::from(*cut)])?;
+                match hook {
+                    Some(hook) => write!(f, "@{}.{}", hook.layer, hook.site),
+                    None => Ok(()),
+                }
+            }
+            Self::Mixed { mix, of: None } => f.write_str(mix.name()),
+            Self::Mixed { mix, of: Some(of) } => write!(f, "{}@{of}", mix.name()),
         }
     }
 }
@@ -123,22 +241,28 @@ impl FromStr for SetKind {
     fn from_str(s: &str) -> Result<Self> {
         if let Some((kind, hook)) = s.split_once('@').filter(|(kind, _)| !kind.contains(':')) {
             let kind = match kind.parse()? {
-                Self::Baseline { kind, .. } => kind,
-                kind @ (Self::Fit(_) | Self::Sae(_)) => {
+                Self::Mixed { mix, .. } if !hook.is_empty() => {
+                    let of = Some(hook.to_owned());
+                    return Ok(Self::Mixed { mix, of });
+                }
+                kind @ (Self::Baseline { .. } | Self::TextGradient { .. }) => kind,
+                kind @ (Self::Fit(_) | Self::Sae(_) | Self::Mixed { .. }) => {
                     return Err(Error::usage(format!(
                         "a {kind} lies at the hook that it was made at: leave out what follows @"
                     )));
                 }
             };
             let hook = parse_hook(hook).ok_or_else(|| {
-                let (what, kind) = (hook.escape_debug(), kind.name());
+                let what = hook.escape_debug();
                 Error::usage(format!(
                     "'{what}' is no hook: write {kind}@15.mlp.hook_post, hook_mlp_out or hook_resid_post"
                 ))
             })?;
-            return Ok(Self::Baseline {
-                kind,
-                hook: Some(hook),
+            let hook = Some(hook);
+            return Ok(match kind {
+                Self::Baseline { kind, .. } => Self::Baseline { kind, hook },
+                Self::TextGradient { cut, .. } => Self::TextGradient { cut, hook },
+                kind => kind,
             });
         }
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
@@ -147,7 +271,9 @@ impl FromStr for SetKind {
             Some(("sae", name)) => named(name).map(|n| Self::Sae(Some(n))),
             Some(_) => None,
             None if s == "sae" => Some(Self::Sae(None)),
-            None => Self::usual().find(|k| k.to_string() == s),
+            None => Self::usual()
+                .chain(Self::measured())
+                .find(|k| k.to_string() == s),
         };
         kind.ok_or_else(|| {
             Error::usage(format!(
@@ -179,8 +305,16 @@ mod tests {
 
     #[test]
     fn kinds_are_typed_as_they_are_shown() {
-        let named = ["fit:k100", "sae", "sae:layer_12-width_16k"].map(|text| text.parse().unwrap());
-        for kind in SetKind::usual().chain(named) {
+        let named = [
+            "fit:k100",
+            "sae",
+            "sae:layer_12-width_16k",
+            "textgrad-cut@2.hook_resid_post",
+            "mix@k400",
+            "mix5@random",
+        ]
+        .map(|text| text.parse().unwrap());
+        for kind in SetKind::usual().chain(SetKind::measured()).chain(named) {
             assert_eq!(kind.to_string().parse::<SetKind>().unwrap(), kind);
             let json = serde_json::to_string(&kind).unwrap();
             assert_eq!(serde_json::from_str::<SetKind>(&json).unwrap(), kind);
@@ -223,6 +357,8 @@ mod tests {
             "",
             "fit@1.mlp.hook_post",
             "kmeans@",
+            "mix@",
+            "textgrad@k100",
             "kmeans@x.hook_mlp_out",
         ] {
             assert_eq!(bad.parse::<SetKind>().unwrap_err().exit_code(), 2, "{bad}");

@@ -9,6 +9,7 @@
 pub mod baselines;
 mod kind;
 pub mod matching;
+pub mod mix;
 pub mod reconstruction;
 pub mod sae;
 pub mod set;
@@ -18,7 +19,7 @@ use std::ops::Range;
 use crate::factor::SparseColumns;
 
 pub use baselines::{Baseline, BaselineData};
-pub use kind::SetKind;
+pub use kind::{Mix, SetKind};
 pub use set::{DirectionSet, FitSet, PlainSet, SaeSet};
 
 /// Directions in R^d: the columns of a d × k matrix, of any length.

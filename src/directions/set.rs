@@ -39,6 +39,12 @@ pub trait DirectionSet: Send + Sync {
         None
     }
 
+    /// Of a mix the directions of its source that it is made of, with their weights, the heaviest
+    /// first; none otherwise.
+    fn recipe(&self, _id: usize) -> &[(usize, f32)] {
+        &[]
+    }
+
     /// How strongly each row expresses each direction: `[rows][k]`, row-major, never negative.
     ///
     /// # Errors
@@ -156,6 +162,7 @@ pub struct PlainSet {
     hook: HookPoint,
     directions: Directions,
     titles: Vec<String>,
+    recipes: Vec<Vec<(usize, f32)>>,
 }
 
 impl PlainSet {
@@ -171,7 +178,14 @@ impl PlainSet {
             hook,
             directions,
             titles,
+            recipes: Vec::new(),
         }
+    }
+
+    /// The same with what each direction is mixed of.
+    pub fn with_recipes(mut self, recipes: Vec<Vec<(usize, f32)>>) -> Self {
+        self.recipes = recipes;
+        self
     }
 }
 
@@ -190,6 +204,10 @@ impl DirectionSet for PlainSet {
 
     fn title(&self, id: usize) -> Option<&str> {
         self.titles.get(id).map(String::as_str)
+    }
+
+    fn recipe(&self, id: usize) -> &[(usize, f32)] {
+        self.recipes.get(id).map_or(&[], Vec::as_slice)
     }
 
     fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {

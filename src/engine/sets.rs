@@ -69,7 +69,9 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
         ..HookSelection::default()
     };
     ctx.checkpoint(Progress::new(format!("making {kind}"), 0, None, ""))?;
-    let set: Arc<dyn DirectionSet> = directions::open(&study, kind, &place, ctx)?.into();
+    let model = session.model().ok();
+    let set: Arc<dyn DirectionSet> =
+        directions::open_with(&study, kind, &place, model.as_deref(), ctx)?.into();
     let source = study.activations(set.hook())?;
     let factors = set.factors_on(source.as_ref(), ctx)?;
     let notes = directions::names(&study, set.as_ref())?;

@@ -46,6 +46,39 @@ pub fn paired(pairs: &[(f64, f64)], resamples: usize, seed: u64) -> Option<Diffe
     Some(Difference::new(pool.mean(), means))
 }
 
+/// How often a difference as large would come of nothing: twice the smaller share of the resampled
+/// means of `pairs` on a side of 0, of the draws that [`paired`] makes its interval of. `None` with
+/// fewer than two pairs.
+pub fn paired_p(pairs: &[(f64, f64)], resamples: usize, seed: u64) -> Option<f64> {
+    if pairs.len() < 2 || resamples == 0 {
+        return None;
+    }
+    let pool = Pool {
+        values: pairs.iter().map(|(a, b)| a - b).collect(),
+        draws: pairs.len(),
+    };
+    let means = pool.means(resamples, &mut Pcg64::seed_from_u64(seed));
+    let share = |on: &dyn Fn(&f64) -> bool| {
+        let count = means.iter().filter(|m| on(m)).count();
+        (count + 1) as f64 / (resamples + 1) as f64
+    };
+    let smaller = share(&|&m| m <= 0.0).min(share(&|&m| m >= 0.0));
+    Some((2.0 * smaller).min(1.0))
+}
+
+/// Holm's adjusted p values (Holm 1979), in the order of `p`: those below 0.05 hold together with an
+/// error of 0.05 for all.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]).then(a.cmp(&b)));
+    let (mut out, mut most) = (vec![0.0; p.len()], 0.0f64);
+    for (rank, &i) in order.iter().enumerate() {
+        most = most.max((p[i] * (p.len() - rank) as f64).min(1.0));
+        out[i] = most;
+    }
+    out
+}
+
 /// Values, and how many of them a resample draws with replacement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -138,6 +171,26 @@ pub fn mean_and_error(values: &[f64]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p_values_are_small_where_the_interval_is_off_0_and_holm_adjusts_them() {
+        let far: Vec<(f64, f64)> = (0..20).map(|i| (1.0 + 0.01 * f64::from(i), 0.0)).collect();
+        let near: Vec<(f64, f64)> = (0..20).map(|i| (f64::from(i % 2), 0.5)).collect();
+        let p = |pairs: &[(f64, f64)]| paired_p(pairs, 1000, 3).unwrap();
+        assert!(
+            p(&far) < 0.003 && p(&near) > 0.3,
+            "{} {}",
+            p(&far),
+            p(&near)
+        );
+        assert_eq!(paired_p(&far[..1], 1000, 3), None);
+        // R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+        let adjusted = holm(&[0.01, 0.04, 0.03, 0.005]);
+        for (a, b) in adjusted.iter().zip([0.03, 0.06, 0.06, 0.02]) {
+            assert!((a - b).abs() < 1e-12, "{adjusted:?}");
+        }
+        assert_eq!(holm(&[0.9, 0.8]), [1.0, 1.0]);
+    }
 
     #[test]
     fn the_same_seed_gives_the_same_interval() {

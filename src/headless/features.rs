@@ -1,17 +1,29 @@
 //! `mlpeek features`, `feature`: reading directions.
 
+use serde_json::{Value, json};
+
+use super::json::merged;
 use super::{Output, default_options, open_study, unchecked_model_of};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts};
 use crate::cli::{Device, FeatureArgs, ListArgs};
-use crate::directions::DirectionSet;
+use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
-use crate::interop::json;
+use crate::interop::json as cards;
 use crate::jobs::directions::{self, Reference};
-use crate::jobs::reading;
+use crate::jobs::measured::{EffectRequest, Effects};
+use crate::jobs::reading::{self, LIST_PROMOTED};
 use crate::model::Model;
 use crate::pieces::{VisibleSpan, visible_spans};
 use crate::study::Study;
 use crate::text;
+
+/// Tokens that a card shows as raised and as lowered, each.
+const CARD_MOVES: usize = 12;
+/// Directions that a mix is shown as made of.
+const RECIPE: usize = 8;
+
+/// The tokens that a direction raises, and those that it lowers.
+type Moves = (Vec<ScoredToken>, Vec<ScoredToken>);
 
 /// A model for the logit lens, or why there is none.
 pub(super) type LensModel = std::result::Result<Model, String>;
@@ -52,13 +64,24 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let mut study = open_study(&args.study, out)?;
     let place = args.place.place();
     place.check_effect(&study, &args.directions)?;
+    let measured = args.directions.iter().any(SetKind::is_measured);
     // What cannot be listed is said before the first line.
-    let sets = args
-        .directions
-        .iter()
-        .map(|kind| directions::open(&study, kind, &place, &ctx));
-    let sets = sets.collect::<Result<Vec<_>>>()?;
+    let open = |study: &Study, model: Option<&Model>| -> Result<Vec<Box<dyn DirectionSet>>> {
+        let kinds = args.directions.iter();
+        kinds
+            .map(|kind| directions::open_with(study, kind, &place, model, &ctx))
+            .collect()
+    };
+    let opened = if measured {
+        None
+    } else {
+        Some(open(&study, None)?)
+    };
     let model = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?;
+    let sets = match opened {
+        Some(sets) => sets,
+        None => open(&study, model.as_ref().ok())?,
+    };
     let tokens = study.tokens()?;
     let of = |set: &dyn DirectionSet| format!("{} at {}", set.name(), set.hook());
     // Of one set its name stands above the list, of several in each line.
@@ -81,15 +104,32 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
                 row.promoted = promoted;
             }
         }
+        let effects = Effects::stored(&study, set, &EffectRequest::default())?;
+        let does = |id: usize| {
+            let model = model.as_ref().ok()?;
+            Some(
+                effects
+                    .as_ref()?
+                    .moves(id, LIST_PROMOTED, model.tokenizer()),
+            )
+        };
         if out.is_json() {
-            rows.iter()
-                .try_for_each(|row| out.object(&json::feature_row(row, set.name(), Some(hook))))?;
+            rows.iter().try_for_each(|row| {
+                let about = cards::feature_row(row, set.name(), Some(hook));
+                let more = moves_json(does(row.id), set.recipe(row.id));
+                out.object(&merged([about, more]))
+            })?;
             continue;
         }
         rows.sort_by(|a, b| b.share.total_cmp(&a.share));
         let whose = names.map_or(String::new(), |width| format!("{:<width$} ", of(set)));
-        rows.iter()
-            .try_for_each(|row| out.line(&format!("{whose}{}", list_line(row))))?;
+        rows.iter().try_for_each(|row| {
+            let line = format!("{whose}{}", list_line(row));
+            out.line(&match does(row.id) {
+                Some(moves) => format!("{line}  moves {}", moves_words(&moves)),
+                None => line,
+            })
+        })?;
     }
     Ok(())
 }
@@ -155,7 +195,25 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     }
     let place = args.place.place();
     place.check_effect(&study, [&wanted.kind])?;
-    let set = directions::open(&study, &wanted.kind, &place, &ctx)?;
+    let open =
+        |study: &Study, model| directions::open_with(study, &wanted.kind, &place, model, &ctx);
+    let opened = match wanted.kind.is_measured() {
+        true => None,
+        false => Some(open(&study, None)?),
+    };
+    let early = match opened {
+        None => Some(lens_model(
+            &mut study,
+            args.model.model.as_deref(),
+            Device::Auto,
+            out,
+        )?),
+        Some(_) => None,
+    };
+    let set = match opened {
+        Some(set) => set,
+        None => open(&study, early.as_ref().and_then(|m| m.as_ref().ok()))?,
+    };
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.factors_on(study.activations(hook)?.as_ref(), &ctx)?;
     let mut card = contexts::feature_card(
@@ -164,7 +222,10 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         &directions::names(&study, set.as_ref())?,
         id,
     )?;
-    let model = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?;
+    let model = match early {
+        Some(model) => model,
+        None => lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?,
+    };
     reading::add_lens(
         &mut card,
         hook,
@@ -172,9 +233,20 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         model.as_ref().map_err(Clone::clone),
     );
     let described = study.descriptions(set.name())?.remove(&id);
+    let effects = Effects::stored(&study, set.as_ref(), &EffectRequest::default())?;
+    let does = effects
+        .zip(model.as_ref().ok())
+        .map(|(effects, model)| effects.moves(id, CARD_MOVES, model.tokenizer()));
     if !out.is_json() {
         out.line(&format!("{} at {hook}", set.name()))?;
         show_card(&card, out)?;
+        if let Some((raised, lowered)) = &does {
+            out.line(&format!("raises      {}", column(raised)))?;
+            out.line(&format!("lowers      {}", column(lowered)))?;
+        }
+        if let Some(words) = recipe_words(set.recipe(id)) {
+            out.line(&format!("mixed of    {words}"))?;
+        }
         let Some(said) = described else { return Ok(()) };
         let lines = [("fires on", &said.input), ("promotes", &said.output)];
         return lines.into_iter().try_for_each(|(what, text)| match text {
@@ -186,12 +258,48 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
             None => Ok(()),
         });
     }
-    out.object(&json::feature_card(
-        &card,
-        set.name(),
-        Some(hook),
-        described.as_ref(),
-    ))
+    let about = cards::feature_card(&card, set.name(), Some(hook), described.as_ref());
+    out.object(&merged([about, moves_json(does, set.recipe(id))]))
+}
+
+/// The tokens that a direction raises and lowers when it steers; null where that was not measured.
+fn moves_json(moves: Option<Moves>, recipe: &[(usize, f32)]) -> Value {
+    let (raised, lowered) = moves.unzip();
+    json!({"raised": raised, "lowered": lowered, "recipe": recipe_json(recipe)})
+}
+
+fn moves_words((raised, lowered): &Moves) -> String {
+    let names = |tokens: &[ScoredToken]| {
+        let names: Vec<&str> = tokens.iter().map(|t| t.token.as_str()).collect();
+        words(&names)
+    };
+    format!("+ {} − {}", names(raised), names(lowered))
+}
+
+/// What a mix is made of, as JSON: none for what is no mix.
+pub(super) fn recipe_json(recipe: &[(usize, f32)]) -> Value {
+    let part = |&(feature, weight): &(usize, f32)| json!({"feature": feature, "weight": weight});
+    recipe.iter().map(part).collect()
+}
+
+/// The heaviest parts of a mix: "17 +0.52, 3 −0.21 and 98 lighter ones".
+pub(super) fn recipe_words(recipe: &[(usize, f32)]) -> Option<String> {
+    let part = |(feature, weight): &(usize, f32)| format!("{feature} {weight:+.2}");
+    let shown: Vec<String> = recipe.iter().take(RECIPE).map(part).collect();
+    let more = match recipe.len().saturating_sub(RECIPE) {
+        0 => String::new(),
+        count => format!(" and {count} lighter ones"),
+    };
+    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+}
+
+fn column(tokens: &[ScoredToken]) -> String {
+    tokens
+        .iter()
+        .take(12)
+        .map(|t| format!("{} {:.2}", text::clean(t.token.trim()), t.value))
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
@@ -214,14 +322,6 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
             text::truncate(&text::clean(c.label.as_deref().unwrap_or("")), 14)
         ))?;
     }
-    let column = |tokens: &[ScoredToken]| {
-        tokens
-            .iter()
-            .take(12)
-            .map(|t| format!("{} {:.2}", text::clean(t.token.trim()), t.value))
-            .collect::<Vec<_>>()
-            .join("  ")
-    };
     out.line("")?;
     out.line(&format!("promotes    {}", column(&card.promoted)))?;
     out.line(&format!("suppresses  {}", column(&card.suppressed)))?;

@@ -8,6 +8,7 @@ mod collect;
 mod compare;
 mod describe;
 mod doctor;
+mod effects;
 mod encoder;
 mod eval;
 mod features;

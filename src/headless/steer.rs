@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::features::{recipe_json, recipe_words};
 use super::{Output, model_of, open_study};
 use crate::analysis::ScoredToken;
 use crate::cli::{ModeArg, SteerArgs};
@@ -23,7 +24,14 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     };
     let place = args.place.place();
     place.check_effect(&study, wanted.iter().map(|reference| &reference.kind))?;
-    let directions = SteeredDirection::open_all(&study, &wanted, &place, &part, &ctx)?;
+    let measured = wanted.iter().any(|reference| reference.kind.is_measured());
+    // What cannot be steered with is said before a model is loaded, where that can be known.
+    let opened = match measured {
+        true => None,
+        false => Some(SteeredDirection::open_all(
+            &study, &wanted, &place, &part, None, &ctx,
+        )?),
+    };
     let model = model_of(
         &mut study,
         args.model.model.as_deref(),
@@ -32,6 +40,10 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         out,
         &ctx,
     )?;
+    let directions = match opened {
+        Some(directions) => directions,
+        None => SteeredDirection::open_all(&study, &wanted, &place, &part, Some(&model), &ctx)?,
+    };
     let request = SteerRequest {
         terms: directions
             .iter()
@@ -51,6 +63,12 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
             "these directions live in different spaces: {} and {}",
             directions[0].hook, other.hook
         ));
+    }
+    let text = !out.is_json();
+    for direction in directions.iter().filter(|_| text) {
+        if let Some(words) = recipe_words(&direction.recipe) {
+            out.line(&format!("{} is {words}", direction.named()))?;
+        }
     }
     let mut failed = None;
     let mut emit = |event: SteerEvent| {
@@ -104,7 +122,7 @@ fn print_info(event: &SteerEvent, out: &mut Output) -> Result<()> {
 fn direction_json(direction: &SteeredDirection) -> Value {
     json!({
         "set": direction.set, "feature": direction.id, "title": direction.title,
-        "hook": direction.hook.to_string(), "weight": direction.weight,
+        "hook": direction.hook.to_string(), "weight": direction.weight, "recipe": recipe_json(&direction.recipe),
     })
 }
 

@@ -2,6 +2,7 @@
 //! model alone, so that nobody waits for the study while texts are generated.
 
 mod chosen;
+mod controls;
 mod outcome;
 
 use std::collections::{HashMap, HashSet};
@@ -13,7 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::choice::{Choose, first_tokens, with_capitals};
 use super::directions::HookSelection;
-use super::evaluation::{self, Method};
+use super::evaluation::{self, Asked, Method};
+use super::measured::{EffectRequest, own_tokens};
 use crate::amounts::duration;
 use crate::error::{Error, Result};
 use crate::eval::judge::CostEstimate;
@@ -22,19 +24,22 @@ use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Judgement, RatingCase, TextJudge};
 use crate::eval::steering::log::Log;
 use crate::eval::steering::meaning::MeaningJudge;
+use crate::eval::steering::measures::measures;
 use crate::eval::steering::offline::OfflineJudge;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
-use crate::eval::steering::vocabulary::{vocabulary, written};
+use crate::eval::steering::vocabulary::vocabulary;
 use crate::eval::steering::{
-    JudgedRecord, Run, RunEvent, SteeringConfig, TextRecord, UNSTEERED, texts_of, unreached,
-    unsteered_of,
+    JudgedRecord, LabelDirection, Run, RunEvent, SteeringConfig, TextRecord, UNSTEERED,
+    WatchedWords, texts_of, unreached, unsteered_of,
 };
 use crate::model::encoder::SentenceEncoder;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
-use chosen::{ChosenDirection, chosen_directions, lifted, subjects};
+use chosen::{ByWords, ChosenDirection, Side, chance, chosen_directions, lifted, subjects};
+use controls::{against, check_prompts, watched, with_controls};
+use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
 
 /// What is asked of a causal evaluation.
@@ -52,6 +57,9 @@ pub struct CausalRequest {
     /// By which side of a direction it is chosen for a label.
     #[serde(default)]
     pub choose: Choose,
+    /// How directions' effects are measured, where these choose.
+    #[serde(default)]
+    pub effects: EffectRequest,
     /// How texts are steered and sampled.
     pub config: SteeringConfig,
     /// Its name in the study; `None`: made of all this.
@@ -72,6 +80,7 @@ impl Default for CausalRequest {
             },
             labels: Vec::new(),
             choose: Choose::Input,
+            effects: EffectRequest::default(),
             config: SteeringConfig::default(),
             name: None,
             seed: 42,
@@ -91,6 +100,11 @@ pub struct Prepared {
     /// A direction a method and label, as it is in its set.
     directions: Vec<ChosenDirection>,
     labels: Vec<String>,
+    /// The words that are watched, and the random directions that tell what chance gives them.
+    watched: WatchedWords,
+    chance: Vec<LabelDirection>,
+    /// The line that the measures of the others are compared with.
+    against: String,
     /// (label, text) that chose nothing, and those that chose.
     learn: Vec<(String, String)>,
     scale: Vec<(String, String)>,
@@ -117,7 +131,13 @@ pub fn prepare(
             missing.escape_debug()
         )));
     }
-    let choices = evaluation::choose_all(study, &ask.methods, &ask.place, split, ask.seed, ctx)?;
+    check_prompts(ask)?;
+    let asked = Asked {
+        model: Some(model),
+        effects: &ask.effects,
+    };
+    let methods = with_controls(study, ask)?;
+    let choices = evaluation::choose_all(study, &methods, &ask.place, split, ask.seed, asked, ctx)?;
     let all = &choices.offered;
     let labels: Vec<String> = split
         .labels
@@ -129,6 +149,12 @@ pub fn prepare(
         .filter(|l| ask.labels.is_empty() || ask.labels.contains(l))
         .collect();
     let train = evaluation::sentences(split, &tokens, false);
+    let by_words = |side: Side<'_>, tokens: &[Vec<u32>]| -> Result<Vec<ByWords>> {
+        let each = all.iter();
+        each.map(|offered| lifted(offered, side, tokens, model, ctx))
+            .collect()
+    };
+    let choosing = own_tokens(model, &train, &labels)?;
     let chosen = match ask.choose {
         Choose::Input => vec![None; all.len()],
         Choose::Output => {
@@ -137,15 +163,16 @@ pub fn prepare(
                 .iter()
                 .map(|w| first_tokens(model, &with_capitals(w)))
                 .collect::<Result<Vec<_>>>()?;
-            all.iter()
-                .map(|offered| lifted(offered, &tokens, model, ctx))
-                .collect::<Result<_>>()?
+            by_words(Side::Output, &tokens)?
         }
+        Choose::Effect => by_words(Side::Effect(study, &ask.effects), &choosing)?,
     };
+    let held_out = evaluation::sentences(split, &tokens, true);
+    let watched = watched(&labels, own_tokens(model, &held_out, &labels)?, &choosing);
     let directions = chosen_directions(all, &chosen, &labels, &tokens.labels);
-    let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
+    let weights = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
     // Everything that decides a text: another plan is another evaluation.
-    let plan = json!({"config": ask.config, "model": model, "split": split.labels.len(), "seed": ask.seed,
+    let plan = json!({"words": watched.words, "chance": true, "config": ask.config, "model": weights, "split": split.labels.len(), "seed": ask.seed,
         "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
         "directions": directions.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
             format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.column)))])).collect::<Vec<_>>()});
@@ -160,7 +187,21 @@ pub fn prepare(
             .collect()
     };
     let hooks = choices.hooks();
+    let against = against(&choices.reported);
+    let config_at = ask
+        .place
+        .resolve(study)?
+        .1
+        .map(|f| f.config)
+        .unwrap_or_default();
+    let chance = match hooks.first() {
+        Some((_, hook)) => chance(model, *hook, |d| config_at.sparsity_at(d), ask.seed)?,
+        None => Vec::new(),
+    };
     Ok(Prepared {
+        watched,
+        chance,
+        against,
         name,
         log,
         config: ask.config.clone(),
@@ -302,7 +343,7 @@ impl Prepared {
         let there = self.log.texts().len();
         let steered = self.plan().there;
         let begun = Instant::now();
-        let mut run = Run::new(model, &self.config, &mut self.log)?;
+        let mut run = Run::new(model, &self.config, &self.watched, &mut self.log)?;
         let unsteered = run.unsteered(ctx)?;
         // What was just generated tells how long the rest takes; where all was there, the progress
         // tells it.
@@ -323,9 +364,11 @@ impl Prepared {
                 (meaning.insert(judge), left_out)
             }
         };
+        // Where no text is written nothing is judged, and a label needs no judge that knows it.
+        let judged = self.config.samples > 0;
         let not_judged: Vec<(String, String)> = left_out
             .into_iter()
-            .filter(|(l, _)| self.labels.contains(l))
+            .filter(|(l, _)| judged && self.labels.contains(l))
             .collect();
         if !not_judged.is_empty() {
             let each: Vec<_> = not_judged
@@ -338,14 +381,17 @@ impl Prepared {
                 each.join("; ")
             ));
         }
-        self.labels.retain(|l| judge.knows(l));
+        self.labels.retain(|l| !judged || judge.knows(l));
         aurocs.retain(|(label, _)| self.labels.contains(label));
         if self.labels.is_empty() {
             return Err(Error::refused(
                 "no label is left that can be judged: name others with --labels",
             ));
         }
-        let words = own_tokens(&self.learn, &self.labels, model)?;
+        let each = self.watched.labels.iter().map(String::as_str);
+        let mut words: HashMap<&str, Vec<u32>> =
+            each.zip(self.watched.words.iter().cloned()).collect();
+        words.retain(|label, _| self.labels.iter().any(|l| l == label));
         let subjects = subjects(&self.directions, &words, model)?;
         note(&judge.describe());
         let texts = texts_of(subjects.len(), &self.config);
@@ -366,7 +412,10 @@ impl Prepared {
         ));
         let unsteered =
             unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
-        let stopped = match run.generate_and_judge(&subjects, judge, seen, ctx) {
+        let done = run
+            .chance(&self.chance, ctx)
+            .and_then(|()| run.generate_and_judge(&subjects, judge, seen, ctx));
+        let stopped = match done {
             Err(Error::Cancelled) => true,
             done => done.map(|()| false)?,
         };
@@ -394,6 +443,12 @@ impl Prepared {
             compared: compare(&methods, self.seed),
             methods,
             rises: rises(self.log.strengths(), &self.reported, self.seed),
+            measures: measures(
+                self.log.strengths(),
+                &self.reported,
+                &self.against,
+                self.seed,
+            ),
             stopped,
             unsteered,
             unreached: unreached(self.log.strengths())
@@ -416,20 +471,6 @@ fn pairs(owned: &[(String, String)]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The first tokens of each label's own words.
-fn own_tokens<'a>(
-    learn: &[(String, String)],
-    labels: &'a [String],
-    model: &Model,
-) -> Result<HashMap<&'a str, Vec<u32>>> {
-    let words = written(&pairs(learn), labels);
-    labels
-        .iter()
-        .zip(words)
-        .map(|(label, words)| Ok((label.as_str(), first_tokens(model, &words)?)))
-        .collect()
-}
-
 fn case_of(text: &TextRecord, label: &str, prompts: &[String]) -> RatingCase {
     RatingCase {
         label: label.to_owned(),
@@ -438,33 +479,4 @@ fn case_of(text: &TextRecord, label: &str, prompts: &[String]) -> RatingCase {
         nll: text.nll,
         distinct: text.distinct,
     }
-}
-
-fn unsteered_scores(
-    texts: &[TextRecord],
-    labels: &[String],
-    prompts: &[String],
-    judge: &mut dyn TextJudge,
-    ctx: &TaskCtx,
-) -> Result<Option<Scores>> {
-    let (mut sums, mut count) = (Scores::default(), 0.0f64);
-    for label in labels {
-        let case = |t: &TextRecord| case_of(t, label, prompts);
-        for said in judge.rate(&texts.iter().map(case).collect::<Vec<_>>(), ctx)? {
-            if let (Judgement::Rated { concept, fluency }, Some(score)) = (&said, said.score()) {
-                sums = Scores {
-                    score: sums.score + score,
-                    concept: sums.concept + concept,
-                    fluency: sums.fluency + fluency,
-                };
-                count += 1.0;
-            }
-        }
-    }
-    let mean = Scores {
-        score: sums.score / count,
-        concept: sums.concept / count,
-        fluency: sums.fluency / count,
-    };
-    Ok((count > 0.0).then_some(mean))
 }

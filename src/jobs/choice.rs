@@ -1,5 +1,5 @@
-//! Which direction of a set stands for a label: the one that its sentences excite (input), or the
-//! one that promotes its words (output).
+//! Which direction of a set stands for a label: the one that its sentences excite (input), the one
+//! that promotes its words in the logit lens (output), or the one that raises them in fact (effect).
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +24,14 @@ pub enum Choose {
     Input,
     /// By what it promotes: the logit lens of the words of the training sentences.
     Output,
+    /// By what it does: the words of the training sentences when it steers, with the sign that
+    /// raises them.
+    Effect,
+}
+
+impl Choose {
+    /// In the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::Input, Self::Output, Self::Effect];
 }
 
 impl fmt::Display for Choose {
@@ -31,6 +39,7 @@ impl fmt::Display for Choose {
         f.write_str(match self {
             Self::Input => "input",
             Self::Output => "output",
+            Self::Effect => "effect",
         })
     }
 }
@@ -38,10 +47,10 @@ impl fmt::Display for Choose {
 impl FromStr for Choose {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        let all = [Self::Input, Self::Output].into_iter();
+        let all = Self::ALL.into_iter();
         all.into_iter().find(|c| c.to_string() == s).ok_or_else(|| {
             Error::usage(format!(
-                "'{}' chooses nothing: use input or output",
+                "'{}' chooses nothing: use input, output or effect",
                 s.escape_debug()
             ))
         })
@@ -158,7 +167,7 @@ mod tests {
 
     #[test]
     fn sides_are_typed_as_they_are_shown() {
-        for choose in [Choose::Input, Choose::Output] {
+        for choose in Choose::ALL {
             assert_eq!(choose.to_string().parse::<Choose>().unwrap(), choose);
         }
         assert_eq!("both".parse::<Choose>().unwrap_err().exit_code(), 2);

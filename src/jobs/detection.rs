@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::directions::HookSelection;
-use super::evaluation::{Choices, Method, MethodDirections, choose_all, spaces_note, supervised};
+use super::evaluation::{
+    Asked, Choices, Method, MethodDirections, choose_all, spaces_note, supervised,
+};
+use super::measured::EffectRequest;
 use crate::directions::{Baseline, DirectionSet};
 use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
@@ -128,7 +131,21 @@ impl<'a> Detection<'a> {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let (tokens, place) = (study.tokens()?, &request.place);
-        let choices = choose_all(study, &request.methods, place, split, request.seed, ctx)?;
+        // What a model would have to be asked for is said with the command that asks it.
+        let effects = EffectRequest::default();
+        let asked = Asked {
+            model: None,
+            effects: &effects,
+        };
+        let choices = choose_all(
+            study,
+            &request.methods,
+            place,
+            split,
+            request.seed,
+            asked,
+            ctx,
+        )?;
         let means = supervised(study, Baseline::DiffMean, None, place, split, &tokens, ctx)?;
         Ok(Self {
             split,

@@ -3,12 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::measured::{self, Choosing, EffectRequest};
 use crate::analysis::Notes;
 use crate::corpus::TokenTable;
 use crate::directions::baselines::Count;
 use crate::directions::{BaselineData, DirectionSet, FitSet, SaeSet, SetKind};
 use crate::error::{Error, Result};
-use crate::model::{HookPoint, HookSite};
+use crate::model::{HookPoint, HookSite, Model};
 use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
 
@@ -57,11 +58,15 @@ impl HookSelection {
                 kind.count() == Count::Features || study.manifest().hooks.len() > 1
             }
             // At its own hook it is made after the newest fit there.
-            SetKind::Baseline { hook: Some(_), .. } => false,
+            SetKind::Baseline { hook: Some(_), .. }
+            | SetKind::TextGradient { hook: Some(_), .. } => false,
+            SetKind::TextGradient { cut, hook: None } => *cut || study.manifest().hooks.len() > 1,
+            SetKind::Mixed { .. } => !matches!(kind.source(), Some(SetKind::Fit(Some(_)))),
         };
         let has_no_hook = |kind: &SetKind| match kind {
             SetKind::Fit(name) | SetKind::Sae(name) => name.is_none(),
-            SetKind::Baseline { hook, .. } => hook.is_none(),
+            SetKind::Baseline { hook, .. } | SetKind::TextGradient { hook, .. } => hook.is_none(),
+            SetKind::Mixed { .. } => !matches!(kind.source(), Some(SetKind::Fit(Some(_)))),
         };
         let sets: Vec<&SetKind> = sets.into_iter().collect();
         let names = || {
@@ -171,7 +176,27 @@ pub fn open(
     place: &HookSelection,
     ctx: &TaskCtx,
 ) -> Result<Box<dyn DirectionSet>> {
+    open_with(study, kind, place, None, ctx)
+}
+
+/// [`open`] with the study's model at hand, which is asked for what a measured set still lacks.
+///
+/// # Errors
+/// As [`open`]; what [`measured::open`] returns.
+pub fn open_with(
+    study: &Study,
+    kind: &SetKind,
+    place: &HookSelection,
+    model: Option<&Model>,
+    ctx: &TaskCtx,
+) -> Result<Box<dyn DirectionSet>> {
     let baseline = match kind {
+        SetKind::TextGradient { .. } | SetKind::Mixed { .. } => {
+            let choosing = Choosing::whole(&*study.tokens()?);
+            let ask = EffectRequest::default();
+            let set = measured::open(study, kind, place, &choosing, &ask, model, ctx)?;
+            return Ok(Box::new(set));
+        }
         SetKind::Fit(Some(name)) => return fit_set(study, Some(name)),
         SetKind::Fit(None) => return fit_at(study, place),
         SetKind::Sae(name) => return sae_set(study, name.as_deref(), place),

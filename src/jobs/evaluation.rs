@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::directions::{self, HookSelection};
+use super::measured::{self, Choosing, EffectRequest};
 use crate::corpus::TokenTable;
 use crate::directions::{Baseline, BaselineData, DirectionSet, PlainSet, SetKind};
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
 use crate::eval::split::{RowView, Split};
 use crate::eval::steering::report::ReportLine;
-use crate::model::HookPoint;
+use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
 
@@ -57,6 +58,17 @@ impl Method {
             sets.push(&SetKind::FIT);
         }
         sets
+    }
+}
+
+impl Method {
+    /// Whether directions are chosen or mixed by what they do.
+    pub fn is_by_effects(&self) -> bool {
+        match self {
+            Self::Set(kind) => matches!(kind, SetKind::Mixed { .. }),
+            Self::Shuffled => false,
+            Self::Mean(members) => members.iter().any(Self::is_by_effects),
+        }
     }
 }
 
@@ -124,6 +136,15 @@ pub fn usual_of(study: &Study, place: &HookSelection) -> Result<Vec<Method>> {
     Ok(methods)
 }
 
+/// Whom measured sets ask, and what: without a model they are made of what the study holds.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The study's model.
+    pub model: Option<&'a Model>,
+    /// How directions' effects are measured.
+    pub effects: &'a EffectRequest,
+}
+
 /// A method with its directions and the one chosen for each scored label.
 pub struct MethodDirections {
     /// For tables: "k100", "diffmean", "k100, shuffled labels".
@@ -151,6 +172,7 @@ impl MethodDirections {
         place: &HookSelection,
         split: &Split,
         seed: u64,
+        asked: Asked<'_>,
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let tokens = study.tokens()?;
@@ -168,6 +190,12 @@ impl MethodDirections {
         let set: Box<dyn DirectionSet> = match kind {
             SetKind::Baseline { kind, hook } if kind.supervised() => {
                 Box::new(supervised(study, *kind, *hook, place, split, &tokens, ctx)?)
+            }
+            kind if kind.is_measured() => {
+                let choosing = Choosing::of_split(split, &tokens);
+                let Asked { model, effects } = asked;
+                let set = measured::open(study, kind, place, &choosing, effects, model, ctx)?;
+                Box::new(set)
             }
             kind => directions::open(study, kind, place, ctx)?,
         };
@@ -239,6 +267,7 @@ pub fn choose_all(
     place: &HookSelection,
     split: &Split,
     seed: u64,
+    asked: Asked<'_>,
     ctx: &TaskCtx,
 ) -> Result<Choices> {
     let usual = if methods.is_empty() {
@@ -267,8 +296,9 @@ pub fn choose_all(
             let name = match known {
                 Some(name) => name,
                 None => {
-                    let offered =
-                        MethodDirections::choose(study, method, shuffled, place, split, seed, ctx)?;
+                    let offered = MethodDirections::choose(
+                        study, method, shuffled, place, split, seed, asked, ctx,
+                    )?;
                     let name = offered.name.clone();
                     // One fit by two names: fit, and the name of the newest.
                     if choices.offered.iter().all(|o| o.name != name) {

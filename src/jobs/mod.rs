@@ -20,6 +20,7 @@ pub mod fitting;
 pub mod forward;
 pub mod gpu;
 pub mod levels;
+pub mod measured;
 pub mod reading;
 pub mod reconstructions;
 pub mod request;

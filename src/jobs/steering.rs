@@ -57,11 +57,20 @@ pub struct SteeredDirection {
     pub hook: HookPoint,
     /// Its share of the strength.
     pub weight: f32,
+    /// Of a mix the directions that it is made of, with their weights.
+    pub recipe: Vec<(usize, f32)>,
     column: Vec<f32>,
 }
 
 impl SteeredDirection {
+    /// Its set with its name or number, as it is typed.
+    pub fn named(&self) -> String {
+        let id = self.title.clone().unwrap_or_else(|| self.id.to_string());
+        format!("{}:{id}", self.set)
+    }
+
     /// Opens what a person wrote, each set once; of features of a fit the `part` of their neurons.
+    /// `model` is asked for what measured sets lack.
     ///
     /// # Errors
     /// What [`directions::open`] returns; [`Error::Usage`] for a direction that a set does not have,
@@ -71,6 +80,7 @@ impl SteeredDirection {
         wanted: &[Reference],
         place: &HookSelection,
         part: &SteerPart,
+        model: Option<&Model>,
         ctx: &TaskCtx,
     ) -> Result<Vec<Self>> {
         let mut sets: Vec<(SetKind, Box<dyn DirectionSet>)> = Vec::new();
@@ -79,7 +89,7 @@ impl SteeredDirection {
             let at = match sets.iter().position(|(kind, _)| *kind == reference.kind) {
                 Some(at) => at,
                 None => {
-                    let set = directions::open(study, &reference.kind, place, ctx)?;
+                    let set = directions::open_with(study, &reference.kind, place, model, ctx)?;
                     sets.push((reference.kind.clone(), set));
                     sets.len() - 1
                 }
@@ -92,6 +102,7 @@ impl SteeredDirection {
                 title: set.title(id).map(str::to_owned),
                 hook: set.hook(),
                 weight: reference.weight,
+                recipe: set.recipe(id).to_vec(),
                 column: set.directions().column(id),
             };
             if *part != SteerPart::Whole {

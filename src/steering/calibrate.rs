@@ -28,13 +28,13 @@ pub fn kl(base: &[f32], steered: &[f32]) -> f64 {
 }
 
 /// The unsteered next-token distribution p, prepared to be compared with many others.
-struct BaseDistribution {
+pub(super) struct BaseDistribution {
     /// (token, p, ln p), where p is not 0.
     terms: Vec<(usize, f64, f64)>,
 }
 
 impl BaseDistribution {
-    fn of(logits: &[f32]) -> Self {
+    pub(super) fn of(logits: &[f32]) -> Self {
         let norm = log_sum_exp(logits);
         let term = |(i, &l): (usize, &f32)| {
             let log_p = f64::from(l) - norm;
@@ -51,7 +51,7 @@ impl BaseDistribution {
         }
     }
 
-    fn kl(&self, steered: &[f32]) -> f64 {
+    pub(super) fn kl(&self, steered: &[f32]) -> f64 {
         let norm = log_sum_exp(steered);
         let term =
             |&(i, p, log_p): &(usize, f64, f64)| p * (log_p - (f64::from(steered[i]) - norm));
@@ -71,7 +71,7 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
 }
 
 /// The prompts on which the KL of steering is measured, run once up to the first steered layer.
-struct CalibrationPrompts<'a> {
+pub(super) struct CalibrationPrompts<'a> {
     model: &'a Model,
     /// The activations below the first steered layer.
     input: LayerInput,
@@ -86,17 +86,28 @@ impl<'a> CalibrationPrompts<'a> {
         positions: Positions,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
-            return Err(Error::usage(
-                "steering cannot be measured on an empty prompt: give a text such as 'I think that'",
-            ));
-        }
         let layer = interventions
             .iter()
             .flat_map(|p| p.hooks())
             .map(|h| h.layer)
             .min()
             .unwrap_or(0);
+        Self::read_to(model, prompts, layer, positions, ctx)
+    }
+
+    /// The same for steerings that touch no layer below `layer`.
+    pub(super) fn read_to(
+        model: &'a Model,
+        prompts: &[Vec<u32>],
+        layer: usize,
+        positions: Positions,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
+            return Err(Error::usage(
+                "steering cannot be measured on an empty prompt: give a text such as 'I think that'",
+            ));
+        }
         let selection = match positions {
             Positions::All => TokenSelection::All,
             Positions::Generated => TokenSelection::LastOfPrompt,
@@ -112,7 +123,7 @@ impl<'a> CalibrationPrompts<'a> {
     /// Runs as many steerings at a time as fit into a forward pass. `on_pass` takes the logits of the
     /// last tokens: `[prompts][vocab]` unsteered, then `[steering · prompts][vocab]`, a steering
     /// after the other.
-    fn for_each_pass(
+    pub(super) fn for_each_pass(
         &self,
         steerings: &[Steering],
         ctx: &TaskCtx,

@@ -5,6 +5,7 @@
 //! rows are rows of one batch with the same draws, so at α = 0 their texts are the same.
 
 pub mod calibrate;
+pub mod effects;
 pub mod intervention;
 #[cfg(test)]
 mod real_model;

@@ -12,14 +12,17 @@ mod fluency;
 pub mod judge;
 pub mod log;
 pub mod meaning;
+pub mod measures;
 pub mod offline;
 pub mod perplexity;
 mod record;
 pub mod report;
 pub mod rise;
 mod run;
+mod strengths;
 pub mod vocabulary;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -27,10 +30,34 @@ use crate::steering::search::Calibration;
 use crate::steering::{Intervention, Mode, SteerTerm};
 pub use config::{Protocol, SteeringConfig, texts_of, unsteered_of};
 pub use record::{JudgedRecord, StrengthRecord, TextKey, TextRecord, unreached};
+use rise::Percentiles;
 pub use run::Run;
 
 /// The method under which unsteered texts are kept.
 pub const UNSTEERED: &str = "unsteered";
+
+/// The method under which random directions are kept that tell what chance gives a label's words.
+pub const CHANCE: &str = "chance";
+
+/// The words that are watched under every direction: of each label.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WatchedWords {
+    /// The labels.
+    pub labels: Vec<String>,
+    /// The tokens of each label's own words.
+    pub words: Vec<Vec<u32>>,
+    /// Those of them that are no words of the sentences that chose.
+    pub new: Vec<Vec<u32>>,
+}
+
+impl WatchedWords {
+    /// Where the words of each label that has any stand.
+    fn places(&self, of: &[Vec<u32>], ranks: &Percentiles<'_>) -> BTreeMap<String, f64> {
+        let each = self.labels.iter().zip(of);
+        each.filter_map(|(label, words)| Some((label.clone(), ranks.mean(words)?)))
+            .collect()
+    }
+}
 
 /// A direction that a method offers for a label.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +94,9 @@ impl LabelDirection {
             reached: found.reached,
             note: found.note,
             rise: None,
+            nats: None,
+            places: BTreeMap::new(),
+            new_places: BTreeMap::new(),
         }
     }
 }

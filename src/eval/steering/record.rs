@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::CHANCE;
 use super::judge::Judgement;
 
 /// The key of a text: a method's direction for a label, a KL target and sign, a prompt and a sample.
@@ -84,6 +85,15 @@ pub struct StrengthRecord {
     /// Where the label's own words stand among all tokens' changes ([`super::rise::percentile`]).
     #[serde(default)]
     pub rise: Option<f64>,
+    /// The mean change of the label's own words' log-probabilities, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<f64>,
+    /// Where every label's words stand, its own among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, f64>,
+    /// The same of the words that the label's choosing sentences lack.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub new_places: BTreeMap<String, f64>,
 }
 
 /// What was judged of a text.
@@ -101,7 +111,7 @@ pub struct JudgedRecord {
 /// of them came to.
 pub fn unreached(strengths: &[StrengthRecord]) -> BTreeMap<String, (usize, usize, f64)> {
     let mut out: BTreeMap<String, (usize, usize, f64)> = BTreeMap::new();
-    for s in strengths {
+    for s in strengths.iter().filter(|s| s.method != CHANCE) {
         let entry = out.entry(s.method.clone()).or_default();
         entry.1 += 1;
         if !s.reached {

@@ -39,6 +39,34 @@ pub fn percentile(changes: &[f64], words: &[u32]) -> Option<f64> {
     (!places.is_empty()).then(|| places.iter().sum::<f64>() / places.len() as f64)
 }
 
+/// The changes of all tokens in order, by which many words are placed at once.
+pub struct Percentiles<'a> {
+    changes: &'a [f64],
+    ascending: Vec<f64>,
+}
+
+impl<'a> Percentiles<'a> {
+    /// Of the changes of all tokens.
+    pub fn of(changes: &'a [f64]) -> Self {
+        let mut ascending = changes.to_vec();
+        ascending.sort_unstable_by(f64::total_cmp);
+        Self { changes, ascending }
+    }
+
+    /// [`percentile`] of these words.
+    pub fn mean(&self, words: &[u32]) -> Option<f64> {
+        let others = self.changes.len().checked_sub(1).filter(|&n| n > 0)? as f64;
+        let place = |word: &u32| {
+            let own = *self.changes.get(*word as usize)?;
+            let below = self.ascending.partition_point(|c| *c < own);
+            let upto = self.ascending.partition_point(|c| *c <= own);
+            Some((below + upto - 1) as f64 / 2.0 / others)
+        };
+        let places: Vec<f64> = words.iter().filter_map(place).collect();
+        (!places.is_empty()).then(|| places.iter().sum::<f64>() / places.len() as f64)
+    }
+}
+
 /// Each line at each target, in the order of `lines`.
 pub fn rises(strengths: &[StrengthRecord], lines: &[ReportLine], seed: u64) -> Vec<Rise> {
     let mut targets: Vec<f64> = strengths.iter().map(|s| s.target).collect();
@@ -92,7 +120,11 @@ mod tests {
             assert!(
                 (percentile(&changes, words).unwrap() - at).abs() < 1e-12,
                 "{words:?}"
-            )
+            );
+            assert_eq!(
+                Percentiles::of(&changes).mean(words),
+                percentile(&changes, words)
+            );
         };
         near(&[3], 1.0);
         near(&[1], 0.0);
@@ -119,6 +151,9 @@ mod tests {
             reached,
             note: None,
             rise,
+            nats: None,
+            places: BTreeMap::new(),
+            new_places: BTreeMap::new(),
         };
         let all = [
             record("a", "x", 1, Some(0.9), true),

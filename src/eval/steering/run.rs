@@ -11,25 +11,25 @@ use super::judge::{Judgement, RatingCase, TextJudge};
 use super::log::Log;
 use super::{
     JudgedRecord, LabelDirection, RunEvent, SteeringConfig, StrengthRecord, TextKey, TextRecord,
-    UNSTEERED, perplexity, rise, texts_of, unsteered_of,
+    UNSTEERED, WatchedWords, perplexity, texts_of, unsteered_of,
 };
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::generate::{Arithmetic, Continuation, generate};
-use crate::steering::calibrate::{SignedIntervention, calibrate, for_each_shift};
+use crate::steering::Intervention;
 use crate::steering::tap::{SteerTap, Steering, TokenSelection};
-use crate::steering::{Intervention, Positions};
 use crate::task::{Progress, TaskCtx};
 
 /// Number of directions and signs whose α are searched together.
-const SEARCHED_TOGETHER: usize = 16;
+pub(super) const SEARCHED_TOGETHER: usize = 16;
 
 /// A run: the model, the configuration, and the log that it continues from.
 pub struct Run<'a> {
-    model: &'a Model,
-    config: &'a SteeringConfig,
-    prompts: Vec<Vec<u32>>,
-    log: &'a mut Log,
+    pub(super) model: &'a Model,
+    pub(super) config: &'a SteeringConfig,
+    pub(super) prompts: Vec<Vec<u32>>,
+    pub(super) watched: &'a WatchedWords,
+    pub(super) log: &'a mut Log,
 }
 
 /// Texts to generate that differ in their draws alone: they share the prompt's key-value cache.
@@ -48,7 +48,12 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Usage`] for a configuration that asks for nothing or for a KL that is no positive
     /// number, and for a prompt without tokens.
-    pub fn new(model: &'a Model, config: &'a SteeringConfig, log: &'a mut Log) -> Result<Self> {
+    pub fn new(
+        model: &'a Model,
+        config: &'a SteeringConfig,
+        watched: &'a WatchedWords,
+        log: &'a mut Log,
+    ) -> Result<Self> {
         config.check()?;
         let encode = |text: &String| model.tokenizer().encode(text, config.bos);
         let prompts = config
@@ -66,6 +71,7 @@ impl<'a> Run<'a> {
             model,
             config,
             prompts,
+            watched,
             log,
         })
     }
@@ -202,101 +208,6 @@ impl<'a> Run<'a> {
             progress.add(self.batch(&batch, judge, on_event, &quiet)?)?;
         }
         Ok(())
-    }
-
-    /// The α of every target of each direction and sign, searched where the log lacks them.
-    fn strengths(
-        &mut self,
-        signed: &[(&LabelDirection, i8)],
-        interventions: &[Arc<Intervention>],
-        ctx: &TaskCtx,
-    ) -> Result<Vec<Vec<StrengthRecord>>> {
-        let targets = &self.config.targets;
-        let known = |(subject, sign): &(&LabelDirection, i8)| -> Option<Vec<StrengthRecord>> {
-            let all = self.log.strengths().iter();
-            let of = all.filter(|s| {
-                s.method == subject.method && s.label == subject.label && s.sign == *sign
-            });
-            let of: Vec<StrengthRecord> = of.cloned().collect();
-            targets
-                .iter()
-                .all(|t| of.iter().any(|k| k.target == *t))
-                .then_some(of)
-        };
-        let mut out: Vec<Option<Vec<StrengthRecord>>> = signed.iter().map(known).collect();
-        let missing: Vec<usize> = (0..signed.len()).filter(|&i| out[i].is_none()).collect();
-        let wanted: Vec<SignedIntervention> = missing
-            .iter()
-            .map(|&i| SignedIntervention {
-                intervention: interventions[i].clone(),
-                negative: signed[i].1 < 0,
-            })
-            .collect();
-        if !wanted.is_empty() {
-            let found = calibrate(
-                self.model,
-                &wanted,
-                &self.prompts,
-                targets,
-                Positions::All,
-                ctx,
-            )?;
-            for (&i, found) in missing.iter().zip(found) {
-                let (subject, sign) = signed[i];
-                let records = found
-                    .into_iter()
-                    .zip(targets)
-                    .map(|(c, &target)| subject.strength(sign, target, c));
-                out[i] = Some(records.collect());
-            }
-            let fresh = out
-                .iter_mut()
-                .enumerate()
-                .filter(|(i, _)| missing.contains(i));
-            let records = fresh.flat_map(|(i, of)| {
-                of.iter_mut()
-                    .flatten()
-                    .map(move |r| (signed[i].0, &interventions[i], r))
-            });
-            self.rises(records.collect(), ctx)?;
-            for i in missing {
-                self.log
-                    .add_strengths(out[i].as_deref().unwrap_or_default())?;
-            }
-        }
-        Ok(out.into_iter().flatten().collect())
-    }
-
-    /// Adds the percentile of each label's own words at the α that were found.
-    fn rises(
-        &self,
-        found: Vec<(&LabelDirection, &Arc<Intervention>, &mut StrengthRecord)>,
-        ctx: &TaskCtx,
-    ) -> Result<()> {
-        let mut found = found;
-        found.retain(|(subject, _, record)| record.reached && !subject.words.is_empty());
-        if found.is_empty() {
-            return Ok(());
-        }
-        let steering = |intervention: &Arc<Intervention>, alpha| Steering {
-            intervention: intervention.clone(),
-            alpha,
-        };
-        let steerings: Vec<Steering> = found
-            .iter()
-            .map(|(_, intervention, record)| steering(intervention, record.alpha))
-            .collect();
-        for_each_shift(
-            self.model,
-            &steerings,
-            &self.prompts,
-            Positions::All,
-            ctx,
-            |i, changes| {
-                let (subject, _, record) = &mut found[i];
-                record.rise = rise::percentile(changes, &subject.words);
-            },
-        )
     }
 
     /// One group a prompt, of the samples that the log lacks.

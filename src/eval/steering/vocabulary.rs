@@ -34,8 +34,31 @@ pub fn vocabulary(sentences: &[LabelledText<'_>], labels: &[String]) -> Vec<Vec<
     labels.iter().map(words).collect()
 }
 
+/// The words of [`vocabulary`], those first that stand out most and at most `most` of a label, each in
+/// the spelling that its sentences use most: "Monday", not "monday".
+pub fn leading(sentences: &[LabelledText<'_>], labels: &[String], most: usize) -> Vec<Vec<String>> {
+    let counts = WordCounts::of(sentences);
+    let words = labels.iter().map(|label| {
+        let mut words = counts.scored_words_of(label);
+        words.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        words.truncate(most);
+        words.into_iter().map(|(word, _)| word).collect()
+    });
+    as_written(sentences, labels, words.collect())
+}
+
 /// [`vocabulary`], each word in the spelling that its sentences use most: "Monday", not "monday".
-pub fn written(sentences: &[LabelledText<'_>], labels: &[String]) -> Vec<Vec<String>> {
+#[cfg(test)]
+pub(super) fn written(sentences: &[LabelledText<'_>], labels: &[String]) -> Vec<Vec<String>> {
+    as_written(sentences, labels, vocabulary(sentences, labels))
+}
+
+/// Words of labels in the spelling that the labels' sentences use most.
+fn as_written(
+    sentences: &[LabelledText<'_>],
+    labels: &[String],
+    words: Vec<Vec<String>>,
+) -> Vec<Vec<String>> {
     let forms_of = |label: &String| {
         let mut forms: HashMap<String, BTreeMap<&str, usize>> = HashMap::new();
         for form in sentences
@@ -57,7 +80,6 @@ pub fn written(sentences: &[LabelledText<'_>], labels: &[String]) -> Vec<Vec<Str
             .max_by_key(|(_, count)| **count)
             .map(|(f, _)| (*f).to_owned())
     };
-    let words = vocabulary(sentences, labels);
     let written = |(label, words): (&String, Vec<String>)| {
         let forms = forms_of(label);
         words.iter().filter_map(|w| usual(forms.get(w)?)).collect()
@@ -108,8 +130,14 @@ impl<'a> WordCounts<'a> {
     /// Words whose log-odds against the other labels, with an informative Dirichlet prior, stand
     /// out (Monroe, Colaresi, Quinn, "Fightin' Words", 2008).
     pub(super) fn words_of(&self, label: &str) -> HashSet<String> {
+        let words = self.scored_words_of(label).into_iter();
+        words.map(|(word, _)| word).collect()
+    }
+
+    /// These words, with by how many standard deviations each stands out.
+    fn scored_words_of(&self, label: &str) -> Vec<(String, f64)> {
         let Some(of) = self.by_label.get(label) else {
-            return HashSet::new();
+            return Vec::new();
         };
         let inside: f64 = of.values().sum();
         let outside = self.total - inside;
@@ -120,7 +148,7 @@ impl<'a> WordCounts<'a> {
                 ((count + prior) / (total + PRIOR * self.total - count - prior)).ln()
             };
             let deviation = (1.0 / (count + prior) + 1.0 / (all - count + prior)).sqrt();
-            (odds(count, inside) - odds(all - count, outside)) / deviation > STANDS_OUT
+            (odds(count, inside) - odds(all - count, outside)) / deviation
         };
         let in_several = |word: &str| {
             self.sentences
@@ -129,8 +157,9 @@ impl<'a> WordCounts<'a> {
                 .is_some_and(|&sentences| sentences >= SENTENCES)
         };
         of.iter()
-            .filter(|(w, c)| in_several(w) && stands_out(w, **c))
-            .map(|(w, _)| w.clone())
+            .filter(|(w, _)| in_several(w))
+            .map(|(w, c)| (w.clone(), stands_out(w, *c)))
+            .filter(|(_, by)| *by > STANDS_OUT)
             .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! `mlpeek eval`: what directions detect, what they cause, what they share.
 
 mod detection;
+mod measures;
 mod reuse;
 mod steering;
 

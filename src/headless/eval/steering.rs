@@ -8,7 +8,7 @@ use super::super::json::{self, merged};
 use super::super::{
     check_target, describe::print_usage, encoder, model_of, open_study, output::thousands,
 };
-use super::{Output, check_place, holdout, with_interval};
+use super::{Output, check_place, holdout, measures, with_interval};
 use crate::cli::{OfflineArg, ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
@@ -17,6 +17,9 @@ use crate::eval::steering::judge::{Judgement, TextJudge};
 use crate::eval::steering::report::{CellReport, SteeringReport, chart};
 use crate::eval::steering::{Protocol, RunEvent, SteeringConfig, TextRecord};
 use crate::jobs::causal::{Causal, CausalRequest, Judging, Prepared, prepare};
+use crate::jobs::choice::Choose;
+use crate::jobs::evaluation::Method;
+use crate::jobs::measured::EffectRequest;
 use crate::model::source::data_dir;
 use crate::study::Study;
 
@@ -37,6 +40,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         holdout: holdout(&args.common),
         labels: args.labels.clone(),
         choose: args.choose,
+        effects: effects(args),
         config: config(args, &study)?,
         name: args.name.clone(),
         seed: args.common.seed,
@@ -127,6 +131,14 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     }
 }
 
+fn effects(args: &SteeringArgs) -> EffectRequest {
+    let mut ask = EffectRequest::default();
+    if !args.choose_prompt.is_empty() {
+        ask.prompts.clone_from(&args.choose_prompt);
+    }
+    ask
+}
+
 fn because(why: Option<&str>) -> String {
     why.map_or_else(String::new, |why| format!(": {why}"))
 }
@@ -190,6 +202,13 @@ fn check(args: &SteeringArgs) -> Result<()> {
     if args.encoder.is_some() && args.offline != Some(OfflineArg::Meaning) {
         let why = "--encoder has no effect without --judge meaning, which alone reads with one";
         return Err(Error::usage(format!("{why}: give both, or neither")));
+    }
+    let chooses =
+        args.choose == Choose::Effect || args.common.methods.iter().any(Method::is_by_effects);
+    if !args.choose_prompt.is_empty() && !chooses {
+        return Err(Error::usage(
+            "--choose-prompt has no effect without --choose effect or a method that mixes by effects (mix, mix5, effect): leave it out",
+        ));
     }
     let of_texts = [
         ("--svg", args.svg.is_some()),
@@ -288,6 +307,7 @@ fn lines(found: &Causal, out: &mut Output) -> Result<()> {
             "first_minus": r.first_minus.as_ref().map(json::difference),
         }))?;
     }
+    measures::lines(found, out)?;
     let not_judged: Vec<Value> = found
         .not_judged
         .iter()
@@ -378,7 +398,8 @@ fn table(found: &Causal, out: &mut Output) -> Result<()> {
         ))?;
     }
     out.line(RISE)?;
-    out.line("")
+    out.line("")?;
+    measures::table(found, out)
 }
 
 fn scores(found: &Causal, out: &mut Output) -> Result<()> {

@@ -4,11 +4,18 @@ use std::collections::HashMap;
 
 use super::super::choice::by_output;
 use super::super::evaluation::{Method, MethodDirections};
+use super::super::measured::{EffectRequest, Effects};
+use crate::directions::baselines::random;
+use crate::directions::support_size;
 use crate::error::Result;
-use crate::eval::steering::LabelDirection;
+use crate::eval::steering::{CHANCE, LabelDirection};
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
+use crate::study::Study;
 use crate::task::TaskCtx;
+
+/// Random directions that tell what chance gives.
+const CHANCE_DIRECTIONS: usize = 100;
 
 /// A direction that a method offers for a label, as it is in its set.
 pub(super) struct ChosenDirection {
@@ -19,15 +26,25 @@ pub(super) struct ChosenDirection {
     pub column: Vec<f32>,
 }
 
-/// The directions of a method that lift each label's words most; `None` for one that chooses by no
-/// side: differences in means are their labels' own, and random directions are not chosen.
-/// Shuffled: another label's words.
+/// By what a direction is chosen for a label's words.
+#[derive(Clone, Copy)]
+pub(super) enum Side<'a> {
+    /// By the logit lens.
+    Output,
+    /// By what it does, as this measures it.
+    Effect(&'a Study, &'a EffectRequest),
+}
+
+/// The directions of a method that lift or raise each label's words most; `None` for one that
+/// chooses by no side: differences in means are their labels' own, and random directions are not
+/// chosen. Shuffled: another label's words.
 pub(super) fn lifted(
     offered: &MethodDirections,
+    side: Side<'_>,
     tokens: &[Vec<u32>],
     model: &Model,
     ctx: &TaskCtx,
-) -> Result<ByOutput> {
+) -> Result<ByWords> {
     let mut tokens = tokens.to_vec();
     match &offered.method {
         Method::Set(kind) if kind.supervised() || !kind.ranked() => {
@@ -36,17 +53,25 @@ pub(super) fn lifted(
         Method::Shuffled => tokens.rotate_left(1),
         Method::Set(_) | Method::Mean(_) => {}
     }
-    by_output(model, offered.set.as_ref(), &tokens, ctx).map(Some)
+    let set = offered.set.as_ref();
+    Ok(Some(match side {
+        Side::Output => {
+            let found = by_output(model, set, &tokens, ctx)?;
+            found.into_iter().map(|found| Some((found?, 1.0))).collect()
+        }
+        Side::Effect(study, ask) => Effects::of(study, set, ask, Some(model), ctx)?.best(&tokens),
+    }))
 }
 
-/// For each label a direction where it has words; `None` where the choice by input stands.
-type ByOutput = Option<Vec<Option<usize>>>;
+/// For each label a direction with its sign where it has words; `None` where the choice by input
+/// stands.
+pub(super) type ByWords = Option<Vec<Option<(usize, f32)>>>;
 
 /// The direction of each method for each label. Random directions are not chosen: one a label, as
 /// they come.
 pub(super) fn chosen_directions(
     all: &[MethodDirections],
-    chosen: &[ByOutput],
+    chosen: &[ByWords],
     labels: &[String],
     names: &[String],
 ) -> Vec<ChosenDirection> {
@@ -61,12 +86,12 @@ pub(super) fn chosen_directions(
                 continue;
             };
             let directions = method.set.directions();
-            let direction = match method.method {
-                Method::Set(ref kind) if !kind.ranked() => i % directions.count().max(1),
+            let (direction, sign) = match method.method {
+                Method::Set(ref kind) if !kind.ranked() => (i % directions.count().max(1), 1.0),
                 _ => match chosen {
-                    None => found.feature,
+                    None => (found.feature, 1.0),
                     Some(of) => match of[i] {
-                        Some(direction) => direction,
+                        Some(signed) => signed,
                         // Without words of its own there is nothing to choose by.
                         None => continue,
                     },
@@ -75,7 +100,11 @@ pub(super) fn chosen_directions(
             let (method, hook, column) = (
                 method.name.clone(),
                 method.set.hook(),
-                directions.column(direction),
+                directions
+                    .column(direction)
+                    .iter()
+                    .map(|v| sign * v)
+                    .collect(),
             );
             out.push(ChosenDirection {
                 method,
@@ -111,4 +140,27 @@ pub(super) fn subjects(
         .filter(|o| words.contains_key(o.label.as_str()))
         .map(subject)
         .collect()
+}
+
+/// Random directions as sparse as a feature, which tell what chance gives words at a hook.
+pub(super) fn chance(
+    model: &Model,
+    hook: HookPoint,
+    sparsity: impl Fn(usize) -> f64,
+    seed: u64,
+) -> Result<Vec<LabelDirection>> {
+    let d = model.width(hook)?;
+    let keep = support_size(sparsity(d), d);
+    // Another seed than the directions of the method that is called random.
+    let all = random::directions(d, CHANCE_DIRECTIONS, keep, seed ^ 0x6368_616e_6365);
+    let direction = |j: usize| {
+        Ok(LabelDirection {
+            method: CHANCE.to_owned(),
+            label: j.to_string(),
+            direction: j,
+            term: direction_term(model, hook, &all.column(j), 1.0)?,
+            words: Vec::new(),
+        })
+    };
+    (0..CHANCE_DIRECTIONS).map(direction).collect()
 }

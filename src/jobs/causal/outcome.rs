@@ -5,8 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::super::evaluation;
+use super::case_of;
+use crate::error::Result;
+use crate::eval::steering::TextRecord;
+use crate::eval::steering::judge::{Judgement, TextJudge};
+use crate::eval::steering::measures::MeasureReport;
 use crate::eval::steering::report::{ScoreDifference, SteeringReport};
 use crate::eval::steering::rise::Rise;
+use crate::task::TaskCtx;
 
 /// What an evaluation came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +49,9 @@ pub struct Causal {
     /// What becomes of labels' own words.
     #[serde(default)]
     pub rises: Vec<Rise>,
+    /// The rises beside what would have raised the words anyway, compared with one method.
+    #[serde(default)]
+    pub measures: Vec<MeasureReport>,
     /// Stopped before its end: what is told is told of the texts so far.
     #[serde(default)]
     pub stopped: bool,
@@ -101,4 +110,34 @@ pub struct Unreached {
     pub of: usize,
     /// The largest KL that one of these came to.
     pub largest_kl: f64,
+}
+
+/// What a judge says of unsteered texts, the mean over labels and texts.
+pub(super) fn unsteered_scores(
+    texts: &[TextRecord],
+    labels: &[String],
+    prompts: &[String],
+    judge: &mut dyn TextJudge,
+    ctx: &TaskCtx,
+) -> Result<Option<Scores>> {
+    let (mut sums, mut count) = (Scores::default(), 0.0f64);
+    for label in labels {
+        let case = |t: &TextRecord| case_of(t, label, prompts);
+        for said in judge.rate(&texts.iter().map(case).collect::<Vec<_>>(), ctx)? {
+            if let (Judgement::Rated { concept, fluency }, Some(score)) = (&said, said.score()) {
+                sums = Scores {
+                    score: sums.score + score,
+                    concept: sums.concept + concept,
+                    fluency: sums.fluency + fluency,
+                };
+                count += 1.0;
+            }
+        }
+    }
+    let mean = Scores {
+        score: sums.score / count,
+        concept: sums.concept / count,
+        fluency: sums.fluency / count,
+    };
+    Ok((count > 0.0).then_some(mean))
 }

@@ -36,6 +36,9 @@ pub struct TextGradient {
     pub gradient: Vec<f32>,
 }
 
+/// Of a token that has a next one: its place in the residual stream, its text, the next token.
+type NextToken = (u32, usize, u32);
+
 /// What a layer computed that its derivative needs.
 struct Kept {
     x: Tensor,
@@ -295,8 +298,7 @@ impl Decoder {
         positions: &RowPositions,
         ctx: &TaskCtx,
     ) -> Result<(Vec<f64>, Tensor)> {
-        // Of each token that has a next one: its place in x, its text, the next token.
-        let places: Vec<(u32, usize, u32)> = texts
+        let places: Vec<NextToken> = texts
             .iter()
             .enumerate()
             .flat_map(|(r, text)| {
@@ -335,30 +337,30 @@ impl Decoder {
     fn next_tokens(
         &self,
         logits: &[f32],
-        places: &[(u32, usize, u32)],
+        places: &[NextToken],
         weight: impl Fn(usize) -> f64 + Sync,
     ) -> (Vec<f64>, Vec<f32>) {
         let cap = self.config.final_softcap;
         let vocab = logits.len() / places.len();
         let mut d = vec![0.0f32; logits.len()];
-        let of_row =
-            |((logits, &(_, text, next)), d): ((&[f32], &(u32, usize, u32)), &mut [f32])| {
-                let capped =
-                    |l: f32| cap.map_or(f64::from(l), |cap| cap * (f64::from(l) / cap).tanh());
-                let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let most = capped(most);
-                let sum: f64 = logits.iter().map(|&l| (capped(l) - most).exp()).sum();
-                let (norm, weight) = (most + sum.ln(), weight(text));
-                for (j, (d, &l)) in d.iter_mut().zip(logits).enumerate() {
-                    let here = capped(l);
-                    let hit = f64::from(u8::from(j == next as usize));
-                    let slope = cap.map_or(1.0, |cap| 1.0 - (here / cap).powi(2));
-                    *d = (weight * (hit - (here - norm).exp()) * slope) as f32;
-                }
-                weight * (capped(logits[next as usize]) - norm)
-            };
+        let of_row = |logits: &[f32], &(_, text, next): &NextToken, d: &mut [f32]| {
+            let capped = |l: f32| cap.map_or(f64::from(l), |cap| cap * (f64::from(l) / cap).tanh());
+            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let most = capped(most);
+            let sum: f64 = logits.iter().map(|&l| (capped(l) - most).exp()).sum();
+            let (norm, weight) = (most + sum.ln(), weight(text));
+            for (j, (d, &l)) in d.iter_mut().zip(logits).enumerate() {
+                let here = capped(l);
+                let hit = f64::from(u8::from(j == next as usize));
+                let slope = cap.map_or(1.0, |cap| 1.0 - (here / cap).powi(2));
+                *d = (weight * (hit - (here - norm).exp()) * slope) as f32;
+            }
+            weight * (capped(logits[next as usize]) - norm)
+        };
         let rows = logits.par_chunks(vocab).zip(places);
-        let each = rows.zip(d.par_chunks_mut(vocab)).map(of_row).collect();
+        let each = rows.zip(d.par_chunks_mut(vocab));
+        let each = each.map(|((logits, place), d)| of_row(logits, place, d));
+        let each = each.collect();
         (each, d)
     }
 }
@@ -375,6 +377,17 @@ impl Model {
         ctx: &TaskCtx,
     ) -> Result<Vec<TextGradient>> {
         self.decoder().text_gradients(texts, layer, ctx)
+    }
+
+    /// [`Decoder::residual_adjoint`] of rows of `d_model` values.
+    ///
+    /// # Errors
+    /// As [`Decoder::residual_adjoint`].
+    pub fn residual_adjoint(&self, hook: HookPoint, along: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        let shape = (along.len(), along.first().map_or(0, Vec::len));
+        let along = Tensor::from_vec(along.concat(), shape, self.device())?;
+        let found = self.decoder().residual_adjoint(hook, &along)?;
+        Ok(found.to_dtype(DType::F32)?.to_vec2()?)
     }
 }
 

@@ -185,6 +185,10 @@ impl Values {
                     return format!("{}, of the training half", kind.what());
                 }
                 Method::Set(SetKind::Baseline { kind, .. }) => kind.what(),
+                Method::Set(SetKind::TextGradient { .. }) => {
+                    "what makes the training half's sentences likelier, by the model's gradient"
+                }
+                Method::Set(SetKind::Mixed { .. }) => "directions by what they do, of the training half",
                 Method::Mean(_) => "the mean of several",
             }
             .to_owned(),
@@ -197,7 +201,7 @@ impl Values {
                 "texts of each prompt, KL and sign; 0: only what becomes of the labels' own words".to_owned()
             }
             Kind::Choose => {
-                "which direction is a label's: by what excites it (input), or by what it promotes (output)".to_owned()
+                "which direction is a label's: by what excites it (input), what it promotes (output), or what it does (effect)".to_owned()
             }
         }
     }
@@ -226,7 +230,8 @@ impl Fields for Values {
             Some(Kind::Choose) => {
                 self.request.choose = match self.request.choose {
                     Choose::Input => Choose::Output,
-                    Choose::Output => Choose::Input,
+                    Choose::Output => Choose::Effect,
+                    Choose::Effect => Choose::Input,
                 };
             }
             Some(Kind::Targets | Kind::Labels) | None => {}

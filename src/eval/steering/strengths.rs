@@ -1,0 +1,147 @@
+//! The strengths of a run: α for every target, and where words stand at them.
+//!
+//! Knows directions and the log. Invariant: what is measured at an α is in the log with it.
+
+use std::sync::Arc;
+
+use super::rise::Percentiles;
+use super::run::{Run, SEARCHED_TOGETHER};
+use super::{LabelDirection, StrengthRecord};
+use crate::error::Result;
+use crate::steering::calibrate::{SignedIntervention, calibrate, for_each_shift};
+use crate::steering::tap::Steering;
+use crate::steering::{Intervention, Positions};
+use crate::task::{Progress, TaskCtx};
+
+impl Run<'_> {
+    /// Steers with random directions alone, where the log lacks them: what chance gives the words
+    /// that are watched.
+    ///
+    /// # Errors
+    /// What the model and the log return; [`Error::Cancelled`].
+    pub fn chance(&mut self, directions: &[LabelDirection], ctx: &TaskCtx) -> Result<()> {
+        let (quiet, all) = (ctx.without_progress(), directions.len());
+        for (at, directions) in directions.chunks(SEARCHED_TOGETHER).enumerate() {
+            let done = at * SEARCHED_TOGETHER;
+            ctx.checkpoint(Progress::new(
+                "random directions, for what chance gives",
+                done as u64,
+                all as u64,
+                "directions",
+            ))?;
+            let interventions = directions
+                .iter()
+                .map(LabelDirection::intervention)
+                .collect::<Result<Vec<_>>>()?;
+            let signed: Vec<(&LabelDirection, i8)> = directions.iter().map(|d| (d, 1)).collect();
+            self.strengths(&signed, &interventions, &quiet)?;
+        }
+        Ok(())
+    }
+
+    /// The α of every target of each direction and sign, searched where the log lacks them.
+    pub(super) fn strengths(
+        &mut self,
+        signed: &[(&LabelDirection, i8)],
+        interventions: &[Arc<Intervention>],
+        ctx: &TaskCtx,
+    ) -> Result<Vec<Vec<StrengthRecord>>> {
+        let targets = &self.config.targets;
+        let known = |(subject, sign): &(&LabelDirection, i8)| -> Option<Vec<StrengthRecord>> {
+            let all = self.log.strengths().iter();
+            let of = all.filter(|s| {
+                s.method == subject.method && s.label == subject.label && s.sign == *sign
+            });
+            let of: Vec<StrengthRecord> = of.cloned().collect();
+            targets
+                .iter()
+                .all(|t| of.iter().any(|k| k.target == *t))
+                .then_some(of)
+        };
+        let mut out: Vec<Option<Vec<StrengthRecord>>> = signed.iter().map(known).collect();
+        let missing: Vec<usize> = (0..signed.len()).filter(|&i| out[i].is_none()).collect();
+        let wanted: Vec<SignedIntervention> = missing
+            .iter()
+            .map(|&i| SignedIntervention {
+                intervention: interventions[i].clone(),
+                negative: signed[i].1 < 0,
+            })
+            .collect();
+        if !wanted.is_empty() {
+            let found = calibrate(
+                self.model,
+                &wanted,
+                &self.prompts,
+                targets,
+                Positions::All,
+                ctx,
+            )?;
+            for (&i, found) in missing.iter().zip(found) {
+                let (subject, sign) = signed[i];
+                let records = found
+                    .into_iter()
+                    .zip(targets)
+                    .map(|(c, &target)| subject.strength(sign, target, c));
+                out[i] = Some(records.collect());
+            }
+            let fresh = out
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| missing.contains(i));
+            let records = fresh.flat_map(|(i, of)| {
+                of.iter_mut()
+                    .flatten()
+                    .map(move |r| (signed[i].0, &interventions[i], r))
+            });
+            self.rises(records.collect(), ctx)?;
+            for i in missing {
+                self.log
+                    .add_strengths(out[i].as_deref().unwrap_or_default())?;
+            }
+        }
+        Ok(out.into_iter().flatten().collect())
+    }
+
+    /// Adds the percentile of each label's own words at the α that were found.
+    fn rises(
+        &self,
+        found: Vec<(&LabelDirection, &Arc<Intervention>, &mut StrengthRecord)>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let mut found = found;
+        found.retain(|(_, _, record)| record.reached);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let watched = self.watched;
+        let steering = |intervention: &Arc<Intervention>, alpha| Steering {
+            intervention: intervention.clone(),
+            alpha,
+        };
+        let steerings: Vec<Steering> = found
+            .iter()
+            .map(|(_, intervention, record)| steering(intervention, record.alpha))
+            .collect();
+        for_each_shift(
+            self.model,
+            &steerings,
+            &self.prompts,
+            Positions::All,
+            ctx,
+            |i, changes| {
+                let (subject, _, record) = &mut found[i];
+                let ranks = Percentiles::of(changes);
+                record.rise = ranks.mean(&subject.words);
+                let own = subject
+                    .words
+                    .iter()
+                    .filter_map(|&w| changes.get(w as usize));
+                record.nats = record
+                    .rise
+                    .map(|_| own.sum::<f64>() / subject.words.len() as f64);
+                record.places = watched.places(&watched.words, &ranks);
+                record.new_places = watched.places(&watched.new, &ranks);
+            },
+        )
+    }
+}

@@ -1,0 +1,242 @@
+//! `measured/<what>-<key>.bin`: what a model said of a study's sentences and directions, a record
+//! each, so that it is asked once.
+//!
+//! A file is a line that says of what it is, then records of one size: a number, bytes, and their
+//! checksum. It only grows; a record that was cut short is measured again. Knows nothing of what the
+//! bytes mean. Invariant: a record that is given back is whole, and was measured of exactly what its
+//! file's first line says.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::fits::check_name;
+use super::{Study, lock};
+use crate::disk::lock::LockAttempt;
+use crate::disk::{self, human_bytes};
+use crate::error::{Error, Result};
+use crate::memory;
+
+const DIR: &str = "measured";
+/// Bytes of a record's number and checksum.
+const FRAME: usize = 4 + 8;
+
+/// Measurements of one kind, of one subject.
+#[derive(Debug)]
+pub struct Measured {
+    path: PathBuf,
+    /// The first line of the file.
+    head: Vec<u8>,
+    /// Bytes of a record's contents.
+    size: usize,
+    records: BTreeMap<u32, Vec<u8>>,
+    /// Where whole records end; 0 where there is no file yet.
+    end: u64,
+    /// The study's directory where this process does not have it for writing.
+    borrowed: Option<PathBuf>,
+}
+
+impl Study {
+    /// What was measured of `about`, in records of `size` bytes; `what` begins the name of its file.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a `what` that is no file name; [`Error::Refused`] where memory does not
+    /// hold the records; [`Error::File`] for a file of something else.
+    pub fn measured(&self, what: &str, about: &Value, size: usize) -> Result<Measured> {
+        let mut head = about.to_string().into_bytes();
+        let name = format!("{what}-{:016x}.bin", xxh3_64(&head));
+        check_name(&name)?;
+        head.push(b'\n');
+        let borrowed = (!self.is_writable()).then(|| self.dir().to_path_buf());
+        let mut out = Measured {
+            path: self.dir().join(DIR).join(name),
+            head,
+            size,
+            records: BTreeMap::new(),
+            end: 0,
+            borrowed,
+        };
+        out.read()?;
+        Ok(out)
+    }
+}
+
+impl Measured {
+    fn read(&mut self) -> Result<()> {
+        let bytes = match fs::metadata(&self.path) {
+            Ok(found) => found.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Error::io("read", &self.path)(e)),
+        };
+        if let Some(free) = memory::available()?.filter(|&free| 2 * bytes > free) {
+            return Err(Error::refused(format!(
+                "reading {} takes {} of memory, and {} is free: free memory, or remove the file to measure fewer anew",
+                self.path.display(),
+                human_bytes(2 * bytes),
+                human_bytes(free)
+            )));
+        }
+        let bytes = fs::read(&self.path).map_err(Error::io("read", &self.path))?;
+        let Some(rest) = bytes.strip_prefix(&*self.head) else {
+            return Err(Error::file(
+                &self.path,
+                "not what its name says: remove it, and it is measured again",
+            ));
+        };
+        self.end = self.head.len() as u64;
+        for record in rest.chunks_exact(self.size + FRAME) {
+            let (body, sum) = record.split_at(4 + self.size);
+            if xxh3_64(body).to_le_bytes() != sum {
+                break;
+            }
+            let id = u32::from_le_bytes([body[0], body[1], body[2], body[3]]);
+            self.records.insert(id, body[4..].to_vec());
+            self.end += record.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The contents of a record.
+    pub fn get(&self, id: u32) -> Option<&[u8]> {
+        self.records.get(&id).map(Vec::as_slice)
+    }
+
+    /// Whether a record is there.
+    pub fn has(&self, id: u32) -> bool {
+        self.records.contains_key(&id)
+    }
+
+    /// Adds records, each of the size that was given. A study that is open for reading is locked
+    /// for the moment; where another process has it, what is added is known here and is measured
+    /// again next time.
+    ///
+    /// # Errors
+    /// A file that cannot be written; [`Error::Usage`] for a record of another size.
+    pub fn add(&mut self, new: Vec<(u32, Vec<u8>)>) -> Result<()> {
+        if let Some((_, odd)) = new.iter().find(|(_, bytes)| bytes.len() != self.size) {
+            let (size, got) = (self.size, odd.len());
+            return Err(Error::usage(format!(
+                "a record of {got} bytes among those of {size}"
+            )));
+        }
+        let _lock = match &self.borrowed {
+            None => None,
+            Some(dir) => match lock::try_acquire(dir) {
+                Ok(LockAttempt::Acquired(lock)) => Some(lock),
+                Ok(LockAttempt::HeldBy(_)) | Err(_) => {
+                    self.records.extend(new);
+                    return Ok(());
+                }
+            },
+        };
+        if self.borrowed.is_some() {
+            // Another process may have added to it since it was read.
+            self.read()?;
+        }
+        let fail = || Error::io("write", &self.path);
+        disk::create_dir(disk::parent(&self.path))?;
+        let mut file: File = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&self.path)
+            .map_err(fail())?;
+        let mut bytes = Vec::new();
+        if self.end == 0 {
+            bytes.extend_from_slice(&self.head);
+        }
+        for (id, body) in &new {
+            let from = bytes.len();
+            bytes.extend_from_slice(&id.to_le_bytes());
+            bytes.extend_from_slice(body);
+            let sum = xxh3_64(&bytes[from..]);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+        }
+        // What a killed writer left behind the last whole record is cut off.
+        file.set_len(self.end).map_err(fail())?;
+        file.seek(SeekFrom::Start(self.end)).map_err(fail())?;
+        file.write_all(&bytes).map_err(fail())?;
+        file.sync_data().map_err(fail())?;
+        self.end += bytes.len() as u64;
+        self.records.extend(new);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn empty(path: PathBuf, head: &str) -> Measured {
+        Measured {
+            path,
+            head: format!("{head}\n").into_bytes(),
+            size: 3,
+            records: BTreeMap::new(),
+            end: 0,
+            borrowed: None,
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_there_again_up_to_where_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("measured").join("x.bin");
+        let about = json!({"kl": 0.25}).to_string();
+        let open = || {
+            let mut out = empty(path.clone(), &about);
+            out.read().map(|()| out)
+        };
+        let mut first = open().unwrap();
+        first.add(vec![(4, vec![1, 2, 3])]).unwrap();
+        first
+            .add(vec![(9, vec![4, 5, 6]), (2, vec![7, 8, 9])])
+            .unwrap();
+        assert!(first.add(vec![(1, vec![0])]).is_err());
+        let again = open().unwrap();
+        assert_eq!(again.get(9), Some(&[4, 5, 6][..]));
+        assert!(again.has(2) && again.has(4) && !again.has(1));
+        // Killed in the middle of the last record: it alone is gone, and the next goes to its place.
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        let mut cut = open().unwrap();
+        assert!(cut.has(9) && !cut.has(2));
+        cut.add(vec![(2, vec![7, 8, 9])]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        // A damaged record and what follows it are measured again.
+        let mut damaged = bytes.clone();
+        damaged[bytes.len() - 20] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        let rest = open().unwrap();
+        assert!(rest.has(4) && !rest.has(9) && !rest.has(2));
+        // Another subject's file under this name is refused.
+        let error = empty(path, "something else").read().unwrap_err();
+        assert!(error.to_string().contains("remove it"), "{error}");
+    }
+
+    #[test]
+    fn a_study_open_for_reading_is_locked_for_the_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.bin");
+        let open = || {
+            let mut out = empty(path.clone(), "a");
+            out.borrowed = Some(dir.path().to_path_buf());
+            out.read().map(|()| out)
+        };
+        let (mut one, mut other) = (open().unwrap(), open().unwrap());
+        one.add(vec![(1, vec![0, 0, 1])]).unwrap();
+        other.add(vec![(2, vec![0, 0, 2])]).unwrap();
+        let held = lock::acquire(dir.path()).unwrap();
+        other.add(vec![(3, vec![0, 0, 3])]).unwrap();
+        assert!(other.has(3), "known where it was measured");
+        drop(held);
+        let again = open().unwrap();
+        assert!(again.has(1) && again.has(2) && !again.has(3));
+    }
+}
