@@ -234,9 +234,9 @@ pub struct ExploreArgs {
     /// Number of features [default: 100]
     #[arg(long, short = 'k', value_parser = values::at_least_one)]
     pub features: Option<usize>,
-    /// Where to compute [default: auto]
-    #[arg(long, value_enum)]
-    pub device: Option<Device>,
+    /// Where the model computes, and in what
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     /// Colours of the explorer
     #[arg(long, value_enum, default_value_t = Colour::Auto)]
     pub color: Colour,

@@ -1,7 +1,11 @@
 //! The error type of the library: what went wrong, where, and what to do next, in one line.
 
+mod device;
+
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use device::DeviceFailure;
 
 /// A result with the library's error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,9 +42,28 @@ pub enum Error {
     /// a remedy.
     #[error("{0}")]
     Refused(String),
+    /// A GPU failed in a way that a user can do something about.
+    #[error("{}", .0.sentence(.1))]
+    Device(DeviceFailure, String),
     /// A tensor operation failed.
-    #[error("tensor operation failed: {0}")]
-    Tensor(#[from] candle_core::Error),
+    #[error("tensor operation failed: {}", first_line(.0))]
+    Tensor(candle_core::Error),
+}
+
+/// What failed, without the backtrace that candle appends.
+fn first_line(error: &candle_core::Error) -> String {
+    let text = error.to_string();
+    one_line(text.lines().next().unwrap_or_default().to_owned())
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        let line = first_line(&error);
+        match DeviceFailure::of(&line) {
+            Some(kind) => Self::Device(kind, line),
+            None => Self::Tensor(error),
+        }
+    }
 }
 
 /// Shortens a problem to one readable line. A parser may quote a value of the file of any length;
@@ -92,6 +115,11 @@ impl Error {
     /// An [`Error::Refused`], which names the numbers and a remedy.
     pub fn refused(problem: impl Into<String>) -> Self {
         Self::Refused(problem.into())
+    }
+
+    /// Whether the memory of a GPU was full: less at once may fit.
+    pub fn is_device_full(&self) -> bool {
+        matches!(self, Self::Device(DeviceFailure::Full, _))
     }
 
     /// The exit code of the process for this error.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Device;
+use super::ComputeArgs;
 
 /// Arguments of `mlpeek models`.
 #[derive(Debug, Args)]
@@ -31,9 +31,9 @@ pub struct DoctorArgs {
     /// and whether what means alike is near
     #[arg(long, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_ENCODER)]
     pub encoder: Option<String>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto, requires = "model")]
-    pub device: Device,
+    /// Where to compute, and in what: a device that is named is tested, with a model or without
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// Arguments of `mlpeek keys`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{Device, PlaceArgs, StudyModelArgs};
+use super::{PlaceArgs, StudyModelArgs};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::{ApiKey, Endpoint};
@@ -139,9 +139,6 @@ pub struct DescribeArgs {
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
 }
 
 #[cfg(test)]

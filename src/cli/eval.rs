@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Device, EndpointArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
+use super::{EndpointArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::eval::steering::Protocol;
 use crate::jobs::choice::Choose;
@@ -181,9 +181,6 @@ pub struct SteeringArgs {
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
 }
 
 /// Arguments of `mlpeek eval reuse`.
@@ -219,7 +216,4 @@ pub struct ReuseArgs {
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
 }

@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use super::Device;
+use super::model::DeviceParser;
 use super::values::{at_least_one, not_negative, share, threads};
 use crate::factor::{FitConfig, Init, PreprocessingChoice, Solver};
 use crate::jobs::fitting::Refinement;
+use crate::model::DeviceChoice;
 use crate::model::HookSite;
 
 /// Arguments of `mlpeek fit`.
@@ -56,8 +57,8 @@ pub struct FitArgs {
     #[arg(long, value_parser = threads)]
     pub threads: Option<usize>,
     /// Where the sweeps run; auto is a GPU that can keep the activations, else the CPU
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
+    #[arg(long, value_parser = DeviceParser, default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
     /// Go on from the fit's checkpoint, also where it ended by itself; a fit that was cut short
     /// goes on without it
     #[arg(long)]

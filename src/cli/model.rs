@@ -1,35 +1,69 @@
 //! Arguments of the commands that run a model.
 
+use std::ffi::OsStr;
 use std::num::NonZero;
 use std::path::PathBuf;
 
 use candle_core::DType;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValue, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::activations::store::CacheDtype;
-use crate::model::{BosRule, DeviceChoice, HookSite};
+use crate::model::{BosRule, DeviceChoice, HookSite, LoadOptions};
 
-/// What `--device` takes: where a model or a fit is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// The best that is there
-    Auto,
-    /// The CPU
-    Cpu,
-    /// An NVIDIA GPU
-    Cuda,
-    /// An Apple GPU
-    Metal,
+/// Reads what `--device` takes: where a model or a fit is computed.
+#[derive(Debug, Clone)]
+pub(super) struct DeviceParser;
+
+impl TypedValueParser for DeviceParser {
+    type Value = DeviceChoice;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<DeviceChoice, clap::Error> {
+        let read = |text: &str| text.parse::<DeviceChoice>();
+        read.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let kinds = [
+            ("auto", "The best that is there"),
+            ("cpu", "The CPU"),
+            ("cuda", "An NVIDIA GPU, the first that the driver shows"),
+            ("cuda:1", "An NVIDIA GPU by its number, here the second"),
+            (
+                "cuda:0,1",
+                "A model's layers on several NVIDIA GPUs, in this order",
+            ),
+            ("metal", "An Apple GPU"),
+        ];
+        let values = kinds.map(|(name, help)| PossibleValue::new(name).help(help));
+        Some(Box::new(values.into_iter()))
+    }
 }
 
-impl From<Device> for DeviceChoice {
-    fn from(device: Device) -> Self {
-        match device {
-            Device::Auto => Self::Auto,
-            Device::Cpu => Self::Cpu,
-            Device::Cuda => Self::Cuda,
-            Device::Metal => Self::Metal,
+/// Where a model computes, and in what.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct ComputeArgs {
+    /// Where to compute [default: auto]
+    #[arg(long, value_parser = DeviceParser)]
+    pub device: Option<DeviceChoice>,
+    /// What a GPU computes in [default: bf16, or f16 where the card has no bf16]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+}
+
+impl ComputeArgs {
+    /// What opens the first `layers` layers of a model so, or all.
+    pub fn options(&self, layers: Option<usize>) -> LoadOptions {
+        LoadOptions {
+            device: self.device.unwrap_or_default(),
+            dtype: self.dtype.map(Into::into),
+            layers,
+            ..LoadOptions::default()
         }
     }
 }
@@ -94,8 +128,8 @@ pub struct ModelArgs {
     #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
+    #[arg(long, value_parser = DeviceParser, default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
 }
 
 /// Arguments of `mlpeek collect`.

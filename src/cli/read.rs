@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
+use super::ComputeArgs;
 use crate::directions::SetKind;
 use crate::jobs::directions::HookSelection;
 use crate::model::HookSite;
@@ -42,6 +43,9 @@ pub struct StudyModelArgs {
     /// says]
     #[arg(long, short)]
     pub model: Option<String>,
+    /// Where it computes, and in what
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 fn sets_help() -> String {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::StudyModelArgs;
 use super::values::{at_least_one, positive};
-use super::{Device, StudyModelArgs};
 use crate::directions::sae::train::TrainConfig;
 use crate::model::HookSite;
 
@@ -172,7 +172,4 @@ pub struct SaeCompareArgs {
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute [default: auto]
-    #[arg(long, value_enum)]
-    pub device: Option<Device>,
 }

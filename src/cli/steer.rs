@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Device, PlaceArgs, StudyModelArgs, values};
+use super::{PlaceArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::jobs::measured::EffectRequest;
@@ -151,9 +151,6 @@ pub struct SteerArgs {
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
 }
 
 /// Arguments of `mlpeek effects`.
@@ -181,9 +178,6 @@ pub struct EffectsArgs {
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
 }
 
 fn effects_help() -> String {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values;
+use super::{ComputeArgs, values};
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
 use crate::factor::recursive::Growth;
@@ -51,6 +51,9 @@ pub struct TreeArgs {
     /// study says]
     #[arg(long, short, requires = "recursive")]
     pub model: Option<String>,
+    /// Where the model computes, and in what
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     /// How the tree is written [default: text]
     #[arg(long, value_enum)]
     pub format: Option<TreeFormat>,

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::jobs::collect::collect;
 use crate::jobs::fitting;
-use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
+use crate::model::{BosRule, Compute, HookPoint, LoadOptions, Model, source};
 use crate::study::{self, FitEntry, Study};
 use crate::task::{CancelToken, TaskCtx};
 
@@ -27,8 +27,8 @@ pub(super) struct StudyView<'a> {
     pub hook: Option<(HookPoint, &'a FitConfig)>,
     /// Where its model lies; `None`: where the study says.
     pub model: Option<&'a str>,
-    /// The device that its model computes on.
-    pub device: DeviceChoice,
+    /// Where its model computes, and in what.
+    pub compute: Compute,
 }
 
 pub(super) struct Opener {
@@ -61,7 +61,7 @@ impl Opener {
                 &StudyView {
                     hook,
                     model: request.model.as_deref(),
-                    device: request.device,
+                    compute: request.compute(),
                 },
                 token,
             );
@@ -71,7 +71,7 @@ impl Opener {
                 Some(path) => Corpus::open(path)?,
                 None => Corpus::bundled(),
             };
-            let model = self.find_model(request.model.as_deref(), request.device, ctx)?;
+            let model = self.find_model(request.model.as_deref(), request.compute(), ctx)?;
             let words = loaded_words(&model);
             Ok(((corpus, model), words))
         })?;
@@ -159,7 +159,7 @@ impl Opener {
                 self.show_saved(Some(&fit.name))?;
             }
             if has_model {
-                self.open_model_of_study(wanted.model, wanted.device, ctx)?;
+                self.open_model_of_study(wanted.model, wanted.compute, ctx)?;
             } else if wanted.model.is_some() {
                 return Err(Error::usage(format!(
                     "{} was imported without a model: leave out --model",
@@ -225,20 +225,21 @@ impl Opener {
     pub(super) fn find_model(
         &self,
         spec: Option<&str>,
-        device: DeviceChoice,
+        compute: Compute,
         ctx: &TaskCtx,
     ) -> Result<Arc<Model>> {
         let files = source::resolve(spec, ctx)?;
         if let Ok(open) = self.session.model()
             && open.info().id == files.id
-            && device == DeviceChoice::Auto
+            && compute == Compute::default()
         {
             return Ok(open);
         }
         let model = Arc::new(Model::open(
             &files,
             &LoadOptions {
-                device,
+                device: compute.device,
+                dtype: compute.dtype,
                 ..LoadOptions::default()
             },
             ctx,

@@ -11,7 +11,7 @@ use crate::amounts::{count, duration};
 use crate::error::{Error, Result};
 use crate::jobs::collect;
 use crate::jobs::fitting::{Begin, FitRun, Resume};
-use crate::model::{DeviceChoice, Model};
+use crate::model::{Compute, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
 
@@ -24,10 +24,10 @@ impl Opener {
     pub(super) fn open_model_of_study(
         &self,
         place: Option<&str>,
-        device: DeviceChoice,
+        compute: Compute,
         ctx: &TaskCtx,
     ) -> Result<()> {
-        match self.own_model(place, device, ctx) {
+        match self.own_model(place, compute, ctx) {
             Ok(_) => self.refresh_lens(),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(e) => {
@@ -44,11 +44,11 @@ impl Opener {
     fn own_model(
         &self,
         place: Option<&str>,
-        device: DeviceChoice,
+        compute: Compute,
         ctx: &TaskCtx,
     ) -> Result<Arc<Model>> {
         let id = self.with_study(|study| Ok(study.own_model()?.id.clone()))?;
-        let found = self.find_model(Some(place.unwrap_or(&id)), device, ctx);
+        let found = self.find_model(Some(place.unwrap_or(&id)), compute, ctx);
         let model = match (found, place) {
             (Err(e), None) if !matches!(e, Error::Cancelled) => {
                 return Err(self.with_study(|study| Ok(study.model_not_found(&e)))?);
@@ -72,7 +72,7 @@ impl Opener {
         let hook = self.hook_on_show()?;
         run_job(&self.session, Job::Load, token, |ctx| {
             let model = self
-                .own_model(Some(place), DeviceChoice::Auto, ctx)
+                .own_model(Some(place), Compute::default(), ctx)
                 .inspect_err(|e| {
                     // It may be typed again.
                     if !matches!(e, Error::Cancelled) {
@@ -92,7 +92,7 @@ impl Opener {
             Ok(model) => model,
             Err(_) => run_job(&self.session, Job::Load, token, |ctx| {
                 let model = self
-                    .own_model(None, DeviceChoice::Auto, ctx)
+                    .own_model(None, Compute::default(), ctx)
                     .inspect_err(|e| {
                         self.session.emit(Event::NoModel(e.to_string()));
                     })?;

@@ -147,7 +147,7 @@ fn given(args: &CollectArgs) -> Result<Option<Corpus>> {
 /// Nothing is generated here, so layers above the last hook need not be loaded.
 fn options(args: &CollectArgs, last: Option<&usize>, dtype: Option<DType>) -> LoadOptions {
     LoadOptions {
-        device: args.model.device.into(),
+        device: args.model.device,
         dtype: args.dtype.map(Into::into).or(dtype),
         layers: last.map(|last| last + 1),
         batch_tokens: args.batch_tokens.map(NonZero::get),

@@ -47,7 +47,12 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
         )));
     }
     let wanted = Wanted::find(&study, &wanted, &args.place.place(), &ctx)?;
-    let model = lens_model(&mut study, args.model.model.as_deref(), args.device, out)?;
+    let model = lens_model(
+        &mut study,
+        args.model.model.as_deref(),
+        &args.model.compute,
+        out,
+    )?;
     let material = wanted.material(&study, model.as_ref().map_err(Clone::clone))?;
     for (set, id) in &material.silent {
         out.note(&format!(

@@ -21,14 +21,7 @@ pub(super) fn run(args: &EffectsArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (ask, place) = (args.ask.request(), args.place.place());
     let mut study = open_study(&args.study, out)?;
-    let model = model_of(
-        &mut study,
-        args.model.model.as_deref(),
-        args.device,
-        None,
-        out,
-        &ctx,
-    )?;
+    let model = model_of(&mut study, &args.model, None, out, &ctx)?;
     // Locked only now: what is refused writes nothing.
     let study = Study::open(&args.study)?;
     for kind in &args.directions {

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::json::merged;
-use super::{Output, default_options, open_study, unchecked_model_of};
+use super::{Output, open_study, unchecked_model_of};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts};
-use crate::cli::{Device, FeatureArgs, ListArgs};
+use crate::cli::{ComputeArgs, FeatureArgs, ListArgs};
 use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
 use crate::interop::json as cards;
@@ -34,16 +34,10 @@ pub(super) type LensModel = std::result::Result<Model, String>;
 pub(super) fn lens_model(
     study: &mut Study,
     place: Option<&str>,
-    device: Device,
+    compute: &ComputeArgs,
     out: &Output,
 ) -> Result<LensModel> {
-    match unchecked_model_of(
-        study,
-        place,
-        &default_options(device, None),
-        out,
-        &out.task(),
-    ) {
+    match unchecked_model_of(study, place, &compute.options(None), out, &out.task()) {
         Ok(model) => {
             study
                 .adopt_model(model.info(), place.is_some())?
@@ -77,7 +71,12 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     } else {
         Some(open(&study, None)?)
     };
-    let model = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?;
+    let model = lens_model(
+        &mut study,
+        args.model.model.as_deref(),
+        &args.model.compute,
+        out,
+    )?;
     let sets = match opened {
         Some(sets) => sets,
         None => open(&study, model.as_ref().ok())?,
@@ -205,7 +204,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         None => Some(lens_model(
             &mut study,
             args.model.model.as_deref(),
-            Device::Auto,
+            &args.model.compute,
             out,
         )?),
         Some(_) => None,
@@ -224,7 +223,12 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     )?;
     let model = match early {
         Some(model) => model,
-        None => lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?,
+        None => lens_model(
+            &mut study,
+            args.model.model.as_deref(),
+            &args.model.compute,
+            out,
+        )?,
     };
     reading::add_lens(
         &mut card,

@@ -60,7 +60,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         Begin::Factors { .. } => Resume::Never,
         Begin::Anew | Begin::Batches(_) => Resume::IfCut,
     };
-    let gpu = FitGpu::open(args.device.into())?;
+    let gpu = FitGpu::open(args.device)?;
     let place = FitRun {
         gpu,
         ..FitRun::new(&study, &name, hook, &config, resume, plan.begin)?

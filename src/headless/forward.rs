@@ -17,7 +17,7 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     check_layers(&args.layer, config.layers.len())?;
     let dtype = args.dtype.map(Into::into);
     let options = LoadOptions {
-        device: args.model.device.into(),
+        device: args.model.device,
         dtype,
         ..LoadOptions::default()
     };

@@ -32,7 +32,7 @@ mod tree;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cli::{Command, Device};
+use crate::cli::{Command, StudyModelArgs};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
@@ -138,16 +138,6 @@ fn open_model(
     open_files(&source::resolve(spec, ctx)?, options, out, ctx)
 }
 
-/// What a model is loaded with where nothing else is asked for: the number type that the device
-/// computes in, and the first `layers` layers, or all.
-fn default_options(device: Device, layers: Option<usize>) -> LoadOptions {
-    LoadOptions {
-        device: device.into(),
-        layers,
-        ..LoadOptions::default()
-    }
-}
-
 fn open_files(
     files: &ModelFiles,
     options: &LoadOptions,
@@ -167,17 +157,18 @@ fn note_model(info: &ModelInfo, out: &Output) {
     info.notes.iter().for_each(|note| out.note(note));
 }
 
-/// The model that a study was collected with, from where `place` says that it lies now, else from
-/// where the study says so. Another one is refused; a new place is kept.
+/// The first `layers` layers, or all, of the model that a study was collected with, from where
+/// `args` say that it lies now, else from where the study says so. Another one is refused; a new
+/// place is kept.
 fn model_of(
     study: &mut Study,
-    place: Option<&str>,
-    device: Device,
+    args: &StudyModelArgs,
     layers: Option<usize>,
     out: &Output,
     ctx: &TaskCtx,
 ) -> Result<Model> {
-    let model = unchecked_model_of(study, place, &default_options(device, layers), out, ctx)?;
+    let place = args.model.as_deref();
+    let model = unchecked_model_of(study, place, &args.compute.options(layers), out, ctx)?;
     study
         .adopt_model(model.info(), place.is_some())?
         .iter()

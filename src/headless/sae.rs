@@ -7,7 +7,7 @@ use serde_json::json;
 use super::json::{self, merged};
 use super::judge::{cell, line};
 use super::{Output, model_of, note_unfinished, open_study};
-use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+use crate::cli::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::directions::sae::Sae;
 use crate::engine::TrainConfig;
@@ -217,15 +217,18 @@ fn print_entry(
 
 fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    if args.predict == 0 && args.device.is_some() {
-        return Err(Error::usage(
-            "--device has no effect with --predict 0, which leaves the model out: leave one of them out",
-        ));
-    }
-    if args.predict == 0 && args.model.model.is_some() {
-        return Err(Error::usage(
-            "--model has no effect with --predict 0, which leaves the model out: leave one of them out",
-        ));
+    let of_the_model = [
+        ("--device", args.model.compute.device.is_some()),
+        ("--dtype", args.model.compute.dtype.is_some()),
+        ("--model", args.model.model.is_some()),
+    ];
+    if let Some((option, _)) = of_the_model
+        .iter()
+        .find(|(_, given)| args.predict == 0 && *given)
+    {
+        return Err(Error::usage(format!(
+            "{option} has no effect with --predict 0, which leaves the model out: leave one of them out"
+        )));
     }
     let study = open_study(&args.study, out)?;
     let request = ReconstructionRequest {
@@ -255,9 +258,7 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
             Vec::new()
         }
         (most, false) => {
-            let device = args.device.unwrap_or(Device::Auto);
-            let model = args.model.model.as_deref();
-            let model = model_of(&mut rows, model, device, None, out, &ctx)?;
+            let model = model_of(&mut rows, &args.model, None, out, &ctx)?;
             reconstructions::predict(&rows, &model, hook, &subjects, most, &ctx)?
         }
     };

@@ -32,14 +32,7 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
             &study, &wanted, &place, &part, None, &ctx,
         )?),
     };
-    let model = model_of(
-        &mut study,
-        args.model.model.as_deref(),
-        args.device,
-        None,
-        out,
-        &ctx,
-    )?;
+    let model = model_of(&mut study, &args.model, None, out, &ctx)?;
     let directions = match opened {
         Some(directions) => directions,
         None => SteeredDirection::open_all(&study, &wanted, &place, &part, Some(&model), &ctx)?,

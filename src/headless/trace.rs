@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Output, model_of, open_fit};
 use crate::analysis::contexts;
-use crate::cli::{Device, TraceArgs};
+use crate::cli::TraceArgs;
 use crate::error::Result;
 use crate::factor::encode::Encoder;
 use crate::interop::json;
@@ -18,15 +18,8 @@ const TOKEN: usize = 16;
 pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
-    let place = args.model.model.as_deref();
-    let model = model_of(
-        &mut study,
-        place,
-        Device::Auto,
-        Some(entry.hook.layer + 1),
-        out,
-        &ctx,
-    )?;
+    let layers = Some(entry.hook.layer + 1);
+    let model = model_of(&mut study, &args.model, layers, out, &ctx)?;
     let trace = reading::trace(
         &model,
         entry.hook,

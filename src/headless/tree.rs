@@ -46,6 +46,18 @@ fn check(args: &TreeArgs, format: TreeFormat) -> Result<()> {
         TreeFormat::Newick => ("newick", &["nwk", "newick", "nw", "tree", "tre"][..]),
         TreeFormat::Svg => ("svg", &["svg"][..]),
     };
+    let of_the_model = [
+        ("--device", args.compute.device.is_some()),
+        ("--dtype", args.compute.dtype.is_some()),
+    ];
+    if let Some((option, _)) = of_the_model
+        .iter()
+        .find(|(_, given)| *given && !args.recursive)
+    {
+        return Err(Error::usage(format!(
+            "{option} has no effect without --recursive, which alone opens the model: leave it out"
+        )));
+    }
     if matches!(format, TreeFormat::Newick | TreeFormat::Svg) {
         let why = match (args.recursive, args.cut) {
             (true, _) => {
@@ -163,12 +175,7 @@ fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
 
 fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
     let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
-    let model = lens_model(
-        &mut study,
-        args.model.as_deref(),
-        crate::cli::Device::Auto,
-        out,
-    )?;
+    let model = lens_model(&mut study, args.model.as_deref(), &args.compute, out)?;
     let source = match args.joint {
         true => Some(study.activations(entry.hook)?),
         false => None,

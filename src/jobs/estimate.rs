@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::jobs::collect;
 use crate::model::config::Config;
+use crate::model::device::computes_on_cpu;
 use crate::model::source::{self, SourceSettings};
 use crate::model::weights::Weights;
-use crate::model::{DeviceChoice, HookSite, MemoryNeed, ModelFiles, describe};
+use crate::model::{HookSite, MemoryNeed, ModelFiles, describe};
 use crate::{memory, study};
 
 /// The default model's file, when it is not here yet.
@@ -105,11 +106,6 @@ fn local_files(spec: Option<&str>) -> Result<Option<ModelFiles>> {
         return Ok(None);
     }
     source::resolve_in(&settings, spec, &crate::TaskCtx::silent()).map(Some)
-}
-
-fn computes_on_cpu(device: DeviceChoice) -> bool {
-    let gpu = candle_core::utils::cuda_is_available() || candle_core::utils::metal_is_available();
-    device == DeviceChoice::Cpu || device == DeviceChoice::Auto && !gpu
 }
 
 /// The nearest directory above that exists: its disk is the one that a study would be on.

@@ -45,14 +45,28 @@ impl FitGpu {
             Some(why) => return Ok((None, why.to_owned())),
             None => {}
         }
-        if !self.asked && !config.stays_on_gpu(shape, *free) {
+        let Some(free) = *free else {
+            // What may be kept there is not known, so nothing is: rows go there in each sweep.
+            return Ok(if self.asked {
+                let words = format!(
+                    "{name} fits; its free memory is unknown, so that it keeps no activations"
+                );
+                (Some((device.clone(), 0)), words)
+            } else {
+                let words = format!(
+                    "the CPU fits: the free memory of {name} is unknown (--device takes it)"
+                );
+                (None, words)
+            });
+        };
+        if !self.asked && !config.stays_on_gpu(shape, free) {
             let bytes = disk::human_bytes(4 * shape.0 as u64 * shape.1 as u64);
             return Ok((
                 None,
                 format!("the CPU fits: {bytes} of activations are too many for {name} to keep"),
             ));
         }
-        Ok((Some((device.clone(), *free)), format!("{name} fits")))
+        Ok((Some((device.clone(), free)), format!("{name} fits")))
     }
 }
 
@@ -77,17 +91,24 @@ mod tests {
             ..FitConfig::default()
         };
         assert_eq!(
-            fit(false, 1 << 30, &plain).unwrap(),
+            fit(false, Some(1 << 30), &plain).unwrap(),
             (true, "gpu:0 fits".into())
         );
-        assert!(fit(true, 0, &plain).unwrap().0);
+        assert!(fit(true, Some(0), &plain).unwrap().0);
+        // Unknown is said, and is not nothing.
+        let unknown = |asked| fit(asked, None, &plain).unwrap();
+        assert!(matches!(unknown(true), (true, words) if words.contains("unknown")));
+        assert!(matches!(unknown(false), (false, words) if words.contains("unknown")));
         assert!(
-            matches!(fit(false, 1 << 20, &plain).unwrap(), (false, words) if words.contains("3.8 MiB"))
+            matches!(fit(false, Some(1 << 20), &plain).unwrap(), (false, words) if words.contains("3.8 MiB"))
         );
         assert!(
-            matches!(fit(false, 1 << 30, &capped).unwrap(), (false, words) if words.contains("row cap"))
+            matches!(fit(false, Some(1 << 30), &capped).unwrap(), (false, words) if words.contains("row cap"))
         );
-        assert!(matches!(fit(true, 1 << 30, &capped), Err(Error::Usage(_))));
+        assert!(matches!(
+            fit(true, Some(1 << 30), &capped),
+            Err(Error::Usage(_))
+        ));
     }
 
     #[test]

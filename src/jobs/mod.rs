@@ -11,6 +11,7 @@ pub mod comparing;
 mod curve;
 pub mod describing;
 pub mod detection;
+pub mod device_test;
 pub mod directions;
 pub mod estimate;
 pub mod evaluation;

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::factor::FitConfig;
+use crate::model::device::dtype_name;
 use crate::model::generate::Sampling;
-use crate::model::{DeviceChoice, HookSite};
+use crate::model::{Compute, DeviceChoice, HookSite};
 use crate::steering::{Mode, Positions, SteerPart, Strength};
 
 /// A model, a layer, a corpus and a fit: everything that the Start pane chooses.
@@ -26,6 +28,19 @@ pub struct OpenRequest {
     pub fit: FitConfig,
     /// The device that the model computes on.
     pub device: DeviceChoice,
+    /// What a GPU computes in; `None` is bf16 where it knows that.
+    #[serde(default, with = "dtype_name", skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<DType>,
+}
+
+impl OpenRequest {
+    /// Where the model computes, and in what.
+    pub fn compute(&self) -> Compute {
+        Compute {
+            device: self.device,
+            dtype: self.dtype,
+        }
+    }
 }
 
 impl Default for OpenRequest {
@@ -38,6 +53,7 @@ impl Default for OpenRequest {
             study: None,
             fit: FitConfig::default(),
             device: DeviceChoice::Auto,
+            dtype: None,
         }
     }
 }

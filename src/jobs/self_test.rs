@@ -12,7 +12,7 @@ use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase};
 use crate::task::TaskCtx;
 
 /// Plain prose that every model of English has an opinion on; written for this test.
-const PARAGRAPH: &str = "The river had risen in the night, and by morning the lower road was under water. Two men in a \
+pub const PARAGRAPH: &str = "The river had risen in the night, and by morning the lower road was under water. Two men in a \
     small boat went from house to house, asking whether anyone needed bread or milk. At the school the teacher lit the \
     stove and waited, because she knew that some of the children would come in any case.";
 

@@ -5,11 +5,13 @@
 
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod encoder;
 pub mod generate;
 pub mod gguf;
 pub mod host;
 mod ordered;
+mod portion;
 pub mod source;
 pub mod tokenizer;
 pub mod weights;
@@ -25,9 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use decoder::{
-    Decoder, Gpu, KvCache, LayerInput, LoadOptions, Logits, MemoryNeed, Model, TextGradient,
-    describe, unused_gpu,
+    Decoder, KvCache, LayerInput, LoadOptions, Logits, MemoryNeed, Model, TextGradient, describe,
 };
+pub use device::{Cards, Compute, DeviceChoice, Gpu, unused_gpu};
+pub use portion::Portion;
 pub use tokenizer::Tokenizer;
 
 /// A point in a layer at which activations can be read or replaced.
@@ -165,21 +168,6 @@ pub enum BosRule {
     Always,
     /// Do not prepend.
     Never,
-}
-
-/// Which device the user asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceChoice {
-    /// A GPU where this build and the machine have one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU, in f32.
-    Cpu,
-    /// An NVIDIA GPU (needs the `cuda` feature).
-    Cuda,
-    /// An Apple GPU (needs the `metal` feature).
-    Metal,
 }
 
 /// The files of a model on this machine, found by [`source::resolve`].

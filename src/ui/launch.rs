@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::cli::{Colour, Device, ExploreArgs};
+use crate::cli::{Colour, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest, Reply, Request};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
@@ -82,7 +82,8 @@ fn check(args: &ExploreArgs) -> Result<()> {
     let more = [
         ("--features", args.features.is_some() && !fits),
         ("--hook", args.hook.is_some() && !fits),
-        ("--device", args.device.is_some() && !is_named(args)),
+        ("--dtype", args.compute.dtype.is_some() && !is_named(args)),
+        ("--device", args.compute.device.is_some() && !is_named(args)),
     ];
     match more.iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(Error::usage(format!(
@@ -148,8 +149,11 @@ fn check_features(args: &ExploreArgs, dir: &Path) -> Result<()> {
 }
 
 fn first(args: &ExploreArgs) -> (Option<Command>, bool) {
-    let chosen =
-        is_named(args) || args.features.is_some() || args.hook.is_some() || args.device.is_some();
+    let chosen = is_named(args)
+        || args.features.is_some()
+        || args.hook.is_some()
+        || args.compute.device.is_some()
+        || args.compute.dtype.is_some();
     match &args.study {
         Some(dir) if is_there(args) && !is_named(args) => {
             (Some(Command::OpenStudy(dir.clone())), false)
@@ -170,7 +174,8 @@ fn request(args: &ExploreArgs) -> OpenRequest {
             features: args.features.unwrap_or(FitConfig::default().features),
             ..FitConfig::default()
         },
-        device: args.device.unwrap_or(Device::Auto).into(),
+        device: args.compute.device.unwrap_or_default(),
+        dtype: args.compute.dtype.map(Into::into),
     }
 }
 

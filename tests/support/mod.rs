@@ -1,6 +1,7 @@
 //! A small language model and corpus made on the spot: the tests need no download.
 #![allow(dead_code)] // Each test binary uses its own part.
 
+pub mod device;
 pub mod judge;
 
 use std::collections::HashMap;

@@ -33,14 +33,7 @@ pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
     };
     let (mut study, entry, factors) = open_fit(&args.study, name.as_deref(), out)?;
     let members = members(args, &study, entry.hook, &factors, out, &ctx)?;
-    let model = model_of(
-        &mut study,
-        args.model.model.as_deref(),
-        args.device,
-        None,
-        out,
-        &ctx,
-    )?;
+    let model = model_of(&mut study, &args.model, None, out, &ctx)?;
     let prompts = if args.prompt.is_empty() {
         vec!["I think that".to_owned()]
     } else {

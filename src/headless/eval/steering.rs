@@ -53,14 +53,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         }
         _ => None,
     };
-    let model = model_of(
-        &mut study,
-        args.model.model.as_deref(),
-        args.device,
-        None,
-        out,
-        &ctx,
-    )?;
+    let model = model_of(&mut study, &args.model, None, out, &ctx)?;
     // Locked only now: what is refused writes nothing.
     let study = Study::open(&args.common.study)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;

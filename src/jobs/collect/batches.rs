@@ -10,7 +10,7 @@ use super::capture::Capture;
 use super::encoded::Encoded;
 use crate::corpus::Sample;
 use crate::error::{Error, Result};
-use crate::model::Batch;
+use crate::model::{Batch, Portion};
 use crate::study::Appender;
 use crate::task::{Progress, TaskCtx};
 
@@ -82,11 +82,12 @@ impl<R: Runner> Collector<'_, R> {
             .max(1);
         let mut done: usize = self.encoded[..from].iter().map(Encoded::rows).sum();
         let mut next = (from, 0);
+        let mut portion = Portion::new(budget);
         let mut sealed = Instant::now();
         while next.0 < self.encoded.len() {
             let group = self.group(next, GROUP_BATCHES * budget);
             let mut tap = Capture::new(&hooks, &widths, group.rows);
-            self.forward(&group, budget, &mut tap, &mut done)?;
+            self.forward(&group, &mut portion, &mut tap, &mut done)?;
             self.store(appender, &group, &tap)?;
             if sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
                 appender.seal()?;
@@ -140,7 +141,7 @@ impl<R: Runner> Collector<'_, R> {
     fn forward(
         &self,
         group: &Group,
-        budget: usize,
+        portion: &mut Portion,
         tap: &mut Capture,
         done: &mut usize,
     ) -> Result<()> {
@@ -154,15 +155,20 @@ impl<R: Runner> Collector<'_, R> {
         pieces.sort_by_key(|p| std::cmp::Reverse(self.ids(p).len()));
         let mut rest = pieces.as_slice();
         while let Some(longest) = rest.first() {
-            let (now, later) =
-                rest.split_at((budget / self.ids(longest).len()).clamp(1, rest.len()));
+            let length = self.ids(longest).len();
+            let (now, later) = rest.split_at((portion.most() / length).clamp(1, rest.len()));
             let batch = Batch {
                 rows: now.iter().map(|p| self.ids(p).to_vec()).collect(),
                 samples: now.iter().map(|p| self.first + p.sample).collect(),
             };
             tap.places = now.iter().map(|p| (p.first_row, self.skip(p))).collect();
             tap.seen = 0;
-            self.runner.forward(&batch, tap, self.ctx)?;
+            if let Err(error) = self.runner.forward(&batch, tap, self.ctx) {
+                // Rows that the tap has from a part of the pass are written again.
+                let taken = (now.len() * length, length);
+                portion.shrink(error, self.runner.device(), taken, "tokens")?;
+                continue;
+            }
             if tap.seen != tap.hooks.len() {
                 return Err(Error::refused(format!(
                     "the model called {} of {} hooks",

@@ -12,7 +12,7 @@ mod estimate;
 use std::time::Instant;
 
 use batches::Collector;
-use candle_core::DType;
+use candle_core::{DType, Device};
 use encoded::{Encoded, encode};
 use estimate::disk_bytes;
 pub use estimate::{Estimate, estimate};
@@ -114,6 +114,8 @@ trait Runner: Sync {
     /// Padded tokens of a batch.
     fn batch_tokens(&self) -> usize;
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()>;
+    /// The device that it computes on.
+    fn device(&self) -> &Device;
     /// What to do about a value that is not finite in `layer`, as the end of a sentence.
     fn remedy(&self, layer: usize) -> String;
 }
@@ -142,6 +144,9 @@ impl Runner for Model {
     }
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()> {
         Model::forward(self, batch, Phase::Prompt, None, tap, Logits::None, ctx).map(|_| ())
+    }
+    fn device(&self) -> &Device {
+        Model::device(self)
     }
     fn remedy(&self, layer: usize) -> String {
         self.decoder()

@@ -39,6 +39,8 @@ struct Fake {
     /// Cancelled or failing at this pass.
     stop_at: Option<usize>,
     cancel: CancelToken,
+    /// More padded tokens than this fill its memory, once the first hook was called.
+    holds: Option<usize>,
     /// NaN for this letter.
     poison: Option<char>,
     passes: AtomicUsize,
@@ -72,6 +74,9 @@ impl Runner for Fake {
     }
     fn batch_tokens(&self) -> usize {
         16
+    }
+    fn device(&self) -> &Device {
+        &Device::Cpu
     }
     fn remedy(&self, _: usize) -> String {
         "take it out".to_owned()
@@ -109,6 +114,13 @@ impl Runner for Fake {
             }
             let x = Tensor::from_vec(data, (lengths.len(), longest, WIDTHS[h]), &Device::Cpu)?;
             assert!(tap.at(&pass, hook, &x)?.is_none());
+            if self
+                .holds
+                .is_some_and(|most| lengths.len() * longest > most)
+            {
+                let full = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+                return Err(candle_core::Error::Msg(full.into()).into());
+            }
         }
         Ok(())
     }
@@ -254,6 +266,31 @@ fn batches_keep_to_the_budget_and_put_like_lengths_together() {
         "{shapes:?}"
     );
     assert!(padded * 4 < real * 5, "{padded} padded for {real} tokens");
+}
+
+#[test]
+fn a_device_that_is_full_is_given_less_and_the_rows_are_the_same() {
+    let corpus = varied();
+    let rows = |holds| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut study = study(dir.path(), &corpus);
+        let fake = Fake {
+            holds,
+            ..Fake::default()
+        };
+        run_silent(&fake, &corpus, &mut study).map(|_| {
+            study.verify().unwrap();
+            content(&study)
+        })
+    };
+    let whole = rows(None).unwrap();
+    assert!(rows(Some(CONTEXT)).unwrap() == whole);
+    // A device that does not hold one text: the error says so, and no study is left behind.
+    let error = rows(Some(CONTEXT - 1)).unwrap_err();
+    assert!(
+        error.is_device_full() && error.to_string().contains("no more than 8 tokens"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,22 +1,34 @@
 //! The memory that opening a model takes, compared with what is free before anything is read.
 
+use std::ops::Range;
+
 use candle_core::DType;
+use candle_core::quantized::GgmlDType;
 
 use super::LoadOptions;
-use super::linear::Placement;
+use super::products::has_products;
+use super::spread::divide;
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, TensorNames};
-use crate::model::weights::Weights;
+use crate::model::weights::{StoredTensor, Weights};
 
 /// Padded tokens of one pass of collecting: more would only make cancelling slower on the CPU;
 /// fewer would starve a GPU.
 const PASS_TOKENS: [usize; 2] = [512, 8192];
+/// The fewest that a GPU is given where nobody asked for a number and its memory is small.
+const LEAST_PASS_TOKENS: usize = 512;
 /// The smallest batch that a refusal proposes, in padded tokens.
 const LEAST_TOKENS: usize = 64;
 /// Rows and tokens of the cache that generating begins with: a baseline and a steered text.
 const CACHED_ROWS: u64 = 2;
 const CACHED_TOKENS: usize = 2048;
+/// Scores of attention that a device holds at once at most.
+const SCORES: usize = 1 << 28;
+/// Token rows whose logits are held at once.
+const LOGIT_ROWS: usize = 512;
+/// What a GPU's libraries take for themselves once a model computes.
+const LIBRARIES: usize = 64 << 20;
 
 /// Bytes that a model takes where it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +37,8 @@ pub struct MemoryNeed {
     pub weights: u64,
     /// Keys and values of two rows; 0 for a model that is only read up to a layer.
     pub cache: u64,
-    /// Activations of one pass and the weights that are dequantised at a time.
+    /// Activations, scores and masks of one pass, logits, and the weights that are widened at a
+    /// time.
     pub working: u64,
 }
 
@@ -38,14 +51,13 @@ pub(super) struct Plan {
     device: Option<DType>,
     /// Padded tokens of one pass.
     pub(super) tokens: usize,
+    /// Whether the number of tokens was asked for.
+    asked: bool,
 }
 
 impl Plan {
-    pub(super) fn new(options: &LoadOptions, placement: &Placement) -> Self {
-        let device = match placement {
-            Placement::Mapped => None,
-            Placement::Device(_, dtype) => Some(*dtype),
-        };
+    /// The plan that `options` ask for, on a device in its dtype or on the CPU.
+    pub(super) fn new(options: &LoadOptions, device: Option<DType>) -> Self {
         let tokens = options
             .batch_tokens
             .unwrap_or(PASS_TOKENS[usize::from(device.is_some())]);
@@ -53,6 +65,7 @@ impl Plan {
             layers: options.layers,
             device,
             tokens,
+            asked: options.batch_tokens.is_some(),
         }
     }
 
@@ -61,6 +74,123 @@ impl Plan {
             layers,
             device: None,
             tokens: PASS_TOKENS[0],
+            asked: true,
+        }
+    }
+}
+
+/// A model whose memory is reckoned; the types of blocks that are widened on a device when they are
+/// loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) config: &'a Config,
+    pub(super) weights: &'a Weights,
+    pub(super) widened: &'a [GgmlDType],
+}
+
+/// What each part of a model takes, in bytes.
+struct Parts {
+    /// The weights of each layer that is loaded.
+    layers: Vec<u64>,
+    /// The weights outside the layers: on a device the unembedding and its norm, on the CPU the
+    /// embedding too, which a device leaves in the file.
+    outside: u64,
+    /// Keys and values of one layer.
+    cache: u64,
+    working: u64,
+}
+
+impl Subject<'_> {
+    fn parts(&self, plan: Plan) -> Parts {
+        let c = self.config;
+        let width = plan.device.map_or(4, |dtype| dtype.size_in_bytes());
+        let depth = c.layers.len();
+        let count = plan.layers.unwrap_or(depth).min(depth);
+        let mut layers = vec![0; count];
+        let (mut outside, mut blocks) = (0, 0);
+        for name in self.weights.names() {
+            let Some(tensor) = self.weights.get(name) else {
+                continue;
+            };
+            let bytes = self.bytes_of(tensor, plan);
+            let place = match layer_of(c.names, name) {
+                Some(layer) if layer < count => &mut layers[layer],
+                None if plan.device.is_none() || count == depth && self.is_at_the_end(name) => {
+                    &mut outside
+                }
+                _ => continue,
+            };
+            *place += bytes;
+            if plan.device.is_some() && self.stays_in_blocks(tensor) {
+                blocks = blocks.max(tensor.rows() * tensor.cols());
+            }
+        }
+        let cache =
+            c.kv_bytes_per_token(1, width) * CACHED_ROWS * c.context.min(CACHED_TOKENS) as u64;
+        Parts {
+            layers,
+            outside,
+            cache: if plan.layers.is_none() { cache } else { 0 },
+            working: self.working(plan, width, blocks) as u64,
+        }
+    }
+
+    /// Bytes beside weights and cache. `blocks`: values of the largest matrix of blocks.
+    fn working(&self, plan: Plan, width: usize, blocks: usize) -> usize {
+        let c = self.config;
+        let values = 2 * c.d_mlp + c.q_width() + 2 * c.kv_width() + 4 * c.d_model;
+        let pass = plan.tokens * values * width;
+        if plan.device.is_none() {
+            return pass + (16 << 20);
+        }
+        // Scores and their softmax in f32, and a mask that all heads share.
+        let pairs = plan.tokens * plan.tokens.min(c.context);
+        let scores = (c.heads * pairs).min(SCORES);
+        let attention = scores * 8 + scores / c.heads.max(1) * 4;
+        let logits = if plan.layers.is_none() {
+            plan.tokens.min(LOGIT_ROWS) * c.vocab * 4
+        } else {
+            0
+        };
+        // Widened to f32 first, then to what is computed in.
+        pass + attention.max(logits) + blocks * (4 + width) + LIBRARIES
+    }
+
+    fn stays_in_blocks(&self, tensor: &StoredTensor) -> bool {
+        tensor.is_quantised()
+            && has_products(tensor.dtype())
+            && !self.widened.contains(&tensor.dtype())
+    }
+
+    fn bytes_of(&self, tensor: &StoredTensor, plan: Plan) -> u64 {
+        match plan.device {
+            Some(dtype) if !self.stays_in_blocks(tensor) => {
+                (tensor.rows() * tensor.cols() * dtype.size_in_bytes()) as u64
+            }
+            _ => tensor.data().len() as u64,
+        }
+    }
+
+    /// Whether a tensor outside the layers is copied to a device: not the embedding, which stays in
+    /// the file, unless it is the unembedding too; nor learned positions.
+    fn is_at_the_end(&self, name: &str) -> bool {
+        let names = self.config.names;
+        let is = |own: &str| name.ends_with(&format!("{own}.weight"));
+        if is(names.embedding) {
+            let stored = format!("{}.weight", names.unembedding);
+            return !self.weights.names().any(|n| {
+                layer_of(names, n).is_none() && (n == stored || n.ends_with(&format!(".{stored}")))
+            });
+        }
+        !is(names.positions)
+    }
+
+    fn need(&self, plan: Plan) -> MemoryNeed {
+        let parts = self.parts(plan);
+        MemoryNeed {
+            weights: parts.layers.iter().sum::<u64>() + parts.outside,
+            cache: parts.cache * self.config.layers.len() as u64,
+            working: parts.working,
         }
     }
 }
@@ -68,45 +198,25 @@ impl Plan {
 impl MemoryNeed {
     /// The need of the first `layers` layers on the CPU (`None`: all, for generating too).
     pub fn on_cpu(config: &Config, weights: &Weights, layers: Option<usize>) -> Self {
-        Self::of(config, weights, Plan::on_cpu(layers))
-    }
-
-    fn of(config: &Config, weights: &Weights, plan: Plan) -> Self {
-        let width = plan.device.map_or(4, |dtype| dtype.size_in_bytes());
-        let kept =
-            weights
-                .names()
-                .filter(|name| match (layer_of(config.names, name), plan.layers) {
-                    (Some(layer), Some(count)) => layer < count,
-                    _ => true,
-                });
-        let bytes = kept
-            .filter_map(|name| weights.get(name))
-            .map(|tensor| match plan.device {
-                Some(_) if !tensor.is_quantised() => (tensor.rows() * tensor.cols() * width) as u64,
-                _ => tensor.data().len() as u64,
-            });
-        let c = config;
-        let cached = c.kv_bytes_per_token(c.layers.len(), width)
-            * CACHED_ROWS
-            * c.context.min(CACHED_TOKENS) as u64;
-        let values = 2 * c.d_mlp + c.q_width() + 2 * c.kv_width() + 4 * c.d_model;
-        let widened = if plan.device.is_some() {
-            c.d_model * c.d_mlp.max(c.vocab) * width
-        } else {
-            16 << 20
-        };
-        Self {
-            weights: bytes.sum(),
-            cache: if plan.layers.is_none() { cached } else { 0 },
-            working: (plan.tokens * values * width + widened) as u64,
+        let widened = &[];
+        Subject {
+            config,
+            weights,
+            widened,
         }
+        .need(Plan::on_cpu(layers))
     }
 
     /// Why all of a model does not fit in `free` bytes on the CPU, and what would; `None` when it
     /// does.
     pub fn refusal_on_cpu(config: &Config, weights: &Weights, free: u64) -> Option<String> {
-        refusal(config, weights, Plan::on_cpu(None), free)
+        let widened = &[];
+        let subject = Subject {
+            config,
+            weights,
+            widened,
+        };
+        refusal(subject, Plan::on_cpu(None), free)
     }
 
     /// The sum of weights, cache and working memory, in bytes.
@@ -121,29 +231,126 @@ fn layer_of(names: &TensorNames, tensor: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Refuses what cannot fit, before anything is read. `available`: bytes free where the model will
-/// compute.
-pub(super) fn check(
-    config: &Config,
-    weights: &Weights,
-    plan: Plan,
-    available: Option<u64>,
-) -> Result<()> {
-    match available.and_then(|free| refusal(config, weights, plan, free)) {
-        Some(problem) => Err(Error::refused(problem)),
-        None => Ok(()),
+/// What a model takes on one of several devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    /// The layers that lie there.
+    pub(super) layers: Range<usize>,
+    /// Whether the unembedding does.
+    pub(super) end: bool,
+    pub(super) bytes: u64,
+}
+
+impl Share {
+    /// "layers 0 to 15 and the unembedding", "no layer".
+    pub(super) fn described(&self) -> String {
+        let layers = match self.layers.len() {
+            0 => "no layer".to_owned(),
+            1 => format!("layer {}", self.layers.start),
+            _ => format!("layers {} to {}", self.layers.start, self.layers.end - 1),
+        };
+        let end = if self.end { " and the unembedding" } else { "" };
+        format!("{layers}{end}")
     }
 }
 
+/// Divides the layers over devices of which `free` bytes are free (`None`: unknown), and says what
+/// each holds.
+pub(super) fn shares(subject: Subject<'_>, plan: Plan, free: &[Option<u64>]) -> Vec<Share> {
+    let parts = subject.parts(plan);
+    let each: Vec<u64> = parts.layers.iter().map(|w| w + parts.cache).collect();
+    let room: Vec<Option<u64>> = free
+        .iter()
+        .map(|free| free.map(|bytes| bytes.saturating_sub(parts.working)))
+        .collect();
+    let firsts = divide(&each, parts.outside, &room);
+    let ends = firsts[1..].iter().copied().chain([each.len()]);
+    let last = firsts.len() - 1;
+    firsts
+        .iter()
+        .zip(ends)
+        .enumerate()
+        .map(|(i, (&first, end))| {
+            let outside = if i == last { parts.outside } else { 0 };
+            Share {
+                layers: first..end,
+                end: i == last && parts.outside > 0,
+                bytes: each[first..end].iter().sum::<u64>() + outside + parts.working,
+            }
+        })
+        .collect()
+}
+
+/// Refuses what cannot fit, before anything is read, and makes a batch smaller that nobody asked
+/// for. `free`: bytes free on each device that the model computes on, where that is known; `names`:
+/// what they are called.
+pub(super) fn check(
+    subject: Subject<'_>,
+    plan: Plan,
+    free: &[Option<u64>],
+    names: &[String],
+) -> Result<Plan> {
+    let fits = |plan: Plan| match free {
+        [free] => free.is_none_or(|free| subject.need(plan).total() <= free),
+        _ => shares(subject, plan, free)
+            .iter()
+            .zip(free)
+            .all(|(share, free)| free.is_none_or(|free| share.bytes <= free)),
+    };
+    let halves = std::iter::successors(Some(plan), |plan| {
+        let tokens = plan.tokens / 2;
+        (!plan.asked && tokens >= LEAST_PASS_TOKENS).then_some(Plan { tokens, ..*plan })
+    });
+    if let Some(plan) = halves.into_iter().find(|&plan| fits(plan)) {
+        return Ok(plan);
+    }
+    let problem = match free {
+        [Some(free)] => refusal(subject, plan, *free),
+        [None] => None,
+        _ => Some(refusal_of_shares(subject, plan, free, names)),
+    };
+    match problem {
+        Some(problem) => Err(Error::refused(problem)),
+        None => Ok(plan),
+    }
+}
+
+/// Why a model does not fit on several devices, with what each would hold.
+fn refusal_of_shares(
+    subject: Subject<'_>,
+    plan: Plan,
+    free: &[Option<u64>],
+    names: &[String],
+) -> String {
+    let each: Vec<String> = shares(subject, plan, free)
+        .iter()
+        .zip(free)
+        .zip(names)
+        .map(|((share, free), name)| {
+            format!(
+                "{} on {name} take {} and {} is free",
+                share.described(),
+                human_bytes(share.bytes),
+                free.map_or_else(|| "an unknown amount".to_owned(), human_bytes)
+            )
+        })
+        .collect();
+    format!(
+        "this model does not fit: {}: name another card, take a smaller batch (collect --batch-tokens), or open a \
+         smaller or a quantised model",
+        each.join("; ")
+    )
+}
+
 /// Why a model does not fit in `free` bytes, and what would.
-fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<String> {
-    let need = |plan| MemoryNeed::of(config, weights, plan);
+fn refusal(subject: Subject<'_>, plan: Plan, free: u64) -> Option<String> {
+    let need = |plan| subject.need(plan);
     let fits = |plan: &Plan| need(*plan).total() <= free;
     let needed = need(plan);
     if fits(&plan) {
         return None;
     }
-    let depth = config.layers.len();
+    let depth = subject.config.layers.len();
     let mut remedies = Vec::new();
     let halved = std::iter::successors(Some(plan.tokens / 2), |n| Some(n / 2))
         .take_while(|&n| n >= LEAST_TOKENS);
@@ -175,6 +382,9 @@ fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<
             human_bytes(need(half).total())
         ));
     }
+    if plan.device.is_some() {
+        remedies.push("layers on several cards would hold more (--device cuda:0,1)".into());
+    }
     remedies.push("open a smaller or a quantised model".into());
     Some(format!(
         "this model{} takes {} (weights {}, KV cache {}, working memory {}) and {} of {} is free: {}",
@@ -197,109 +407,4 @@ fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use candle_core::Device;
-
-    use super::*;
-
-    fn model() -> (Config, Weights) {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/gpt2");
-        let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
-        (Config::from_hf(&dir.join("config.json")).unwrap(), weights)
-    }
-
-    fn device(dtype: DType) -> Plan {
-        Plan::new(
-            &LoadOptions::default(),
-            &Placement::Device(Device::Cpu, dtype),
-        )
-    }
-
-    #[test]
-    fn counts_the_layers_that_are_kept_and_the_width_of_the_device() {
-        let (config, weights) = model();
-        let all = MemoryNeed::on_cpu(&config, &weights, None);
-        let stored: usize = weights
-            .names()
-            .filter_map(|n| weights.get(n))
-            .map(|t| t.data().len())
-            .sum();
-        assert_eq!(all.weights, stored as u64);
-        // A layer of d_model 24 and d_mlp 40: qkv, out, up, down with biases, two norms.
-        let layer = 4 * (24 * 72 + 72 + 24 * 24 + 24 + 24 * 40 + 40 + 40 * 24 + 24 + 4 * 24);
-        let one = MemoryNeed::on_cpu(&config, &weights, Some(1));
-        assert_eq!((all.weights - one.weights, one.cache), (2 * layer, 0));
-        assert_eq!(all.cache, 2 * 64 * (2 * 24 * 3 * 4));
-        assert_eq!(
-            MemoryNeed::of(&config, &weights, device(DType::BF16)).weights,
-            stored as u64 / 2
-        );
-    }
-
-    #[test]
-    fn a_refusal_names_the_numbers_and_what_would_fit() {
-        let (config, weights) = model();
-        let cpu = Plan::on_cpu(None);
-        let text = |plan, free| {
-            check(&config, &weights, plan, Some(free))
-                .unwrap_err()
-                .to_string()
-        };
-        let two = MemoryNeed::on_cpu(&config, &weights, Some(2)).total();
-        let error = text(cpu, two);
-        assert!(
-            error.contains("first 2 of 3 layers") && error.contains("--layer 1"),
-            "{error}"
-        );
-        assert!(
-            error.contains("weights") && error.contains("MiB") && !error.contains("bf16"),
-            "{error}"
-        );
-        let half = MemoryNeed::of(&config, &weights, device(DType::BF16)).total();
-        assert!(text(device(DType::F32), half).contains("--dtype bf16"));
-        assert!(!text(cpu, 1).contains("would fit"));
-        assert!(check(&config, &weights, cpu, None).is_ok());
-        let enough = MemoryNeed::on_cpu(&config, &weights, None).total();
-        assert!(check(&config, &weights, cpu, Some(enough)).is_ok());
-    }
-
-    #[test]
-    fn a_batch_that_fits_is_proposed_and_then_fits() {
-        let (config, weights) = model();
-        let (placement, whole) = (
-            Placement::Device(Device::Cpu, DType::F32),
-            device(DType::F32),
-        );
-        let free = MemoryNeed::of(
-            &config,
-            &weights,
-            Plan {
-                tokens: 2048,
-                ..whole
-            },
-        )
-        .total();
-        let error = check(&config, &weights, whole, Some(free))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("smaller batch would fit (collect --batch-tokens 2048)"),
-            "{error}"
-        );
-        let smaller = LoadOptions {
-            batch_tokens: Some(2048),
-            ..LoadOptions::default()
-        };
-        assert!(
-            check(
-                &config,
-                &weights,
-                Plan::new(&smaller, &placement),
-                Some(free)
-            )
-            .is_ok()
-        );
-    }
-}
+mod tests;

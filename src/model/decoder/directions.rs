@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use super::Decoder;
 use super::linear::Kernel;
 use crate::error::{Error, Result};
-use crate::model::{HookPoint, HookSite};
+use crate::model::{HookPoint, HookSite, device};
 
 impl Decoder {
     /// What directions at a hook add to the residual stream; see
@@ -30,8 +30,7 @@ impl Decoder {
             return Ok(directions.clone());
         }
         let layer = &self.blocks[hook.layer];
-        let z = directions
-            .to_device(self.device())?
+        let z = device::carry(directions, self.device_of(hook.layer))?
             .to_dtype(self.dtype())?
             .contiguous()?;
         let mut f = layer.down.apply_without_bias(&z)?;
@@ -84,8 +83,7 @@ impl Decoder {
                 "the logit lens needs all {all} layers, only {have} were loaded"
             )));
         };
-        let f = residual
-            .to_device(self.device())?
+        let f = device::carry(residual, self.last_device())?
             .to_dtype(self.dtype())?
             .contiguous()?;
         let out = head
@@ -94,7 +92,7 @@ impl Decoder {
         if !norm.has_bias() {
             return Ok(out);
         }
-        let zero = Tensor::zeros((1, self.config.d_model), self.dtype(), self.device())?;
+        let zero = Tensor::zeros((1, self.config.d_model), self.dtype(), self.last_device())?;
         let offset = head
             .apply(&norm.apply(&zero)?, Kernel::Dequantised)?
             .to_dtype(DType::F32)?;

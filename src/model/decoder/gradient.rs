@@ -10,12 +10,12 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::Model;
 use super::derivative::{of_activation, of_attention, of_norm};
 use super::linear::{Kernel, with_slice};
 use super::network::{Decoder, Layer};
 use super::ops::{self, NormWeights};
 use super::positions::RowPositions;
-use super::{Model, device};
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
 use crate::model::{Batch, HookPoint, HookSite, NoTap, Phase};
@@ -80,16 +80,22 @@ impl Decoder {
         let mut x = self.after(&batch, &positions, layer, ctx)?;
         let above = layer + 1..self.blocks.len();
         let mut kept = Vec::with_capacity(above.len());
-        for block in &self.blocks[above.clone()] {
+        for i in above.clone() {
+            let block = &self.blocks[i];
             ctx.check()?;
+            if self.spread.crosses(i, &above) {
+                x = self.spread.carry(x, i)?;
+            }
             let (out, all) = self.layer_forward(block, x, &positions)?;
             kept.push(all);
             x = out;
         }
         let (likelihoods, mut d) = self.likelihood((norm, head), &x, texts, &positions, ctx)?;
         drop(x);
-        for block in self.blocks[above].iter().rev() {
+        for i in above.rev() {
+            let block = &self.blocks[i];
             ctx.check()?;
+            d = self.spread.carry(d, i)?;
             let Some(all) = kept.pop() else { break };
             d = self.layer_backward(block, &all, &d, &positions)?;
         }
@@ -116,7 +122,7 @@ impl Decoder {
     /// [`Error::Refused`] with the bytes where a single text does not fit; what reading the free
     /// memory returns.
     pub fn gradient_batches(&self, lengths: &[usize], layer: usize) -> Result<Vec<Range<usize>>> {
-        self.batches_in(lengths, layer, device::memory_available(&self.placement)?)
+        self.batches_in(lengths, layer, self.memory_free()?)
     }
 
     fn batches_in(

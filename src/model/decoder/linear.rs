@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use candle_core::quantized::{QStorage, QTensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Storage, Tensor};
 use rayon::prelude::*;
 
@@ -69,12 +69,14 @@ pub(crate) enum Placement {
 }
 
 impl Matrix {
-    /// The matrix of a tensor whose shape was checked, copied to the device where there is one.
+    /// The matrix of a tensor whose shape was checked, copied to the device where there is one;
+    /// `widened`: its blocks are not kept there.
     pub(crate) fn new(
         tensor: &StoredTensor,
         name: &str,
         transposed: bool,
         placement: &Placement,
+        widened: bool,
     ) -> Result<Self> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let (out, cols) = if transposed {
@@ -84,19 +86,18 @@ impl Matrix {
         };
         let storage = match placement {
             Placement::Mapped => WeightStorage::Mapped(tensor.clone()),
-            Placement::Device(device, _) if tensor.is_quantised() => {
+            Placement::Device(device, _) if tensor.is_quantised() && !widened => {
                 let storage = QStorage::from_data(tensor.data().into(), device, tensor.dtype())?;
                 WeightStorage::Quantised(Arc::new(QTensor::new(storage, tensor.shape().to_vec())?))
             }
             Placement::Device(device, dtype) => {
-                let dense =
-                    Tensor::from_vec(tensor.to_f32(), tensor.shape().to_vec(), &Device::Cpu)?;
+                let dense = dense(tensor, device)?;
                 let dense = if transposed {
                     dense.t()?.contiguous()?
                 } else {
                     dense
                 };
-                WeightStorage::Dense(dense.to_dtype(*dtype)?.to_device(device)?)
+                WeightStorage::Dense(dense.to_dtype(*dtype)?)
             }
         };
         Ok(Self {
@@ -433,8 +434,25 @@ fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
     }
 }
 
+/// The values of a stored tensor on a device: as they are stored, straight from the mapped file;
+/// of blocks, widened to f32 here.
+fn dense(tensor: &StoredTensor, device: &Device) -> Result<Tensor> {
+    let stored = match tensor.dtype() {
+        GgmlDType::F32 => DType::F32,
+        GgmlDType::F16 => DType::F16,
+        GgmlDType::BF16 => DType::BF16,
+        _ => return Ok(Tensor::from_vec(tensor.to_f32(), tensor.shape(), device)?),
+    };
+    Ok(Tensor::from_raw_buffer(
+        tensor.data(),
+        stored,
+        tensor.shape(),
+        device,
+    )?)
+}
+
 /// `x Wᵀ` of quantised weights: by their own kernels where x is given in f32 too, else widened.
-fn on_device(w: &Arc<QTensor>, x: &Tensor, wide: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn on_device(w: &Arc<QTensor>, x: &Tensor, wide: Option<&Tensor>) -> Result<Tensor> {
     let dtype = x.dtype();
     if let Some(wide) = wide {
         let out = wide.contiguous()?.apply_op1_no_bwd(w.as_ref())?;

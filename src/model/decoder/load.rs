@@ -4,9 +4,12 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
+use candle_core::quantized::GgmlDType;
+
 use super::linear::{Linear, Matrix, Placement};
 use super::network::{Decoder, Layer};
 use super::ops::NormWeights;
+use super::spread::Spread;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, NormKind, QkvOrder, TensorNames};
 use crate::model::weights::{StoredTensor, Weights};
@@ -16,7 +19,9 @@ use crate::task::TaskCtx;
 struct Loader<'a> {
     config: &'a Config,
     weights: &'a Weights,
-    placement: &'a Placement,
+    spread: Spread,
+    /// Types of blocks that the devices do not multiply rightly: these are widened when loaded.
+    widened: &'a [GgmlDType],
     prefix: &'static str,
     used: RefCell<HashSet<String>>,
 }
@@ -66,47 +71,60 @@ impl Loader<'_> {
         format!("{}{}{index}.{name}", self.prefix, self.config.names.layers)
     }
 
-    fn norm(&self, name: &str) -> Result<NormWeights> {
+    fn norm(&self, name: &str, place: &Placement) -> Result<NormWeights> {
         let (norm, width) = (self.config.norm, self.config.d_model);
         let weight = self.vector(&format!("{name}.weight"), width)?;
         let bias = match norm.kind {
             NormKind::Rms => None,
             NormKind::Layer => Some(self.vector(&format!("{name}.bias"), width)?),
         };
-        NormWeights::new(norm, weight, bias, self.placement)
+        NormWeights::new(norm, weight, bias, place)
     }
 
     /// The RMS norm of each head's q or k; `None` in a family without it.
-    fn head_norm(&self, name: &str) -> Result<Option<NormWeights>> {
+    fn head_norm(&self, name: &str, place: &Placement) -> Result<Option<NormWeights>> {
         if !self.config.qk_norm {
             return Ok(None);
         }
         let weight = self.vector(&format!("{name}.weight"), self.config.head_dim)?;
-        NormWeights::new(self.config.norm, weight, None, self.placement).map(Some)
+        NormWeights::new(self.config.norm, weight, None, place).map(Some)
     }
 
     /// Projections of one input of width `cols`, side by side; `parts` are their names and widths.
-    fn linear(&self, parts: &[(String, usize)], cols: usize, bias: bool) -> Result<Linear> {
+    fn linear(
+        &self,
+        parts: &[(String, usize)],
+        cols: usize,
+        bias: bool,
+        place: &Placement,
+    ) -> Result<Linear> {
         let conv1d = self.config.conv1d;
         let (mut matrices, mut biases) = (Vec::new(), Vec::new());
         for (name, out) in parts {
             let shape = if conv1d { [cols, *out] } else { [*out, cols] };
             let full = format!("{name}.weight");
-            matrices.push(Matrix::new(
-                self.required(&full, &shape)?,
-                &full,
-                conv1d,
-                self.placement,
-            )?);
+            matrices.push(self.matrix(self.required(&full, &shape)?, &full, conv1d, place)?);
             if bias {
                 biases.extend(self.vector(&format!("{name}.bias"), *out)?);
             }
         }
-        Linear::new(matrices, bias.then_some(biases), self.placement)
+        Linear::new(matrices, bias.then_some(biases), place)
+    }
+
+    fn matrix(
+        &self,
+        tensor: &StoredTensor,
+        name: &str,
+        transposed: bool,
+        place: &Placement,
+    ) -> Result<Matrix> {
+        let widened = self.widened.contains(&tensor.dtype());
+        Matrix::new(tensor, name, transposed, place, widened)
     }
 
     fn block(&self, index: usize) -> Result<Layer> {
         let c = self.config;
+        let place = self.spread.of(index);
         let names = c.names;
         let name = |own| self.in_layer(index, own);
         let fused = name(names.qkv);
@@ -128,22 +146,27 @@ impl Loader<'_> {
         };
         let post_norm = |own| {
             if c.post_norms {
-                self.norm(&name(own)).map(Some)
+                self.norm(&name(own), place).map(Some)
             } else {
                 Ok(None)
             }
         };
         Ok(Layer {
             kind: c.layers[index],
-            attn_norm: self.norm(&name(names.attn_norm))?,
-            qkv: self.linear(&qkv, c.d_model, c.qkv_bias)?,
-            q_norm: self.head_norm(&name(names.q_norm))?,
-            k_norm: self.head_norm(&name(names.k_norm))?,
-            out: self.linear(&[(name(names.out), c.d_model)], c.q_width(), c.out_bias)?,
+            attn_norm: self.norm(&name(names.attn_norm), place)?,
+            qkv: self.linear(&qkv, c.d_model, c.qkv_bias, place)?,
+            q_norm: self.head_norm(&name(names.q_norm), place)?,
+            k_norm: self.head_norm(&name(names.k_norm), place)?,
+            out: self.linear(
+                &[(name(names.out), c.d_model)],
+                c.q_width(),
+                c.out_bias,
+                place,
+            )?,
             post_attn: post_norm(names.post_attn_norm)?,
-            mlp_norm: self.norm(&name(names.mlp_norm))?,
-            up: self.linear(&up, c.d_model, c.mlp_bias)?,
-            down: self.linear(&[(name(names.down), c.d_model)], c.d_mlp, c.mlp_bias)?,
+            mlp_norm: self.norm(&name(names.mlp_norm), place)?,
+            up: self.linear(&up, c.d_model, c.mlp_bias, place)?,
+            down: self.linear(&[(name(names.down), c.d_model)], c.d_mlp, c.mlp_bias, place)?,
             post_mlp: post_norm(names.post_mlp_norm)?,
         })
     }
@@ -263,12 +286,13 @@ fn prefix(config: &Config, weights: &Weights) -> Result<(&'static str, Option<St
     }
 }
 
-/// Builds the first `layers` layers (`None`: all).
+/// Builds the first `layers` layers (`None`: all), spread over devices; blocks of the types in
+/// `widened` are widened there.
 pub(super) fn load(
     config: Config,
     weights: &Weights,
     layers: Option<usize>,
-    placement: &Placement,
+    (spread, widened): (Spread, &[GgmlDType]),
     ctx: &TaskCtx,
 ) -> Result<Decoder> {
     let depth = config.layers.len();
@@ -285,7 +309,8 @@ pub(super) fn load(
     let loader = Loader {
         config: &config,
         weights,
-        placement,
+        spread,
+        widened,
         prefix,
         used: RefCell::default(),
     };
@@ -316,25 +341,18 @@ pub(super) fn load(
     loader.refuse_unused(count)?;
     let (final_norm, head) = if count == depth {
         let (head_name, head) = loader.head(&embed)?;
-        let head = Linear::new(
-            vec![Matrix::new(&head, &head_name, false, placement)?],
-            None,
-            placement,
-        )?;
+        let place = loader.spread.last();
+        let head = loader.matrix(&head, &head_name, false, place)?;
+        let head = Linear::new(vec![head], None, place)?;
         (
-            Some(loader.norm(&loader.outside(names.final_norm))?),
+            Some(loader.norm(&loader.outside(names.final_norm), place)?),
             Some(head),
         )
     } else {
         (None, None)
     };
+    let spread = loader.spread;
     Ok(Decoder::assemble(
-        config,
-        embed,
-        positions,
-        blocks,
-        final_norm,
-        head,
-        placement.clone(),
+        config, embed, positions, blocks, final_norm, head, spread,
     ))
 }

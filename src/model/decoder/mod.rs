@@ -9,7 +9,6 @@ mod attention;
 mod budget;
 mod cache;
 mod derivative;
-mod device;
 mod directions;
 mod embed;
 mod finite;
@@ -21,17 +20,19 @@ mod network;
 mod open;
 mod ops;
 mod positions;
+mod products;
+pub mod self_test;
+mod spread;
 mod vector;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Batch, DeviceChoice, HookPoint, ModelFiles, ModelInfo, Phase, Tap, Tokenizer};
+use super::{Batch, DeviceChoice, Gpu, HookPoint, ModelFiles, ModelInfo, Phase, Tap, Tokenizer};
 use crate::error::Result;
 use crate::task::TaskCtx;
 
 pub use budget::MemoryNeed;
 pub use cache::KvCache;
-pub use device::{Gpu, unused_gpu};
 pub use gradient::TextGradient;
 pub use layer_input::LayerInput;
 pub use network::Decoder;
@@ -123,7 +124,7 @@ impl Model {
 
     /// The GPU that it computes on, if it does, with the bytes that are free there now.
     pub fn gpu(&self) -> Option<Gpu> {
-        Gpu::of(self.device(), &self.info.device)
+        Gpu::of(self.device())
     }
 
     /// Padded tokens that one pass of collecting takes.

@@ -15,11 +15,13 @@ use super::linear::{Kernel, Linear, Placement, with_slice};
 use super::load;
 use super::ops::{self, NormWeights};
 use super::positions::RowPositions;
+use super::spread::{Spread, device_of};
 use super::vector;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::config::{Config, LayerKind};
 use crate::model::weights::{StoredTensor, Weights};
-use crate::model::{Batch, HookPoint, HookSite, Pass, Phase, Tap};
+use crate::model::{Batch, HookPoint, HookSite, Pass, Phase, Tap, device};
 use crate::task::TaskCtx;
 
 /// A pass of at least so many token rows always dequantises the weights.
@@ -48,7 +50,7 @@ pub struct Decoder {
     pub(super) blocks: Vec<Layer>,
     pub(super) final_norm: Option<NormWeights>,
     pub(super) head: Option<Linear>,
-    pub(super) placement: Placement,
+    pub(super) spread: Spread,
     scores: usize,
 }
 
@@ -109,7 +111,7 @@ impl Decoder {
         blocks: Vec<Layer>,
         final_norm: Option<NormWeights>,
         head: Option<Linear>,
-        placement: Placement,
+        spread: Spread,
     ) -> Self {
         Self {
             config,
@@ -118,7 +120,7 @@ impl Decoder {
             blocks,
             final_norm,
             head,
-            placement,
+            spread,
             scores: attention::SCORES,
         }
     }
@@ -141,7 +143,8 @@ impl Decoder {
         layers: Option<usize>,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        load::load(config, weights, layers, &Placement::Mapped, ctx)
+        let spread = Spread::one(Placement::Mapped);
+        load::load(config, weights, layers, (spread, &[]), ctx)
     }
 
     /// Builds the network on a device with candle's operations, in a dtype. On the CPU this
@@ -157,13 +160,30 @@ impl Decoder {
         dtype: DType,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        load::load(
-            config,
-            weights,
-            layers,
-            &Placement::Device(device.clone(), dtype),
-            ctx,
-        )
+        let devices = std::slice::from_ref(device);
+        Self::on_devices(config, weights, layers, (devices, &[0]), dtype, ctx)
+    }
+
+    /// Builds the network on several devices, layers from `firsts[i]` on, up to the next device's,
+    /// on device i.
+    ///
+    /// # Errors
+    /// As [`Decoder::on_device`], and [`Error::Usage`] for devices that hold no layers in order.
+    pub fn on_devices(
+        config: Config,
+        weights: &Weights,
+        layers: Option<usize>,
+        (devices, firsts): (&[Device], &[usize]),
+        dtype: DType,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        let spread = Spread::over(devices, dtype, firsts).ok_or_else(|| {
+            Error::usage(format!(
+                "layers from {firsts:?} on are no division for {} devices",
+                devices.len()
+            ))
+        })?;
+        load::load(config, weights, layers, (spread, &[]), ctx)
     }
 
     /// The configuration that it was built from.
@@ -176,17 +196,43 @@ impl Decoder {
         self.blocks.len()
     }
 
-    /// The device that its passes run on.
+    /// The device that its passes begin on.
     pub fn device(&self) -> &Device {
-        match &self.placement {
-            Placement::Mapped => &Device::Cpu,
-            Placement::Device(device, _) => device,
+        device_of(self.spread.first())
+    }
+
+    /// The device that a layer lies on.
+    pub fn device_of(&self, layer: usize) -> &Device {
+        self.spread.device(layer)
+    }
+
+    /// The device that the unembedding lies on.
+    pub fn last_device(&self) -> &Device {
+        device_of(self.spread.last())
+    }
+
+    /// Bytes free where it computes, on the fullest of several cards; `None` where that is unknown.
+    ///
+    /// # Errors
+    /// A limit of memory that cannot be read.
+    pub fn memory_free(&self) -> Result<Option<u64>> {
+        let mut least: Option<u64> = None;
+        for place in self.spread.places() {
+            let free = match place {
+                Placement::Device(gpu, _) if !gpu.is_cpu() => {
+                    device::card_of(gpu)?.and_then(|card| card.free())
+                }
+                _ => memory::available()?,
+            };
+            let Some(free) = free else { return Ok(None) };
+            least = Some(least.map_or(free, |least| least.min(free)));
         }
+        Ok(least)
     }
 
     /// The dtype of its activations.
     pub fn dtype(&self) -> DType {
-        match &self.placement {
+        match self.spread.first() {
             Placement::Mapped => DType::F32,
             Placement::Device(_, dtype) => *dtype,
         }
@@ -195,7 +241,7 @@ impl Decoder {
     /// Whether weights stay in the mapped file and this crate's kernels compute; otherwise candle's
     /// operations do, on tensors.
     pub(crate) fn is_mapped(&self) -> bool {
-        matches!(self.placement, Placement::Mapped)
+        matches!(self.spread.first(), Placement::Mapped)
     }
 
     /// The width of a hook: d_mlp or d_model.
@@ -369,14 +415,12 @@ impl Decoder {
         mut cache: Option<&mut KvCache>,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        for (i, layer) in self
-            .blocks
-            .iter()
-            .enumerate()
-            .take(layers.end)
-            .skip(layers.start)
-        {
+        for i in layers.clone() {
+            let layer = &self.blocks[i];
             ctx.check()?;
+            if self.spread.crosses(i, &layers) {
+                x = self.spread.carry(x, i)?;
+            }
             let held = cache.as_deref_mut().map(|c| &mut c.layers[i]);
             let read = layer.attn_norm.apply(&x)?;
             let (attention, positions) = (self.attention(layer), state.row_positions);

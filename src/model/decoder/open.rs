@@ -3,10 +3,16 @@
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::budget::{self, Plan};
-use super::{Decoder, LoadOptions, device, load};
+use super::budget::{self, Plan, Subject};
+use super::linear::Placement;
+use super::products::widened_types;
+use super::spread::Spread;
+use super::{Decoder, LoadOptions, load};
+use crate::disk::human_bytes;
 use crate::error::{Error, Result};
 use crate::model::config::Config;
+use crate::model::device::card::Card;
+use crate::model::device::{self, OpenDevices};
 use crate::model::weights::{Weights, digest};
 use crate::model::{ModelFiles, ModelIdentity, ModelInfo, ModelLayout, Tokenizer};
 use crate::task::TaskCtx;
@@ -37,13 +43,11 @@ pub(super) fn open(
     ctx: &TaskCtx,
 ) -> Result<(Decoder, ModelInfo, Plan)> {
     let (config, weights) = describe(files)?;
-    let chosen = device::choose(options)?;
-    let free = device::memory_available(&chosen.placement)?;
-    let plan = Plan::new(options, &chosen.placement);
-    budget::check(&config, &weights, plan, free)?;
+    let opened = device::open(options.device, options.dtype)?;
+    let (mut notes, name) = (opened.notes.clone(), opened.name.clone());
+    let (widened, plan, spread) = place(&config, &weights, options, &opened, &mut notes)?;
     let configuration = config.switches();
-    let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
-    let mut notes = chosen.notes;
+    let decoder = load::load(config, &weights, options.layers, (spread, &widened), ctx)?;
     notes.extend_from_slice(weights.notes());
     let stored = most_common_dtype(&weights);
     if stored.block_size() > 1 {
@@ -63,7 +67,7 @@ pub(super) fn open(
         d_mlp: config.d_mlp,
         vocab: config.vocab,
         context: config.context,
-        device: chosen.name,
+        device: name,
         weights_dtype: dtype_name(stored).to_owned(),
         compute_dtype: compute_name(decoder.dtype()).to_owned(),
         weight_bytes: weights.bytes(),
@@ -76,6 +80,64 @@ pub(super) fn open(
         notes,
     };
     Ok((decoder, info, plan))
+}
+
+/// The types that are widened, how much is computed at once, and where each layer goes: all that is
+/// decided before weights are read. What the user should know of it is added to `notes`.
+fn place(
+    config: &Config,
+    weights: &Weights,
+    options: &LoadOptions,
+    opened: &OpenDevices,
+    notes: &mut Vec<String>,
+) -> Result<(Vec<GgmlDType>, Plan, Spread)> {
+    let free = opened.free()?;
+    let mut widened = Vec::new();
+    for gpu in &opened.devices {
+        let (types, told) = widened_types(weights, gpu, opened.dtype)?;
+        for (kind, note) in types.into_iter().zip(told) {
+            if !widened.contains(&kind) {
+                widened.push(kind);
+                notes.push(note);
+            }
+        }
+    }
+    let subject = Subject {
+        config,
+        weights,
+        widened: &widened,
+    };
+    let dtype = (!opened.devices.is_empty()).then_some(opened.dtype);
+    let titles: Vec<String> = opened.cards.iter().map(Card::title).collect();
+    let asked = Plan::new(options, dtype);
+    let plan = budget::check(subject, asked, &free, &titles)?;
+    if plan.tokens < asked.tokens {
+        notes.push(format!(
+            "batches of {} tokens instead of {}: more would not fit on {}",
+            plan.tokens, asked.tokens, opened.name
+        ));
+    }
+    let spread = match &opened.devices[..] {
+        [] => Spread::one(Placement::Mapped),
+        [gpu] => Spread::one(Placement::Device(gpu.clone(), opened.dtype)),
+        gpus => {
+            let shares = budget::shares(subject, plan, &free);
+            for ((share, title), free) in shares.iter().zip(&titles).zip(&free) {
+                let of = free.map_or_else(String::new, |free| {
+                    format!(" of {} free", human_bytes(free))
+                });
+                notes.push(format!(
+                    "{} on {title}: {}{of}",
+                    share.described(),
+                    human_bytes(share.bytes)
+                ));
+            }
+            let firsts: Vec<usize> = shares.iter().map(|share| share.layers.start).collect();
+            Spread::over(gpus, opened.dtype, &firsts)
+                .ok_or_else(|| Error::refused("the layers cannot be divided over the cards"))?
+        }
+    };
+    Ok((widened, plan, spread))
 }
 
 /// The storage type that most bytes of the weights have.

@@ -90,6 +90,17 @@ impl StoredTensor {
         })
     }
 
+    /// A tensor of bytes that lie in memory, of no file.
+    ///
+    /// # Errors
+    /// Bytes that do not hold `shape` in `dtype`.
+    pub(crate) fn in_memory(data: &[u8], dtype: GgmlDType, shape: Vec<usize>) -> Result<Self> {
+        let bytes = Arc::new(Mapped::copied(data));
+        let file: Arc<Path> = Path::new("memory").into();
+        Self::new(&bytes, 0..data.len(), dtype, shape, &file)
+            .map_err(|problem| Error::file(&file, problem))
+    }
+
     /// The extents of its axes, outermost first: `[rows, cols]` of a matrix.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -175,6 +186,27 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// Weights of values in memory: names, shapes and values.
+    ///
+    /// # Errors
+    /// Values that are not as many as the shape says.
+    pub(crate) fn in_memory(tensors: Vec<(String, Vec<usize>, Vec<f32>)>) -> Result<Self> {
+        let mut out = Self {
+            tensors: HashMap::new(),
+            meta: HashMap::new(),
+            files: Vec::new(),
+            bytes: 0,
+            notes: vec![],
+        };
+        for (name, shape, values) in tensors {
+            let data: &[u8] = bytemuck::cast_slice(&values);
+            out.bytes += data.len() as u64;
+            let tensor = StoredTensor::in_memory(data, GgmlDType::F32, shape)?;
+            out.tensors.insert(name, tensor);
+        }
+        Ok(out)
+    }
+
     /// Maps the safetensors shards of one checkpoint.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 
 use crate::engine::{Command, Estimate, Event, Level, OpenRequest, Reply, RequestId};
-use crate::model::{DeviceChoice, HookSite};
+use crate::model::{Cards, DeviceChoice, HookSite};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::list::motion;
@@ -122,7 +122,7 @@ impl StartPane {
                 .sparsity
                 .map_or_else(|| "auto".to_owned(), |p| p.to_string()),
             Field::Penalty => request.fit.l1.to_string(),
-            Field::Device => device_name(request.device).to_owned(),
+            Field::Device => request.device.to_string(),
         }
     }
 
@@ -164,10 +164,7 @@ impl StartPane {
             },
             Field::Penalty => request.fit.l1 = number(0.0, 1e6)?,
             Field::Device => {
-                request.device = DEVICES
-                    .into_iter()
-                    .find(|d| device_name(*d) == typed)
-                    .ok_or_else(|| format!("device is auto, cpu, cuda or metal, not '{typed}'"))?;
+                request.device = typed.parse().map_err(|e: crate::Error| e.to_string())?;
             }
         }
         Ok(())
@@ -298,7 +295,7 @@ const PENALTIES: [f64; 5] = [0.0, 0.05, 0.1, 0.2, 0.5];
 const DEVICES: [DeviceChoice; 4] = [
     DeviceChoice::Auto,
     DeviceChoice::Cpu,
-    DeviceChoice::Cuda,
+    DeviceChoice::Cuda(Cards::FIRST),
     DeviceChoice::Metal,
 ];
 
@@ -310,15 +307,6 @@ fn step<T: PartialOrd + Copy>(choices: &[T], now: T, forward: bool) -> T {
         choices.iter().rev().find(|c| **c < now)
     };
     found.copied().unwrap_or(now)
-}
-
-fn device_name(device: DeviceChoice) -> &'static str {
-    match device {
-        DeviceChoice::Auto => "auto",
-        DeviceChoice::Cpu => "cpu",
-        DeviceChoice::Cuda => "cuda",
-        DeviceChoice::Metal => "metal",
-    }
 }
 
 impl Pane for StartPane {

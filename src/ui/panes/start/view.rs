@@ -4,8 +4,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Field, StartPane, device_name};
+use super::{Field, StartPane};
 use crate::engine::Estimate;
+use crate::model::DeviceChoice;
 use crate::model::source::DEFAULT_MODEL;
 use crate::model::{HookPoint, HookSite};
 use crate::study::StudyEntry;
@@ -188,9 +189,9 @@ impl StartPane {
                 }
                 _ => self.typed(field),
             },
-            Field::Device => match device_name(self.request.device) {
-                "auto" => "auto (the best there is)".to_owned(),
-                name => name.to_owned(),
+            Field::Device => match self.request.device {
+                DeviceChoice::Auto => "auto (the best there is)".to_owned(),
+                device => device.to_string(),
             },
             _ => self.typed(field),
         }
