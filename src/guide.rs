@@ -37,6 +37,7 @@ pages! {
     results: "quality of features, and beside sparse autoencoders",
     benchmarks: "speed and memory beside others",
     parity: "every family of models beside Hugging Face transformers",
+    gpu: "building for a card, which card, memory, the self-test",
     files: "the files of a study, to the byte",
     json: "the fields that every command prints",
     architecture: "the rooms of the code, and what a key and a fit do",

@@ -21,6 +21,7 @@ pub struct ModelsArgs {}
     \x20 mlpeek doctor\n\
     \x20 mlpeek doctor --model\n\
     \x20 mlpeek doctor --encoder\n\
+    \x20 mlpeek doctor --device cuda\n\
     \x20 mlpeek doctor --model Qwen/Qwen2.5-0.5B --device cuda")]
 pub struct DoctorArgs {
     /// A model to test (alone: the default one): the same prompt with and without cache, batched
