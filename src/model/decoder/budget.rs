@@ -6,6 +6,7 @@ use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
 use super::LoadOptions;
+use super::attention::SCORES;
 use super::products::has_products;
 use super::spread::divide;
 use crate::disk::human_bytes;
@@ -23,8 +24,6 @@ const LEAST_TOKENS: usize = 64;
 /// Rows and tokens of the cache that generating begins with: a baseline and a steered text.
 const CACHED_ROWS: u64 = 2;
 const CACHED_TOKENS: usize = 2048;
-/// Scores of attention that a device holds at once at most.
-const SCORES: usize = 1 << 28;
 /// Token rows whose logits are held at once.
 const LOGIT_ROWS: usize = 512;
 /// What a GPU's libraries take for themselves once a model computes.
