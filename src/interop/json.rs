@@ -28,6 +28,8 @@ pub fn feature_row(row: &FeatureRow, set: &str, hook: Option<HookPoint>) -> Valu
         "feature": row.id, "set": set, "hook": hook.map(|hook| hook.to_string()), "share": shortest(row.share),
         "density": shortest(row.density), "neuron_count": row.neurons, "purity": purity,
         "top_tokens": row.top_tokens, "promoted": row.promoted,
+        // What was measured of it, which who knows it adds.
+        "raised": null, "lowered": null, "recipe": [],
     });
     add_note(&mut object, row.name.as_deref(), &row.note);
     object

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::choice::{Choose, first_tokens, with_capitals};
 use super::directions::HookSelection;
 use super::evaluation::{self, Asked, Method};
-use super::measured::{EffectRequest, own_tokens};
+use super::measured::{EffectRequest, own_tokens, poor_words};
 use crate::amounts::duration;
 use crate::error::{Error, Result};
 use crate::eval::judge::CostEstimate;
@@ -186,14 +186,12 @@ pub fn prepare(
         of.map(|(label, text)| (label.to_owned(), text.to_owned()))
             .collect()
     };
+    let poor = poor_words(model, &held_out, &labels)?;
     let hooks = choices.hooks();
     let against = against(&choices.reported);
-    let config_at = ask
-        .place
-        .resolve(study)?
-        .1
-        .map(|f| f.config)
-        .unwrap_or_default();
+    // Methods that name their own hooks need no place, and the default's sparsity is taken then.
+    let fit = ask.place.resolve(study).ok().and_then(|(_, fit)| fit);
+    let config_at = fit.map(|f| f.config).unwrap_or_default();
     let chance = match hooks.first() {
         Some((_, hook)) => chance(model, *hook, |d| config_at.sparsity_at(d), ask.seed)?,
         None => Vec::new(),
@@ -215,6 +213,7 @@ pub fn prepare(
         notes: [
             evaluation::small_labels(split, &tokens),
             evaluation::spaces_note(&hooks),
+            poor,
         ]
         .into_iter()
         .flatten()

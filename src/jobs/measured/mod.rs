@@ -20,7 +20,7 @@ use crate::task::TaskCtx;
 
 pub use effects::{EffectRequest, Effects};
 pub use gradients::LabelGradients;
-pub use words::{MOST_WORDS, own_tokens};
+pub use words::{MOST_WORDS, own_tokens, poor_words};
 
 /// A mix of more directions is refused: F has this many rows.
 const MOST_MIXED: usize = 4096;

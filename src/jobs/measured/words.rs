@@ -20,6 +20,61 @@ pub fn own_tokens(
     sentences: &[LabelledText<'_>],
     labels: &[String],
 ) -> Result<Vec<Vec<u32>>> {
+    let of_label = |words: Vec<Vec<u32>>| {
+        let whole = words.iter().filter(|ids| ids.len() == 1);
+        let mut out: Vec<u32> = whole.map(|ids| ids[0]).collect();
+        if out.is_empty() {
+            out = words
+                .iter()
+                .filter_map(|ids| ids.first().copied())
+                .collect();
+        }
+        out.sort_unstable();
+        out.dedup();
+        out
+    };
+    let words = encoded(model, sentences, labels)?;
+    Ok(words.into_iter().map(of_label).collect())
+}
+
+/// What a person should know of labels whose words say little: those that have none, and those of
+/// whose words none is one token.
+///
+/// # Errors
+/// As [`own_tokens`].
+pub fn poor_words(
+    model: &Model,
+    sentences: &[LabelledText<'_>],
+    labels: &[String],
+) -> Result<Option<String>> {
+    let words = encoded(model, sentences, labels)?;
+    let named = |is: &dyn Fn(&[Vec<u32>]) -> bool| {
+        let of = labels.iter().zip(&words).filter(|(_, words)| is(words));
+        let names: Vec<&str> = of.map(|(label, _)| label.as_str()).collect();
+        names.join(", ")
+    };
+    let none = named(&|words| words.is_empty());
+    let pieces = named(&|words| !words.is_empty() && words.iter().all(|ids| ids.len() > 1));
+    let said = [
+        (none, "without words of their own, and so without a rise"),
+        (
+            pieces,
+            "without a word of one token, so the first tokens of their words are watched",
+        ),
+    ];
+    let said = said.iter().filter(|(labels, _)| !labels.is_empty());
+    let said: Vec<String> = said
+        .map(|(labels, why)| format!("{why}: {labels}"))
+        .collect();
+    Ok((!said.is_empty()).then(|| said.join("; ")))
+}
+
+/// The tokens of each of the labels' leading words.
+fn encoded(
+    model: &Model,
+    sentences: &[LabelledText<'_>],
+    labels: &[String],
+) -> Result<Vec<Vec<Vec<u32>>>> {
     let encode = |word: &String| -> Result<Vec<u32>> {
         let tokenizer = model.tokenizer();
         let mut ids = tokenizer.encode(&format!(" {word}"), BosRule::Never)?;
@@ -27,19 +82,9 @@ pub fn own_tokens(
         ids.retain(|id| !tokenizer.decode(&[*id]).trim().is_empty());
         Ok(ids)
     };
-    let of_label = |words: Vec<String>| {
-        let ids = words.iter().map(encode).collect::<Result<Vec<_>>>()?;
-        let whole = ids.iter().filter(|ids| ids.len() == 1);
-        let mut out: Vec<u32> = whole.map(|ids| ids[0]).collect();
-        if out.is_empty() {
-            out = ids.iter().filter_map(|ids| ids.first().copied()).collect();
-        }
-        out.sort_unstable();
-        out.dedup();
-        Ok(out)
-    };
     let words = leading(sentences, labels, MOST_WORDS);
-    words.into_iter().map(of_label).collect()
+    let of_label = |words: &Vec<String>| words.iter().map(encode).collect();
+    words.iter().map(of_label).collect()
 }
 
 /// The tokens of the words of the sentences that choose.
