@@ -58,6 +58,15 @@ pub struct Effects {
     vocab: usize,
 }
 
+/// The set as it is typed.
+fn typed(study: &Study, set: &dyn DirectionSet) -> Result<String> {
+    let is_fit = study.fits()?.iter().any(|fit| fit.name == set.name());
+    Ok(match is_fit {
+        true => format!("fit:{}", set.name()),
+        false => set.name().to_owned(),
+    })
+}
+
 impl Effects {
     /// What the study holds, and what the model says of the directions that it lacks.
     ///
@@ -77,7 +86,7 @@ impl Effects {
         let missing = all.iter().copied().filter(|&j| !out.kept.has(j));
         let missing: Vec<u32> = missing.collect();
         if !missing.is_empty() {
-            let model = need(model, study, set.name())?;
+            let model = need(model, study, &typed(study, set)?)?;
             out.measure(study, set, ask, model, &missing, ctx)?;
         }
         if !(0..out.count).any(|j| out.reached(j)) {

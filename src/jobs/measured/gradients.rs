@@ -2,6 +2,7 @@
 //! and the label's part of it.
 
 use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Choosing, need, of_model};
 use crate::corpus::TokenTable;
@@ -12,6 +13,8 @@ use crate::task::{Progress, TaskCtx};
 
 /// Sentences of a label whose gradients are taken: the first ones.
 const SENTENCES: usize = 32;
+/// Bytes of the digest of a text that a record begins with.
+const DIGEST: usize = 8;
 
 /// For each label the direction that makes its sentences likelier than sentences are made on
 /// average, at unit length; zeros for a label without sentences.
@@ -41,22 +44,24 @@ impl LabelGradients {
         let at = study.manifest().hook_index(hook)?;
         let width = study.manifest().widths[at];
         let about = json!({"gradients": hook.to_string(), "of": about});
-        let mut kept = study.measured("gradients", &about, 4 * (d_model + width))?;
+        let mut kept = study.measured("gradients", &about, DIGEST + 4 * (d_model + width))?;
         let wanted = wanted(choosing);
         let tokens = study.tokens()?;
         let missing: Vec<u32> = wanted
             .iter()
             .flatten()
             .copied()
-            .filter(|&sample| !kept.has(sample))
+            .filter(|&sample| of_text(&kept, &tokens, sample).is_none())
             .collect();
         if !missing.is_empty() {
-            let model = need(model, study, "textgrad")?;
+            let typed = format!("textgrad@{}.{}", hook.layer, hook.site);
+            let model = need(model, study, &typed)?;
             measure(study, model, hook, &tokens, missing, &mut kept, ctx)?;
         }
         let mean = |samples: &Vec<u32>| {
             let mut sum = vec![0.0f64; d_model + width];
-            let records = samples.iter().filter_map(|&sample| kept.get(sample));
+            let records = samples.iter();
+            let records = records.filter_map(|&sample| of_text(&kept, &tokens, sample));
             let mut count = 0;
             for record in records {
                 let values = record.chunks_exact(4);
@@ -102,6 +107,17 @@ impl LabelGradients {
     pub fn hook_width(&self) -> usize {
         self.by_hook.first().map_or(0, Vec::len)
     }
+}
+
+/// The gradient of a sample, unless it is that of another text: a corpus may be withdrawn, and its
+/// samples' numbers be given anew.
+fn of_text<'a>(kept: &'a Measured, tokens: &TokenTable, sample: u32) -> Option<&'a [u8]> {
+    let (digest, values) = kept.get(sample)?.split_at(DIGEST);
+    (digest == digest_of(&tokens.texts[sample as usize])).then_some(values)
+}
+
+fn digest_of(text: &str) -> [u8; DIGEST] {
+    xxh3_64(text.as_bytes()).to_le_bytes()
 }
 
 /// Of each label the samples whose gradients are taken.
@@ -153,8 +169,9 @@ fn measure(
         let rows: Vec<Vec<f32>> = found.into_iter().map(|g| g.gradient).collect();
         let by_hook = model.residual_adjoint(hook, &rows)?;
         let record = |((sample, g), v): ((u32, Vec<f32>), Vec<f32>)| {
-            let bytes = g.iter().chain(&v).flat_map(|v| v.to_le_bytes()).collect();
-            (sample, bytes)
+            let digest = digest_of(&tokens.texts[sample as usize]);
+            let values = g.iter().chain(&v).flat_map(|v| v.to_le_bytes());
+            (sample, digest.into_iter().chain(values).collect())
         };
         kept.add(
             samples
