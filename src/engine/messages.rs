@@ -319,7 +319,7 @@ pub struct SweepPoint {
     /// Whether that is as the fit weighs neurons.
     #[serde(default)]
     pub weighted: bool,
-    /// Seconds of sweeping so far.
+    /// Seconds of sweeping so far, the initialisation not included.
     pub seconds: f64,
     /// Set on the last.
     pub stop: Option<Stop>,

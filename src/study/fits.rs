@@ -42,7 +42,7 @@ pub struct FitEntry {
     pub explained_variance: Option<f64>,
     /// Sweeps after which the factors were saved.
     pub sweeps: usize,
-    /// Seconds that those sweeps took.
+    /// Seconds of fitting until then, the initialisation included.
     pub seconds: f64,
     /// A checkpoint that can be resumed is there.
     pub resumable: bool,

@@ -130,8 +130,7 @@ impl App {
             .map(|command| self.send(command))
             .into_iter()
             .collect();
-        let steps = self.with(self.focus, |pane, cx| pane.entered(cx));
-        effects.extend(self.carry_out(steps));
+        effects.extend(self.enter(self.focus));
         effects
     }
 

@@ -102,12 +102,36 @@ pub fn fit_line(line: Line<'static>, cells: usize) -> Line<'static> {
     Line::from(kept).style(style)
 }
 
-/// A line that is drawn reversed where there are no colours: its bars are shaded, for a full block
-/// would be a hole there.
+/// [`put`] for the row under the cursor, which takes the whole width of `area`; `focused` where keys
+/// go to its list.
+pub fn put_selected(
+    buf: &mut Buffer,
+    area: Rect,
+    row: usize,
+    line: Line<'static>,
+    theme: &Theme,
+    focused: bool,
+) {
+    if row >= usize::from(area.height) {
+        return;
+    }
+    let cells = Rect {
+        y: area.y + row as u16,
+        height: 1,
+        ..area
+    };
+    buf.set_style(cells.intersection(buf.area), theme.selected(focused));
+    let line = if focused { shaded(line, theme) } else { line };
+    put(buf, area, row, &line);
+}
+
+/// A line as it is drawn reversed, where the row under the cursor is: its bars are shaded, for a full
+/// block would be a hole there, and it has no colours, for they would fill what is empty.
 pub fn shaded(mut line: Line<'static>, theme: &Theme) -> Line<'static> {
-    if theme.marks() {
+    if theme.reverses_selection() {
         for span in &mut line.spans {
             span.content = span.content.replace('█', "▒").into();
+            span.style.fg = span.style.fg.filter(|_| span.style.bg.is_some());
         }
     }
     line

@@ -74,6 +74,40 @@ pub fn whole_number(
     })
 }
 
+/// Reads a number from `low` to `high`.
+///
+/// # Errors
+/// Where there is none, with `name` and what was wanted.
+pub fn number(typed: &str, name: &str, low: f64, high: f64) -> Result<f64, String> {
+    let typed = typed.trim();
+    let read = typed.parse::<f64>().ok();
+    let wrong = || format!("{name} is a number from {low} to {high}, not '{typed}'");
+    read.filter(|v| v.is_finite() && (low..=high).contains(v))
+        .ok_or_else(wrong)
+}
+
+/// The next larger or smaller of some ascending choices; `now` where there is none.
+pub fn next_choice<T: PartialOrd + Copy>(choices: &[T], now: T, forward: bool) -> T {
+    let found = if forward {
+        choices.iter().find(|c| **c > now)
+    } else {
+        choices.iter().rev().find(|c| **c < now)
+    };
+    found.copied().unwrap_or(now)
+}
+
+/// The choice after or before `now`, round the end; the first where `now` is none of them.
+pub fn cycle<T: PartialEq + Clone>(choices: &[T], now: &T, forward: bool) -> T {
+    let n = choices.len();
+    let at = choices.iter().position(|c| c == now);
+    let to = match (at, forward) {
+        (Some(i), true) => (i + 1) % n,
+        (Some(i), false) => (i + n - 1) % n,
+        (None, _) => 0,
+    };
+    choices.get(to).cloned().unwrap_or_else(|| now.clone())
+}
+
 /// What a form is of: its fields, and what changing one of them does.
 pub trait Fields {
     /// The fields in the order of the cursor. Their number may depend on what is known.

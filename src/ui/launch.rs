@@ -9,7 +9,7 @@ use crate::cli::{Colour, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest, Reply, Request};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
-use crate::model::{self, HookPoint};
+use crate::model::{self, HookPoint, HookSite};
 use crate::study::{self, Study};
 
 use super::app::{App, AppOptions};
@@ -76,6 +76,7 @@ fn check(args: &ExploreArgs) -> Result<()> {
         return Study::check_can_create(dir);
     }
     check_hook(args, dir)?;
+    check_layer(args, dir)?;
     check_features(args, dir)?;
     // Where a model lies says nothing of what is fitted.
     let fits = args.data.is_some() || args.layer.is_some();
@@ -105,6 +106,47 @@ fn check_hook(args: &ExploreArgs, dir: &Path) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a layer that the study does not have, where no corpus is named to collect it from: nothing
+/// could be shown.
+fn check_layer(args: &ExploreArgs, dir: &Path) -> Result<()> {
+    let (Some(layer), None) = (args.layer, &args.data) else {
+        return Ok(());
+    };
+    let site = args.hook.unwrap_or_default();
+    let hook = HookPoint { layer, site };
+    let study = Study::open_read_only(dir)?;
+    let manifest = study.manifest();
+    if manifest.hooks.contains(&hook) {
+        return Ok(());
+    }
+    let has: Vec<String> = manifest.hooks.iter().map(ToString::to_string).collect();
+    let layers: Vec<String> = manifest
+        .hooks
+        .iter()
+        .map(|hook| match hook.site == HookSite::default() {
+            true => format!("--layer {}", hook.layer),
+            false => format!("--layer {} --hook {}", hook.layer, hook.site),
+        })
+        .collect();
+    let collect = match &manifest.model {
+        Some(model) => format!(
+            ", or collect that layer into another study: mlpeek collect --model {} --layer {layer}{} --data CORPUS --out STUDY",
+            model.id,
+            match site == HookSite::default() {
+                true => String::new(),
+                false => format!(" --hook {site}"),
+            }
+        ),
+        None => String::new(),
+    };
+    Err(Error::usage(format!(
+        "{} has {}, not {hook}: open it with {}{collect}",
+        dir.display(),
+        has.join(", "),
+        layers.join(" or ")
+    )))
 }
 
 /// Refuses a number of features for a layer of a study that shows what it has: other fits, or that
@@ -266,7 +308,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::model::HookSite;
 
     #[derive(Parser)]
     struct Line {
@@ -305,6 +346,13 @@ mod tests {
         let refused = told(&["--layer", "2", "-k", "3"]).unwrap_or_default();
         assert!(
             refused.contains("which has k4 of blocks.2.mlp.hook_post already"),
+            "{refused}"
+        );
+        let refused = told(&["--layer", "5"]).unwrap_or_default();
+        assert!(
+            refused.contains(
+                "has blocks.2.mlp.hook_post, not blocks.5.mlp.hook_post: open it with --layer 2"
+            ) && !refused.contains('\n'),
             "{refused}"
         );
         let corpus = dir.path().join("study.json");

@@ -130,6 +130,28 @@ impl Layout {
     }
 }
 
+/// The first `height` lines of an area, and the rest.
+pub fn split_top(area: Rect, height: u16) -> (Rect, Rect) {
+    let height = height.min(area.height);
+    let rest = Rect {
+        y: area.y + height,
+        height: area.height - height,
+        ..area
+    };
+    (Rect { height, ..area }, rest)
+}
+
+/// The first `width` columns of an area, and the rest.
+pub fn split_left(area: Rect, width: u16) -> (Rect, Rect) {
+    let width = width.min(area.width);
+    let rest = Rect {
+        x: area.x + width,
+        width: area.width - width,
+        ..area
+    };
+    (Rect { width, ..area }, rest)
+}
+
 /// The panes of the tab that `input.pane` belongs to.
 fn columns(class: Class, body: Rect, input: LayoutInput) -> Vec<PaneArea> {
     use PaneId::{Contexts, Feature, Features};
@@ -167,36 +189,12 @@ fn columns(class: Class, body: Rect, input: LayoutInput) -> Vec<PaneArea> {
 }
 
 fn pane_area(pane: PaneId, area: Rect, ruled: bool) -> PaneArea {
-    let title = Rect {
-        height: area.height.min(1),
-        ..area
-    };
-    let below = Rect {
-        y: area.y + title.height,
-        height: area.height - title.height,
-        ..area
-    };
-    if !ruled {
-        return PaneArea {
-            pane,
-            title,
-            rule: None,
-            inner: below,
-        };
-    }
-    let rule = Rect {
-        width: below.width.min(1),
-        ..below
-    };
-    let inner = Rect {
-        x: below.x + rule.width,
-        width: below.width - rule.width,
-        ..below
-    };
+    let (title, below) = split_top(area, 1);
+    let (rule, inner) = split_left(below, u16::from(ruled));
     PaneArea {
         pane,
         title,
-        rule: Some(rule),
+        rule: ruled.then_some(rule),
         inner,
     }
 }

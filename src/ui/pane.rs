@@ -75,6 +75,20 @@ pub enum Step {
     Notify(Level, String),
 }
 
+impl Step {
+    /// Takes whole features to the Steer pane with a weight of 1 each, in place of what is there when
+    /// `replace`.
+    pub fn steer(features: &[usize], negative: bool, replace: bool) -> Self {
+        let handover = Handover::Steer {
+            features: features.iter().map(|&id| (id, 1.0)).collect(),
+            part: SteerPart::Whole,
+            negative,
+            replace,
+        };
+        Self::HandOver(PaneId::Steer, handover)
+    }
+}
+
 /// What can be copied, in each of three formats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyFormats {

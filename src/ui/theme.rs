@@ -290,13 +290,18 @@ impl Theme {
     /// The row under the cursor. Not by hue: a shade where there are colours to spare, else
     /// reversed.
     pub fn selected(&self, focused: bool) -> Style {
-        match (self.profile, focused) {
-            (Profile::TrueColour | Profile::Indexed, true) => Style::new()
+        match (focused, self.reverses_selection()) {
+            (true, true) => Style::new().add_modifier(Modifier::REVERSED),
+            (true, false) => Style::new()
                 .bg(self.colour((48, 54, 66), (222, 226, 234), Color::Reset))
                 .add_modifier(Modifier::BOLD),
-            (_, true) => Style::new().add_modifier(Modifier::REVERSED),
-            (_, false) => Style::new().add_modifier(Modifier::BOLD),
+            (false, _) => Style::new().add_modifier(Modifier::BOLD),
         }
+    }
+
+    /// Whether the row under the cursor is drawn reversed.
+    pub fn reverses_selection(&self) -> bool {
+        matches!(self.profile, Profile::Ansi | Profile::Mono)
     }
 
     /// What a search found, or what the cursor is on among lines.

@@ -4,6 +4,8 @@
 //! Invariant: nothing here depends on where the user stands, on the terminal, or on a clock other
 //! than the one handed in.
 
+mod kinds;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,71 +17,12 @@ use crate::engine::{
 };
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
-use crate::study::{CollectState, FitEntry, SaeEntry, StudyEntry};
+use crate::study::{SaeEntry, StudyEntry};
 use crate::task::Progress;
+pub use kinds::{CutShort, LogLine, RunningJob};
 
 /// How many log lines are kept; the oldest go.
 const LOG_LINES: usize = 2000;
-
-/// A job that runs.
-#[derive(Debug, Clone)]
-pub struct RunningJob {
-    /// The kind of job.
-    pub job: Job,
-    /// Its stage, and how much of it is done.
-    pub progress: Progress,
-    /// Units of its progress per second; `None` until they can be told.
-    pub rate: Option<f64>,
-    /// Seconds to its end; `None` where the total or the rate is not known.
-    pub eta: Option<f64>,
-    /// When it began, since the start of the explorer.
-    pub since: Duration,
-    /// The user asked to cancel it.
-    pub cancelling: bool,
-}
-
-/// What was cut short and can go on.
-#[derive(Debug, Clone, Copy)]
-pub enum CutShort<'a> {
-    /// Collecting: samples of the corpus are missing.
-    Collecting(&'a CollectState),
-    /// Rows of a matrix that is imported are missing: only the same import goes on.
-    Importing(&'a CollectState),
-    /// A fit did not come to its end.
-    Fit(&'a FitEntry),
-}
-
-impl CutShort<'_> {
-    /// What goes on with it, where `key` is the explorer's own for that.
-    pub fn remedy(&self, key: &str) -> String {
-        match self {
-            Self::Importing(_) => "mlpeek import, run again as before, goes on".to_owned(),
-            Self::Collecting(_) | Self::Fit(_) => format!("{key} goes on"),
-        }
-    }
-}
-
-/// For a person, after the name of what is meant: "collected 53 %: …", "k24 stopped at sweep 2".
-impl std::fmt::Display for CutShort<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Collecting(state) => state.fmt(f),
-            Self::Importing(_) => f.write_str("imported in part"),
-            Self::Fit(fit) => write!(f, "{} {}", crate::text::clean(&fit.name), fit.status()),
-        }
-    }
-}
-
-/// A line of the log.
-#[derive(Debug, Clone)]
-pub struct LogLine {
-    /// When it was written, since the start.
-    pub at: Duration,
-    /// How grave it is.
-    pub level: Level,
-    /// What happened, in a line.
-    pub text: String,
-}
 
 /// Everything that the engine has told.
 #[derive(Debug, Default)]

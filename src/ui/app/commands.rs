@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::{App, Effect};
-use crate::engine::{Command, Level, OpenRequest, SteerPart};
+use crate::engine::{Command, Level, OpenRequest};
 use crate::factor::FitConfig;
 use crate::study::newest;
 use crate::ui::action::Action;
@@ -13,7 +13,7 @@ use crate::ui::dialogs::{
     HelpDialog, LogDialog, PaletteDialog, Question, QuestionDialog, SetsDialog, sweep_dialog,
     train_dialog,
 };
-use crate::ui::pane::Handover;
+use crate::ui::pane::{Handover, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::world::CutShort;
 
@@ -126,13 +126,7 @@ pub fn steer_with(app: &mut App, negative: bool) -> Vec<Effect> {
     let Some(id) = app.world.selected else {
         return Vec::new();
     };
-    let handover = Handover::Steer {
-        features: vec![(id, 1.0)],
-        part: SteerPart::Whole,
-        negative,
-        replace: false,
-    };
-    app.hand_over(PaneId::Steer, &handover)
+    app.carry_out(vec![Step::steer(&[id], negative, false)])
 }
 
 /// Marks the selected feature or takes its mark away, and goes to the next where the list has the

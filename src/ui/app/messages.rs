@@ -35,6 +35,8 @@ pub enum Msg {
 
 /// What the app wants done.
 #[derive(Debug, Clone, PartialEq)]
+// Most effects are requests, and there are a few a key press.
+#[allow(clippy::large_enum_variant)]
 pub enum Effect {
     /// A request to the engine.
     Send(Request),

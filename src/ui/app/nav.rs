@@ -100,7 +100,8 @@ impl App {
         self.enter(pane)
     }
 
-    fn enter(&mut self, pane: PaneId) -> Vec<Effect> {
+    /// Gives the focus to a pane, and tells it.
+    pub(super) fn enter(&mut self, pane: PaneId) -> Vec<Effect> {
         self.focus = pane;
         let steps = self.with(pane, |p, cx| p.entered(cx));
         self.carry_out(steps)

@@ -92,8 +92,7 @@ impl App {
             .map(|index| self.send(Command::Neuron(index)))
             .into_iter()
             .collect();
-        let steps = self.with(self.focus, |pane, cx| pane.entered(cx));
-        effects.extend(self.carry_out(steps));
+        effects.extend(self.enter(self.focus));
         effects
     }
 

@@ -1,3 +1,7 @@
+mod closing;
+mod session;
+mod start;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,64 +161,6 @@ fn back_returns_along_the_trail() {
 }
 
 #[test]
-fn ctrl_c_cancels_the_job_first_and_quits_second() {
-    let mut app = opened().app;
-    app.update(engine_event(Event::Started(Job::Fit)));
-    let ctrl_c = || Msg::Key(Key::parse("ctrl-c").unwrap().event());
-    let first = app.update(ctrl_c());
-    assert_eq!(commands(&first), [&Command::Cancel(Job::Fit)]);
-    let second = app.update(ctrl_c());
-    assert!(
-        matches!(
-            commands(&second)[..],
-            [Command::SaveSession(_), Command::Shutdown]
-        ),
-        "{second:?}"
-    );
-    assert_eq!(
-        app.update(ctrl_c()),
-        [Effect::Quit],
-        "a third does not wait for the engine"
-    );
-}
-
-#[test]
-fn quitting_asks_while_a_job_runs_and_waits_for_the_engine() {
-    let mut app = opened().app;
-    app.update(engine_event(Event::Started(Job::Collect)));
-    let key = |k: &str| Msg::Key(Key::parse(k).unwrap().event());
-    assert!(app.update(key("q")).is_empty());
-    assert!(app.dialog.is_some());
-    app.update(key("esc"));
-    assert!(app.dialog.is_none());
-    app.update(key("q"));
-    let effects = app.update(key("enter"));
-    assert!(commands(&effects).contains(&&Command::Shutdown));
-    assert_eq!(app.update(Msg::EngineGone), [Effect::Quit]);
-}
-
-#[test]
-fn a_signal_saves_and_ends() {
-    let mut app = opened().app;
-    let effects = app.update(Msg::Terminate);
-    assert!(
-        matches!(commands(&effects)[..], [Command::SaveSession(s), Command::Shutdown]
-        if s["feature"] == 0)
-    );
-}
-
-#[test]
-fn an_engine_that_dies_is_reported_and_quitting_still_works() {
-    let mut app = opened().app;
-    assert!(app.update(Msg::EngineGone).is_empty());
-    assert!(app.toasts.iter().any(|t| t.level == Level::Error));
-    assert_eq!(
-        app.update(Msg::Key(Key::parse("q").unwrap().event())),
-        [Effect::Quit]
-    );
-}
-
-#[test]
 fn with_two_questions_open_a_refusal_reaches_the_pane_that_asked_and_the_other_waits_on() {
     let labels = |c: &Command| matches!(c, Command::Labels);
     let tree = |c: &Command| matches!(c, Command::Tree(..));
@@ -307,102 +253,6 @@ fn a_name_is_sent_and_shown() {
 }
 
 #[test]
-fn the_session_comes_back() {
-    let mut harness = opened();
-    harness.keys("j j s v tab w");
-    let session = harness.app.session();
-    let mut again = Harness::new(120, 36, Profile::TrueColour);
-    let mut study = again.engine.study();
-    study.session = Some(session.clone());
-    again.event(Event::Study(Box::new(study)));
-    let list = again.engine.list(41, true);
-    again.event(Event::Features(Arc::new(list)));
-    assert_eq!(again.app.session(), session);
-    assert_eq!(again.app.focus(), PaneId::Contexts);
-    assert_eq!(inspected_ids(&again), [2]);
-}
-
-/// A harness opened on `session`, with `fit` coming on show.
-fn reopened(session: serde_json::Value, fit: Option<&str>) -> Harness {
-    let mut harness = Harness::new(120, 36, Profile::TrueColour);
-    let mut study = harness.engine.study();
-    study.session = Some(serde_json::from_str(&session.to_string()).unwrap());
-    harness.event(Event::Study(Box::new(study)));
-    let mut list = harness.engine.list(41, true);
-    if let Some(fit) = fit {
-        list.fit = fit.to_owned();
-    }
-    harness.event(Event::Features(Arc::new(list)));
-    harness
-}
-
-#[test]
-fn marks_trail_and_open_neuron_are_restored_with_their_own_fit_only() {
-    let mut harness = opened();
-    harness.keys("j space j j enter enter n enter");
-    let neuron = harness.app.world.open_neuron.expect("a neuron is open");
-    let session = harness.app.session();
-    let mut same = reopened(session.clone(), None);
-    assert_eq!(same.app.session(), session);
-    assert!(
-        same.sent.contains(&Command::Neuron(neuron)),
-        "it is asked for again"
-    );
-    assert_eq!(same.app.world.marked, [1]);
-    same.keys("esc");
-    assert_eq!(
-        (same.app.world.open_neuron, same.app.world.selected),
-        (None, Some(4))
-    );
-    let other = reopened(session, Some("k40-other"));
-    assert_eq!(
-        (
-            other.app.world.open_neuron,
-            other.app.world.marked.len(),
-            other.app.trail.len()
-        ),
-        (None, 0, 0)
-    );
-    assert_ne!(
-        other.app.world.selected,
-        Some(4),
-        "#4 is another feature there"
-    );
-}
-
-#[test]
-fn another_fit_on_show_is_read_from_its_own_first_line() {
-    let mut harness = opened();
-    harness.keys("j j j space enter enter");
-    let mut list = harness.engine.list(41, true);
-    list.fit = "k40-other".to_owned();
-    harness.event(Event::Features(Arc::new(list)));
-    assert_eq!(
-        (harness.app.world.selected, harness.app.world.marked.len()),
-        (Some(0), 0)
-    );
-    assert!(
-        harness.app.trail.is_empty(),
-        "the way led along features of the other fit"
-    );
-}
-
-#[test]
-fn a_fresh_start_shows_the_newest_fit() {
-    let mut harness = Harness::new(120, 36, Profile::TrueColour);
-    harness.app.fresh = true;
-    let mut study = harness.engine.study();
-    let newest = study.fits.last().expect("there are fits").name.clone();
-    study.session = Some(serde_json::json!({ "fit": "an-older-one" }));
-    harness.event(Event::Study(Box::new(study)));
-    assert!(
-        harness.sent.contains(&Command::ShowFit(newest)),
-        "{:?}",
-        harness.sent
-    );
-}
-
-#[test]
 fn what_is_copied_can_be_text_json_or_markdown() {
     let mut harness = opened();
     let mut copied = |keys: &str| {
@@ -435,83 +285,11 @@ fn what_is_copied_can_be_text_json_or_markdown() {
 }
 
 #[test]
-fn a_session_of_nonsense_is_left_aside() {
-    for session in [
-        serde_json::json!(17),
-        serde_json::json!({"pane": "Moon", "feature": -3, "panes": {"Features": 4}}),
-    ] {
-        let mut harness = Harness::new(120, 36, Profile::TrueColour);
-        let mut study = harness.engine.study();
-        study.session = Some(session);
-        harness.event(Event::Study(Box::new(study)));
-        assert_eq!(harness.app.focus(), PaneId::Features);
-    }
-}
-
-#[test]
 fn the_pause_key_resumes_a_paused_fit() {
     let mut harness = opened();
     harness.event(Event::Started(Job::Fit)).keys("p p");
     let tail = &harness.sent[harness.sent.len() - 2..];
     assert_eq!(tail, [Command::Pause, Command::Resume]);
-}
-
-#[test]
-fn the_start_pane_runs_what_it_shows_and_asks_what_it_takes() {
-    let mut harness = Harness::with(100, 30, Profile::TrueColour, true);
-    harness.wait(0.01);
-    assert!(
-        harness
-            .sent
-            .iter()
-            .any(|c| matches!(c, Command::Estimate(_)))
-    );
-    // To the layer, 15 → 16; to the features, typed.
-    harness
-        .keys("j right j j j e ctrl-u")
-        .type_text("64")
-        .keys("enter")
-        .wait(0.2);
-    assert!(
-        harness.screen().contains("16 of 0–29"),
-        "{}",
-        harness.screen()
-    );
-    harness.keys("enter");
-    let Some(Command::Open(request)) = harness.sent.iter().find(|c| matches!(c, Command::Open(_)))
-    else {
-        panic!("nothing was opened: {:?}", harness.sent)
-    };
-    assert_eq!(
-        (request.layer, request.fit.features, &request.model),
-        (Some(16), 64, &None)
-    );
-    assert_eq!(harness.app.focus(), PaneId::Features);
-}
-
-#[test]
-fn the_start_pane_refuses_with_the_engines_reason_and_names_bad_input() {
-    let mut harness = Harness::with(100, 30, Profile::TrueColour, true);
-    harness
-        .keys("j j j j e ctrl-u")
-        .type_text("400")
-        .keys("enter")
-        .wait(0.2);
-    harness.keys("enter");
-    assert!(!harness.sent.iter().any(|c| matches!(c, Command::Open(_))));
-    assert!(
-        harness.screen().contains("take 300 features or fewer"),
-        "{}",
-        harness.screen()
-    );
-    harness.keys("e ctrl-u").type_text("many").keys("enter");
-    assert!(
-        harness
-            .screen()
-            .contains("a whole number from 1, not 'many'"),
-        "{}",
-        harness.screen()
-    );
 }
 
 #[test]

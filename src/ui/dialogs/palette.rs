@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use crate::text;
 use crate::ui::action::{ACTIONS, ActionInfo, ActionKind};
 use crate::ui::dialog::{Answer, Dialog, DialogCx, centred, inside};
-use crate::ui::draw::put;
+use crate::ui::draw::{put, put_selected};
 use crate::ui::input::LineInput;
 use crate::ui::list::scroll;
 use crate::ui::pane_id::PaneId;
@@ -136,12 +136,11 @@ impl Dialog for PaletteDialog {
         let height = usize::from(inner.height).saturating_sub(1).max(1);
         let offset = scroll(0, self.selected, found.len(), height);
         for (i, info) in found.iter().skip(offset).take(height).enumerate() {
-            let y = inner.y + 1 + i as u16;
-            if offset + i == self.selected {
-                let line = Rect::new(inner.x, y, inner.width, 1).intersection(buf.area);
-                buf.set_style(line, cx.theme.selected(true));
+            let line = row(info, cx, width);
+            match offset + i == self.selected {
+                true => put_selected(buf, inner, 1 + i, line, cx.theme, true),
+                false => put(buf, inner, 1 + i, &line),
             }
-            put(buf, inner, 1 + i, &row(info, cx, width));
         }
         if found.is_empty() {
             put(

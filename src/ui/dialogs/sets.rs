@@ -10,7 +10,7 @@ use crate::engine::{Baseline, Command, Count, SetKind, StudyInfo};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::dialog::{Answer, Dialog, DialogCx, centred, inside};
-use crate::ui::draw::put;
+use crate::ui::draw::{put, put_selected};
 use crate::ui::keymap::Key;
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane_id::PaneId;
@@ -228,14 +228,6 @@ impl Dialog for SetsDialog {
             .clamp(8, (width / 3).max(8));
         let offset = scroll(0, cursor, all.len(), height);
         for (y, (i, entry)) in all.iter().enumerate().skip(offset).take(height).enumerate() {
-            if i == cursor {
-                let line = Rect {
-                    y: inner.y + y as u16,
-                    height: 1,
-                    ..inner
-                };
-                buf.set_style(line.intersection(buf.area), theme.selected(true));
-            }
             let style = if entry.refused.is_some() {
                 theme.dim()
             } else {
@@ -261,7 +253,10 @@ impl Dialog for SetsDialog {
                     theme.dim(),
                 ),
             ]);
-            put(buf, inner, y, &line);
+            match i == cursor {
+                true => put_selected(buf, inner, y, line, theme, true),
+                false => put(buf, inner, y, &line),
+            }
         }
         let foot = match &self.problem {
             Some(problem) => Line::styled(text::truncate(problem, width), theme.warning()),

@@ -10,12 +10,12 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 
 use crate::analysis::Comparison;
-use crate::engine::{Command, Event, Reply, RequestId, SteerPart};
+use crate::engine::{Command, Event, Reply, RequestId};
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, put_at};
+use crate::ui::draw::{put, put_at, put_selected};
 use crate::ui::list::{motion, scroll};
-use crate::ui::pane::{CopyFormats, Cx, Handover, Pane, Step};
+use crate::ui::pane::{CopyFormats, Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::panes::draw_empty;
 use rows::{markdown, neurons, summary, texts};
@@ -157,14 +157,6 @@ impl Pane for ComparePane {
             for (y, (line, link)) in lines.iter().skip(from).take(height).enumerate() {
                 let here = from + y == at && usize::from(beside && self.right) == i;
                 if here {
-                    if link.is_some() {
-                        let line = Rect {
-                            y: area.y + y as u16,
-                            height: 1,
-                            ..area
-                        };
-                        buf.set_style(line.intersection(buf.area), cx.theme.selected(cx.focused));
-                    }
                     put_at(
                         buf,
                         cx.area,
@@ -173,7 +165,10 @@ impl Pane for ComparePane {
                         &Line::styled("▌", cx.theme.accent()),
                     );
                 }
-                put(buf, area, y, line);
+                match here && link.is_some() {
+                    true => put_selected(buf, area, y, line.clone(), cx.theme, cx.focused),
+                    false => put(buf, area, y, line),
+                }
             }
             if lines.len() > from + height {
                 let more = format!(" {} more ", lines.len() - from - height);
@@ -221,15 +216,8 @@ impl Pane for ComparePane {
                 Some(Vec::new())
             }
             Action::SteerWith | Action::SuppressWith => {
-                let features = cx.world.marked.iter().map(|&id| (id, 1.0)).collect();
                 let negative = action == Action::SuppressWith;
-                let handover = Handover::Steer {
-                    features,
-                    part: SteerPart::Whole,
-                    negative,
-                    replace: true,
-                };
-                Some(vec![Step::HandOver(PaneId::Steer, handover)])
+                Some(vec![Step::steer(&cx.world.marked, negative, true)])
             }
             Action::Copy => {
                 let lines: Vec<String> = columns

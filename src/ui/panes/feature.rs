@@ -10,13 +10,12 @@ mod rows;
 mod tests;
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
 use ratatui::text::Line;
 
 use crate::engine::{Event, Reply};
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, shaded};
+use crate::ui::draw::{put, put_selected};
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::{Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
@@ -199,21 +198,12 @@ impl Pane for FeaturePane {
         let offset = self.offset(&rows, height);
         let mut links = rows[..offset].iter().filter(|r| r.link.is_some()).count();
         for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
-            let mut shown = row.line.clone();
-            if row.link.is_some() {
-                if links == self.cursor && cx.focused {
-                    let line = Rect {
-                        y: cx.area.y + i as u16,
-                        height: 1,
-                        ..cx.area
-                    }
-                    .intersection(buf.area);
-                    buf.set_style(line, cx.theme.selected(true));
-                    shown = shaded(shown, cx.theme);
-                }
-                links += 1;
+            let selected = row.link.is_some() && links == self.cursor && cx.focused;
+            links += usize::from(row.link.is_some());
+            match selected {
+                true => put_selected(buf, cx.area, i, row.line.clone(), cx.theme, true),
+                false => put(buf, cx.area, i, &row.line),
             }
-            put(buf, cx.area, i, &shown);
         }
     }
 }

@@ -19,7 +19,6 @@ use std::time::Duration;
 use crossterm::event::{KeyCode, KeyEvent};
 use nucleo_matcher::{Config, Matcher};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ use crate::analysis::FeatureRow;
 use crate::engine::{Command, Event, Probe, Reply, RequestId};
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, put_at};
+use crate::ui::draw::{put, put_at, put_selected};
 use crate::ui::input::LineInput;
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::{Cx, Pane, Step};
@@ -390,22 +389,11 @@ impl Pane for FeaturesPane {
                 continue;
             };
             let selected = at == Some(offset + line);
-            if selected {
-                let area = cx.area.intersection(buf.area);
-                let y = area.y + 1 + line as u16;
-                if y < area.bottom() {
-                    buf.set_style(
-                        Rect::new(area.x, y, area.width, 1),
-                        cx.theme.selected(cx.focused),
-                    );
-                }
+            let shown = columns.line(row, selected, max, cx);
+            match selected {
+                true => put_selected(buf, cx.area, line + 1, shown, cx.theme, cx.focused),
+                false => put(buf, cx.area, line + 1, &shown),
             }
-            put(
-                buf,
-                cx.area,
-                line + 1,
-                &columns.line(row, selected, max, cx),
-            );
         }
         if self.order.is_empty() {
             let more = if self.is_waiting() {

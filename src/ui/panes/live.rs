@@ -10,6 +10,7 @@ mod matrix;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod view;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ use ratatui::text::Line;
 use serde_json::{Value, json};
 
 use crate::analysis::{Trace, TraceFeature};
-use crate::engine::{Command, Event, Job, Level, Reply, RequestId, SteerPart};
+use crate::engine::{Command, Event, Job, Level, Reply, RequestId};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::pane::{Cx, Handover, Pane, Step};
@@ -299,13 +300,7 @@ impl Pane for LivePane {
             Action::SteerWith | Action::SuppressWith => {
                 let id = self.feature()?.id;
                 let negative = action == Action::SuppressWith;
-                let handover = Handover::Steer {
-                    features: vec![(id, 1.0)],
-                    part: SteerPart::Whole,
-                    negative,
-                    replace: false,
-                };
-                return Some(vec![Step::HandOver(PaneId::Steer, handover)]);
+                return Some(vec![Step::steer(&[id], negative, false)]);
             }
             Action::Copy => return self.copy(),
             Action::Trace => self.switch_side(cx),

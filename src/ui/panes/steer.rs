@@ -3,8 +3,8 @@
 //!
 //! Invariant: one run is active at a time, and every piece of text goes to it.
 
-mod form;
 mod handover;
+mod history;
 mod lists;
 mod queue;
 mod result;
@@ -12,6 +12,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod three_ways;
+mod values;
 mod view;
 
 use std::collections::VecDeque;
@@ -23,13 +24,13 @@ use serde_json::{Value, json};
 
 use crate::engine::{Event, Job, Level, Mode, Reply, SteerSettings};
 use crate::ui::action::Action;
-use crate::ui::input::LineInput;
+use crate::ui::form::Form;
 use crate::ui::pane::{Cx, Handover, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::textbox::TextBox;
-use form::{FIRST_PROMPT, Field, Form};
 use lists::Lists;
 use run::{Run, State};
+use values::{FIRST_PROMPT, Kind, Values};
 
 /// The longest prompt, in bytes.
 const MAX_PROMPT: usize = 16 * 1024;
@@ -43,16 +44,11 @@ const SAVED_RUNS: usize = 8;
 /// The form, the runs, and which of them is shown.
 #[derive(Debug)]
 pub struct SteerPane {
-    form: Form,
+    form: Form<Values>,
     lists: Lists,
     prompt: TextBox,
-    /// The field under the cursor, by its place.
-    cursor: usize,
     /// The prompt is being typed.
     typing: bool,
-    /// Another field is being typed.
-    editing: Option<LineInput>,
-    problem: Option<String>,
     runs: Vec<Run>,
     /// The run on show.
     shown: usize,
@@ -74,10 +70,7 @@ impl Default for SteerPane {
             form: Form::default(),
             lists: Lists::default(),
             prompt,
-            cursor: 0,
             typing: false,
-            editing: None,
-            problem: None,
             runs: Vec::new(),
             shown: 0,
             scroll: 0,
@@ -89,12 +82,10 @@ impl Default for SteerPane {
 }
 
 impl SteerPane {
-    fn field(&self) -> Field {
-        self.form
-            .fields()
-            .get(self.cursor)
-            .copied()
-            .unwrap_or(Field::Prompt)
+    /// Which value the field under the cursor is of.
+    fn kind(&self) -> Kind {
+        let kinds = self.form.values.kinds();
+        kinds.get(self.form.at()).copied().unwrap_or(Kind::Prompt)
     }
 
     fn active(&mut self) -> Option<&mut Run> {
@@ -113,39 +104,23 @@ impl SteerPane {
     }
 
     fn go(&mut self, at: usize) {
-        self.cursor = at.min(self.form.fields().len() - 1);
-        self.problem = None;
+        self.form.go(at.min(self.form.values.kinds().len() - 1));
     }
 
-    fn edit(&mut self) {
-        match self.field() {
-            Field::Prompt => self.typing = true,
-            field if Form::is_typed(field) => {
-                self.editing = Some(LineInput::new(&self.form.typed(field)))
-            }
-            _ => {}
-        }
-    }
-
-    fn commit(&mut self) {
-        let Some(input) = self.editing.take() else {
-            return;
-        };
-        match self.form.set(self.field(), input.text()) {
-            Ok(()) => self.problem = None,
-            Err(problem) => {
-                self.problem = Some(problem);
-                self.editing = Some(input);
-            }
+    fn edit(&mut self, cx: &Cx) {
+        if self.kind() == Kind::Prompt {
+            self.typing = true;
+        } else {
+            self.form.edit(cx.world);
         }
     }
 
     fn remove(&mut self) {
-        if let Field::Term(i) = self.field()
-            && i < self.form.features.len()
+        if let Kind::Term(i) = self.kind()
+            && i < self.form.values.features.len()
         {
-            self.form.features.remove(i);
-            self.go(self.cursor.min(self.form.features.len().max(1)));
+            self.form.values.features.remove(i);
+            self.go(self.form.at().min(self.form.values.features.len().max(1)));
         }
     }
 
@@ -187,11 +162,11 @@ impl Pane for SteerPane {
             Action::Run => self.refusal_reason(cx),
             Action::SteerThree | Action::AblateThree => self
                 .refusal_reason(cx)
-                .or_else(|| self.form.refused_three()),
-            Action::Edit if !Form::is_typed(self.field()) => {
+                .or_else(|| self.form.values.refused_three()),
+            Action::Edit if !Values::is_typed(self.kind()) => {
                 Some("left and right choose its value".to_owned())
             }
-            Action::Remove if !matches!(self.field(), Field::Term(i) if i < self.form.features.len()) => {
+            Action::Remove if !matches!(self.kind(), Kind::Term(i) if i < self.form.values.features.len()) => {
                 Some("the cursor is on no feature".to_owned())
             }
             Action::PreviousRun if self.shown == 0 => Some("there is no run before".to_owned()),
@@ -206,7 +181,7 @@ impl Pane for SteerPane {
     }
 
     fn typing(&self) -> bool {
-        self.typing || self.editing.is_some()
+        self.typing || self.form.input().is_some()
     }
 
     fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
@@ -225,20 +200,17 @@ impl Pane for SteerPane {
             return self.prompt_key(key, cx);
         }
         match key.code {
-            KeyCode::Esc => {
-                self.editing = None;
-                self.problem = None;
-            }
-            KeyCode::Enter | KeyCode::Tab => self.commit(),
-            _ if self.editing.as_mut().is_some_and(|input| input.key(key)) => {}
+            KeyCode::Esc => self.form.leave(),
+            KeyCode::Enter | KeyCode::Tab => self.form.commit(cx.world),
+            _ if self.form.key(key) => {}
             _ => return None,
         }
         Some(Vec::new())
     }
 
     fn paste(&mut self, text: &str, _: &Cx) -> Vec<Step> {
-        if let Some(input) = &mut self.editing {
-            input.paste(text);
+        if self.form.input().is_some() {
+            self.form.paste(text);
         } else if self.prompt.paste(text) {
             let kept = self.prompt.text().len();
             return vec![Step::Notify(
@@ -250,7 +222,7 @@ impl Pane for SteerPane {
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
-        let last = self.form.fields().len() - 1;
+        let last = self.form.values.kinds().len() - 1;
         match action {
             // No field is seen: the keys scroll.
             Action::Up if view::three_alone(self, cx) => {
@@ -259,21 +231,16 @@ impl Pane for SteerPane {
             Action::Down if view::three_alone(self, cx) => {
                 self.scroll = (self.scroll + 1).min(view::last_scroll(self, cx));
             }
-            Action::Up => self.go(self.cursor.saturating_sub(1)),
-            Action::Down => self.go(self.cursor + 1),
+            Action::Up => self.go(self.form.at().saturating_sub(1)),
+            Action::Down => self.go(self.form.at() + 1),
             Action::First => self.go(0),
             Action::Last => self.go(last),
             Action::PageUp => self.scroll = self.scroll.saturating_sub(view::page(self, cx)),
             Action::PageDown => {
                 self.scroll = (self.scroll + view::page(self, cx)).min(view::last_scroll(self, cx))
             }
-            Action::Left | Action::Right => {
-                match self.form.step(self.field(), action == Action::Right) {
-                    Ok(()) => self.problem = None,
-                    Err(problem) => self.problem = Some(problem),
-                }
-            }
-            Action::Edit => self.edit(),
+            Action::Left | Action::Right => self.form.step(action == Action::Right, cx.world),
+            Action::Edit => self.edit(cx),
             Action::Run if self.three.is_some() && self.active().is_some() => {
                 let said = format!(
                     "three ways are being steered; {} goes back to the request",
@@ -282,12 +249,12 @@ impl Pane for SteerPane {
                 return Some(vec![Step::Notify(Level::Info, said)]);
             }
             Action::Run => {
-                self.editing = None;
+                self.form.leave();
                 return Some(self.run(cx));
             }
             Action::SteerThree => return Some(self.run_three(cx)),
             Action::AblateThree => {
-                self.form.mode = Mode::Ablate;
+                self.form.values.mode = Mode::Ablate;
                 return Some(self.run_three(cx));
             }
             Action::Trace => {
@@ -367,8 +334,8 @@ impl Pane for SteerPane {
     fn receive(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
         match handover {
             Handover::ThreeWays => return self.run_three(cx),
-            Handover::Mode(mode) => self.form.mode = *mode,
-            Handover::Cluster(cluster) => self.form.cluster.clone_from(cluster),
+            Handover::Mode(mode) => self.form.values.mode = *mode,
+            Handover::Cluster(cluster) => self.form.values.cluster.clone_from(cluster),
             handover => self.add_features(handover),
         }
         Vec::new()
@@ -376,13 +343,13 @@ impl Pane for SteerPane {
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if let Some(at) = view::field_at(self, column, row, cx) {
-            if self.editing.is_some() {
-                self.commit();
+            if self.form.input().is_some() {
+                self.form.commit(cx.world);
             }
             self.typing = false;
             self.go(at);
             if double {
-                self.edit();
+                self.edit(cx);
             }
         }
         Vec::new()
@@ -395,13 +362,13 @@ impl Pane for SteerPane {
     fn session(&self) -> Value {
         let done: Vec<&Run> = self.runs.iter().filter(|run| !run.is_active()).collect();
         let first = done.len().saturating_sub(SAVED_RUNS);
-        let (fit, form) = (self.lists.fit(), self.lists.of_fit(&self.form));
+        let (fit, form) = (self.lists.fit(), self.lists.of_fit(&self.form.values));
         json!({ "fit": fit, "form": form, "prompt": self.prompt.text(), "runs": &done[first..] })
     }
 
     fn restore(&mut self, session: &Value, _: &Cx) {
-        if let Ok(form) = serde_json::from_value::<Form>(session["form"].clone()) {
-            self.form = form;
+        if let Ok(values) = serde_json::from_value::<Values>(session["form"].clone()) {
+            self.form.values = values;
         }
         self.lists.restore(session["fit"].as_str());
         if let Some(prompt) = session["prompt"].as_str() {

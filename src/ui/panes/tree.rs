@@ -29,7 +29,7 @@ use serde_json::Value;
 use crate::analysis::SharedNeurons;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
-use crate::engine::{Command, Event, Job, Mode, Reply, RequestId, SteerPart};
+use crate::engine::{Command, Event, Job, Mode, Reply, RequestId};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
@@ -272,20 +272,8 @@ impl Pane for TreePane {
                 return Some(Vec::new());
             }
             Action::SteerWith | Action::SuppressWith | Action::Ablate if self.levels.on => {
-                let features: Vec<(usize, f32)> = self
-                    .levels
-                    .features()
-                    .into_iter()
-                    .map(|id| (id, 1.0))
-                    .collect();
                 let negative = action == Action::SuppressWith;
-                let handover = Handover::Steer {
-                    features,
-                    part: SteerPart::Whole,
-                    negative,
-                    replace: true,
-                };
-                let mut steps = vec![Step::HandOver(PaneId::Steer, handover)];
+                let mut steps = vec![Step::steer(&self.levels.features(), negative, true)];
                 steps.extend(
                     (action == Action::Ablate)
                         .then_some(Step::HandOver(PaneId::Steer, Handover::Mode(Mode::Ablate))),

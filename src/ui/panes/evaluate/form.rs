@@ -2,14 +2,13 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::values::Values;
 use crate::jobs::causal::CausalRequest;
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, put_at};
+use crate::ui::draw::{put, put_at, put_selected};
 use crate::ui::form::{Field, Fields, Form};
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::Cx;
@@ -106,16 +105,11 @@ impl EvaluationForm {
             .enumerate()
         {
             let here = i == self.form.at();
-            if here {
-                let row = Rect {
-                    y: area.y + (ABOVE + y) as u16,
-                    height: 1,
-                    ..area
-                };
-                buf.set_style(row.intersection(buf.area), theme.selected(cx.focused));
+            let line = Line::from(self.row(field, here, names, cx));
+            match here {
+                true => put_selected(buf, area, ABOVE + y, line, theme, cx.focused),
+                false => put(buf, area, ABOVE + y, &line),
             }
-            let spans = self.row(field, here, names, cx);
-            put(buf, area, ABOVE + y, &Line::from(spans));
         }
         let shown = fields.len().saturating_sub(offset).min(rows(cx));
         // A line between where there is room for one.

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use super::{Cx, Sort};
 use crate::analysis::FeatureRow;
 use crate::text;
+use crate::ui::describe::distinct_tokens;
 use crate::ui::draw::thin_bar;
 
 /// Which columns fit a width, and how wide the label's is.
@@ -160,7 +161,10 @@ impl Columns {
                 theme.warning(),
             ));
         }
-        spans.push(Span::raw(text::truncate(&tokens(&row.top_tokens), room)));
+        spans.push(Span::raw(text::truncate(
+            &distinct_tokens(&row.top_tokens, usize::MAX),
+            room,
+        )));
         Line::from(spans)
     }
 }
@@ -181,23 +185,4 @@ fn purity(row: &FeatureRow, high: Style, low: Style) -> Span<'static> {
         }
         None => Span::styled(text::pad_left("–", 5), low),
     }
-}
-
-/// Tokens side by side, without repeating what differs by case or spaces alone.
-fn tokens(tokens: &[String]) -> String {
-    let mut seen: Vec<String> = Vec::new();
-    let mut shown: Vec<String> = Vec::new();
-    for token in tokens {
-        let folded = token.trim().to_lowercase();
-        if !seen.contains(&folded) {
-            seen.push(folded);
-            let trimmed = token.trim_matches(' ');
-            shown.push(if trimmed.is_empty() {
-                "·".to_owned()
-            } else {
-                text::clean(trimmed)
-            });
-        }
-    }
-    shown.join(" ")
 }

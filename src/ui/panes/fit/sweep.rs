@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use serde_json::json;
 
 use super::points::{self, Series};
+use super::view::facts_line;
 use crate::engine::{Job, SweepBegun, SweepRow};
 use crate::text;
 use crate::ui::action::Action;
@@ -70,7 +71,7 @@ pub(super) fn summary(
         facts.extend(next.map(|k| ("fitting", format!("{} features", text::count(*k)))));
         facts.extend(job.eta.map(|eta| ("left", text::duration(eta))));
     }
-    let first = super::facts_line(facts, width, theme);
+    let first = facts_line(facts, width, theme);
     let key = |a| Span::styled(cx.key(a), theme.accent());
     let said = |t: &'static str| Span::styled(t, theme.dim());
     let next = match job {

@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::curve;
+use super::view::facts_line;
 use crate::engine::{Job, TrainPoint};
 use crate::study::SaeEntry;
 use crate::text;
@@ -64,7 +65,7 @@ pub(super) fn summary(
         (None, Some(last)) => facts.push(("took", text::duration(last.seconds))),
         (None, None) => {}
     }
-    let first = super::facts_line(facts, width, theme);
+    let first = facts_line(facts, width, theme);
     let active = entry.trained.as_ref().map_or(0, |config| config.top_k);
     let latents = text::count(entry.latents);
     let how = format!(

@@ -5,13 +5,13 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::view::{Parts, other_trace};
+use super::tokens::other_trace;
+use super::view::Parts;
 use super::{LivePane, Shown, Sort, peak};
 use crate::pieces;
 use crate::text;
 use crate::ui::describe::feature_in_list;
-use crate::ui::draw::bar;
-use crate::ui::draw::{put, shaded};
+use crate::ui::draw::{bar, put, put_selected};
 use crate::ui::pane::Cx;
 
 /// Cells of a number in the list.
@@ -87,28 +87,11 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let at = pane.position();
     for (y, i) in (pane.top(height)..pane.count()).take(height).enumerate() {
         let selected = i == at;
-        if selected {
-            let line = Rect {
-                y: area.y + y as u16,
-                height: 1,
-                ..area
-            };
-            buf.set_style(
-                line.intersection(buf.area),
-                theme.selected(cx.focused && !pane.typing),
-            );
-        }
         let line = entry(pane, i, selected, &columns, cx);
-        put(
-            buf,
-            area,
-            y,
-            &if selected && cx.focused {
-                shaded(line, theme)
-            } else {
-                line
-            },
-        );
+        match selected {
+            true => put_selected(buf, area, y, line, theme, cx.focused && !pane.typing),
+            false => put(buf, area, y, &line),
+        }
     }
 }
 

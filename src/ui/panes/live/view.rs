@@ -3,19 +3,17 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
-use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
+use super::tokens::{other_rows, other_trace, rows, texts, top, values};
 use super::{LivePane, Shown, matrix, table};
-use crate::analysis::Trace;
-use crate::pieces::visible_spans;
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
-use crate::ui::list::scroll;
+use crate::ui::layout::{split_left, split_top};
 use crate::ui::pane::Cx;
 use crate::ui::panes::draw_empty;
-use crate::ui::theme::{Ramp, Theme};
+use crate::ui::theme::Ramp;
 
 /// From this width on the list stands beside the text.
 const BESIDE: u16 = 68;
@@ -52,21 +50,11 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     let area = cx.area;
     let width = left_width(area);
     let beside = width < area.width;
-    let mut left = Rect { width, ..area };
-    let right = if beside {
-        Rect {
-            x: area.x + width,
-            width: area.width - width,
-            ..area
-        }
+    let (left, right) = if beside {
+        split_left(area, width)
     } else {
         let height = (area.height / 2).max(area.height.min(2));
-        left.height = area.height - height;
-        Rect {
-            y: area.y + left.height,
-            height,
-            ..area
-        }
+        split_top(area, area.height - height)
     };
     let typed = if pane.typing {
         let most = (usize::from(left.height) / 3).clamp(1, 6);
@@ -74,21 +62,12 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     } else {
         0
     };
-    let text = Rect {
-        height: typed.min(left.height),
-        ..left
-    };
-    left.y += text.height;
-    left.height -= text.height;
-    let legend = Rect {
-        height: left.height.min(1),
-        ..left
-    };
+    let (text, left) = split_top(left, typed);
+    let (legend, left) = split_top(left, 1);
     let mut heat = Rect {
         x: left.x + 1,
-        y: left.y + legend.height,
         width: left.width.saturating_sub(2),
-        height: left.height - legend.height,
+        ..left
     };
     let mut other = Rect { height: 0, ..heat };
     if beside && heat.height >= 6 && other_trace(pane).is_some() {
@@ -123,15 +102,7 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
             matrix.y += below;
         }
     }
-    let head = Rect {
-        height: right.height.min(1),
-        ..right
-    };
-    let list = Rect {
-        y: right.y + head.height,
-        height: right.height - head.height,
-        ..right
-    };
+    let (head, list) = split_top(right, 1);
     Parts {
         text,
         legend,
@@ -180,171 +151,6 @@ pub(super) fn token_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Optio
         x -= w;
         None
     })
-}
-
-/// What is seen of tokens `first..=last`, or a part of it where it is long, on a row.
-struct Cell {
-    first: usize,
-    last: usize,
-    /// The strongest of their values.
-    value: f32,
-    text: String,
-}
-
-impl Cell {
-    fn shows(&self, token: usize) -> bool {
-        (self.first..=self.last).contains(&token)
-    }
-}
-
-/// The trace of the other text of the run that is followed.
-pub(super) fn other_trace(pane: &LivePane) -> Option<(&'static str, &Trace)> {
-    let (name, trace) = pane.follow.as_ref()?.other();
-    Some((name, trace?))
-}
-
-fn values_in<'a>(pane: &LivePane, trace: &'a Trace) -> &'a [f32] {
-    match pane.shown {
-        Some(Shown::Unexplained) => &trace.unexplained,
-        Some(Shown::Feature(id)) => trace
-            .features
-            .iter()
-            .find(|f| f.id == id)
-            .map_or(&[], |f| &f.values),
-        None => &[],
-    }
-}
-
-/// The values on show, and the top of their scale: that of both texts where a run is followed.
-fn values(pane: &LivePane) -> (&[f32], f32) {
-    let Some(trace) = &pane.trace else {
-        return (&[], 0.0);
-    };
-    if pane.shown == Some(Shown::Unexplained) {
-        return (&trace.unexplained, 1.0);
-    }
-    let there = other_trace(pane).map_or(&[][..], |(_, trace)| values_in(pane, trace));
-    let values = values_in(pane, trace);
-    (
-        values,
-        values.iter().chain(there).copied().fold(0.0, f32::max),
-    )
-}
-
-fn rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
-    let Some(trace) = &pane.trace else {
-        return Vec::new();
-    };
-    let (values, max) = values(pane);
-    wrapped(trace, values, max, cells, cx)
-}
-
-fn other_rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
-    let Some((_, trace)) = other_trace(pane) else {
-        return Vec::new();
-    };
-    wrapped(trace, values_in(pane, trace), values(pane).1, cells, cx)
-}
-
-/// The tokens wrapped at words, each with its mark where colours cannot tell.
-fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
-    let cells = cells.max(1);
-    let mut rows: Vec<Vec<Cell>> = vec![Vec::new()];
-    let mut used = 0;
-    let mut word: Vec<Cell> = Vec::new();
-    let mut word_cells = 0;
-    let flush = |word: &mut Vec<Cell>,
-                 word_cells: &mut usize,
-                 rows: &mut Vec<Vec<Cell>>,
-                 used: &mut usize| {
-        if *used + *word_cells > cells && *used > 0 {
-            rows.push(Vec::new());
-            *used = 0;
-        }
-        for cell in word.drain(..) {
-            let mut cell = cell;
-            if *used + text::width(&cell.text) > cells && *used > 0 {
-                rows.push(Vec::new());
-                *used = 0;
-            }
-            // A line does not begin with the space of its first word, unless that is all there is.
-            if *used == 0 && cell.text.len() > 1 && cell.text.starts_with(' ') {
-                cell.text.remove(0);
-            }
-            *used += text::width(&cell.text);
-            if let Some(row) = rows.last_mut() {
-                row.push(cell);
-            }
-        }
-        *word_cells = 0;
-    };
-    for seen in visible_spans(&trace.tokens) {
-        let piece = &seen.text;
-        if piece.starts_with(' ') {
-            flush(&mut word, &mut word_cells, &mut rows, &mut used);
-        }
-        let mut shown = text::clean(piece);
-        if shown.is_empty() {
-            shown.push('∅');
-        }
-        let value = seen.value(values);
-        let mark = match (cx.world.digits, cx.theme.marks()) {
-            (true, _) => Theme::digit(value, max),
-            (false, true) => Theme::mark(value, max),
-            _ => None,
-        };
-        shown.extend(mark);
-        for part in split(&shown, cells) {
-            word_cells += text::width(&part);
-            word.push(Cell {
-                first: seen.first,
-                last: seen.last,
-                value,
-                text: part,
-            });
-        }
-        if piece.ends_with('\n') {
-            flush(&mut word, &mut word_cells, &mut rows, &mut used);
-            rows.push(Vec::new());
-            used = 0;
-        }
-    }
-    flush(&mut word, &mut word_cells, &mut rows, &mut used);
-    if rows.len() > 1 && rows.last().is_some_and(Vec::is_empty) {
-        rows.pop();
-    }
-    rows
-}
-
-/// Parts of at most `cells`.
-fn split(shown: &str, cells: usize) -> Vec<String> {
-    if text::width(shown) <= cells {
-        return vec![shown.to_owned()];
-    }
-    use unicode_segmentation::UnicodeSegmentation;
-    let mut parts = vec![String::new()];
-    let mut used = 0;
-    for grapheme in shown.graphemes(true) {
-        let w = text::width(grapheme);
-        if used + w > cells && used > 0 {
-            parts.push(String::new());
-            used = 0;
-        }
-        used += w;
-        if let Some(part) = parts.last_mut() {
-            part.push_str(grapheme);
-        }
-    }
-    parts
-}
-
-/// The first row to show, so that the token under the cursor is seen.
-fn top(pane: &LivePane, rows: &[Vec<Cell>], height: usize) -> usize {
-    let at = rows
-        .iter()
-        .position(|row| row.iter().any(|c| c.shows(pane.token)))
-        .unwrap_or(0);
-    scroll(at.saturating_sub(height / 2), at, rows.len(), height)
 }
 
 pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
@@ -485,26 +291,4 @@ fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         cx,
         buf,
     );
-}
-
-fn texts(pane: &LivePane, rows: &[Vec<Cell>], area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let max = values(pane).1;
-    let height = usize::from(area.height);
-    let top = top(pane, rows, height);
-    for (y, row) in rows.iter().skip(top).take(height).enumerate() {
-        let spans: Vec<Span> = row
-            .iter()
-            .map(|cell| {
-                let mut style = cx.theme.heat(Ramp::Sequential, cell.value, max);
-                if cell.shows(pane.token) && !pane.typing {
-                    style = match style == Style::new() {
-                        true => cx.theme.cursor(),
-                        false => style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD),
-                    };
-                }
-                Span::styled(cell.text.clone(), style)
-            })
-            .collect();
-        put(buf, area, y, &Line::from(spans));
-    }
 }

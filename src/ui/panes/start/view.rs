@@ -4,15 +4,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Field, StartPane};
+use super::{Kind, StartPane};
 use crate::engine::Estimate;
-use crate::model::DeviceChoice;
-use crate::model::source::DEFAULT_MODEL;
 use crate::model::{HookPoint, HookSite};
 use crate::study::StudyEntry;
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::put;
+use crate::ui::draw::{put, put_selected};
+use crate::ui::form::Fields;
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
 
@@ -73,7 +72,7 @@ impl StartPane {
     /// The first row of a column to show, so that the cursor is seen.
     fn offset(&self, rows: &[Row], height: usize) -> usize {
         rows.iter()
-            .position(|r| r.item == Some(self.cursor))
+            .position(|r| r.item == Some(self.form.at()))
             .map_or(0, |at| scroll(0, at, rows.len(), height))
     }
 
@@ -92,19 +91,18 @@ impl StartPane {
             let height = usize::from(area.height);
             let offset = self.offset(&rows, height);
             for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
-                if row.item == Some(self.cursor) {
-                    let line =
-                        Rect::new(area.x, area.y + i as u16, area.width, 1).intersection(buf.area);
-                    buf.set_style(line, cx.theme.selected(cx.focused));
+                let line = row.line.clone();
+                match row.item == Some(self.form.at()) {
+                    true => put_selected(buf, area, i, line, cx.theme, cx.focused),
+                    false => put(buf, area, i, &line),
                 }
-                put(buf, area, i, &row.line);
             }
         }
     }
 
     fn marker(&self, item: usize, cx: &Cx) -> Span<'static> {
         Span::styled(
-            if item == self.cursor { "▌" } else { " " },
+            if item == self.form.at() { "▌" } else { " " },
             cx.theme.accent(),
         )
     }
@@ -113,25 +111,26 @@ impl StartPane {
         let theme = cx.theme;
         // What the field under the cursor is stands beside the heading, so that it never moves a
         // line.
-        let help = Field::ALL.get(self.cursor).map_or("", |field| field.help());
+        let help = Kind::ALL.get(self.form.at()).map_or("", |kind| kind.help());
         let help = format!("   {}", text::truncate(help, width.saturating_sub(18)));
         let head = vec![
             Span::styled(" Open a model", theme.heading()),
             Span::styled(help, theme.dim()),
         ];
         let mut rows = vec![plain(Line::from(head))];
-        for (i, field) in Field::ALL.into_iter().enumerate() {
-            let here = i == self.cursor;
+        let fields = self.form.values.fields(cx.world);
+        for (i, (kind, field)) in Kind::ALL.into_iter().zip(fields).enumerate() {
+            let here = i == self.form.at();
             let mut spans = vec![
                 self.marker(i, cx),
-                Span::styled(text::pad(&format!(" {}", field.name()), 12), theme.dim()),
+                Span::styled(text::pad(&format!(" {}", field.name), 12), theme.dim()),
             ];
             let room = width.saturating_sub(14);
-            match &self.editing {
+            match self.form.input() {
                 Some(input) if here => spans.extend(input.line(theme, room).spans),
                 _ => {
-                    let steps = here && cx.focused && field != Field::Corpus;
-                    let value = text::truncate(&self.shown(field), room.saturating_sub(4));
+                    let steps = here && cx.focused && kind != Kind::Corpus;
+                    let value = text::truncate(&field.shown, room.saturating_sub(4));
                     spans.push(Span::styled(
                         if steps { "‹ " } else { "  " },
                         theme.accent(),
@@ -148,53 +147,18 @@ impl StartPane {
                 line: Line::from(spans),
             });
         }
-        if let Some(problem) = &self.problem {
+        if let Some(problem) = self.form.problem() {
             rows.push(plain(Line::styled(
                 format!("  {}", text::truncate(problem, width.saturating_sub(2))),
                 theme.error(),
             )));
-        } else if self.editing.is_some() {
+        } else if self.form.input().is_some() {
             rows.push(plain(Line::styled(
                 "  enter takes it, esc leaves it",
                 theme.dim(),
             )));
         }
         rows
-    }
-
-    /// A field's value as shown: what "nothing chosen" stands for is spelt out.
-    fn shown(&self, field: Field) -> String {
-        match field {
-            Field::Model => match &self.request.model {
-                Some(model) => text::clean(model),
-                None => format!("{DEFAULT_MODEL} (default)"),
-            },
-            Field::Layer => match (self.request.layer, self.layers()) {
-                (Some(layer), Some(n)) => format!("{layer} of 0–{}", n.saturating_sub(1)),
-                (Some(layer), None) => layer.to_string(),
-                (None, Some(n)) => format!("{} of 0–{} (the middle)", n / 2, n.saturating_sub(1)),
-                (None, None) => "the middle".to_owned(),
-            },
-            Field::Corpus => match &self.request.corpus {
-                Some(path) => text::clean(&path.display().to_string()),
-                None => "bundled concepts".to_owned(),
-            },
-            Field::Sparsity => match (self.request.fit.sparsity, self.width()) {
-                (None, Some(d)) => {
-                    format!(
-                        "auto ({} of {} neurons)",
-                        text::chosen_percent(self.request.fit.sparsity_at(d)),
-                        text::count(d)
-                    )
-                }
-                _ => self.typed(field),
-            },
-            Field::Device => match self.request.device {
-                DeviceChoice::Auto => "auto (the best there is)".to_owned(),
-                device => device.to_string(),
-            },
-            _ => self.typed(field),
-        }
     }
 
     fn estimate_rows(&self, cx: &Cx, width: usize) -> Vec<Row> {
@@ -234,7 +198,7 @@ impl StartPane {
     fn studies(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
         let mut rows = vec![plain(Line::styled(" Recent studies", theme.heading()))];
-        let first = Field::ALL.len();
+        let first = Kind::ALL.len();
         match cx.world.studies.as_deref() {
             None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
             Some([]) => rows.push(plain(Line::styled(
@@ -267,7 +231,7 @@ impl StartPane {
             " Models on this machine",
             theme.heading(),
         ))];
-        let first = Field::ALL.len() + cx.world.studies.as_ref().map_or(0, Vec::len);
+        let first = Kind::ALL.len() + cx.world.studies.as_ref().map_or(0, Vec::len);
         match cx.world.models.as_deref() {
             None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
             Some([]) => rows.push(plain(Line::styled(

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::form::Form;
+use super::values::Values;
 use crate::engine::FeatureList;
 
 /// The features with their weights, and their cluster.
@@ -39,7 +39,7 @@ impl Lists {
 
     /// Another list may be on show: its own choice takes the place of the one before. Whether it is
     /// another.
-    pub fn change_list(&mut self, list: &FeatureList, form: &mut Form) -> bool {
+    pub fn change_list(&mut self, list: &FeatureList, values: &mut Values) -> bool {
         self.set = list.set.as_ref().map(|set| set.kind.to_string());
         if self.set.is_none() {
             self.fit = Some(list.fit.clone());
@@ -50,26 +50,26 @@ impl Lists {
         };
         let (features, cluster) = self.others.remove(&list.fit).unwrap_or_default();
         let chosen = (
-            std::mem::replace(&mut form.features, features),
-            std::mem::replace(&mut form.cluster, cluster),
+            std::mem::replace(&mut values.features, features),
+            std::mem::replace(&mut values.cluster, cluster),
         );
         self.others.insert(before, chosen);
         true
     }
 
-    /// The form with what was chosen of the fit: what a session remembers begins with a fit on
+    /// The values with what was chosen of the fit: what a session remembers begins with a fit on
     /// show.
-    pub fn of_fit(&self, form: &Form) -> Form {
-        let mut form = form.clone();
+    pub fn of_fit(&self, values: &Values) -> Values {
+        let mut values = values.clone();
         if self.set.is_some() {
             let kept = self
                 .fit
                 .as_ref()
                 .and_then(|fit| self.others.get(fit))
                 .cloned();
-            (form.features, form.cluster) = kept.unwrap_or_default();
+            (values.features, values.cluster) = kept.unwrap_or_default();
         }
-        form
+        values
     }
 
     /// Another study: its lists are others, whatever they are called.

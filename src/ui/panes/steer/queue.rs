@@ -15,13 +15,19 @@ impl SteerPane {
                 None => format!("no model is open: {} opens one", cx.key(Action::Start)),
             });
         }
-        if self.form.features.is_empty() {
+        if self.form.values.features.is_empty() {
             return Some(format!(
                 "no feature to steer with: {} adds the selected one",
                 cx.key(Action::SteerWith)
             ));
         }
-        if let Some((id, _)) = self.form.features.iter().find(|(id, _)| unknown(*id, cx)) {
+        if let Some((id, _)) = self
+            .form
+            .values
+            .features
+            .iter()
+            .find(|(id, _)| unknown(*id, cx))
+        {
             return Some(format!(
                 "there is no feature #{id} in this fit: {} removes it",
                 cx.key(Action::Remove)
@@ -39,7 +45,7 @@ impl SteerPane {
             return vec![Step::Notify(Level::Warn, reason)];
         }
         self.three = None;
-        self.queue = [self.form.settings(self.prompt.text())].into();
+        self.queue = [self.form.values.settings(self.prompt.text())].into();
         self.go_on(cx)
     }
 
@@ -49,11 +55,11 @@ impl SteerPane {
         self.typing = false;
         if let Some(reason) = self
             .refusal_reason(cx)
-            .or_else(|| self.form.refused_three())
+            .or_else(|| self.form.values.refused_three())
         {
             return vec![Step::Notify(Level::Warn, reason)];
         }
-        self.queue = self.form.three(self.prompt.text()).into();
+        self.queue = self.form.values.three(self.prompt.text()).into();
         // Runs that drop out of the history make room first.
         let active = usize::from(self.active().is_some());
         while self.runs.len() + 3 > MAX_RUNS && self.runs.len() > active {

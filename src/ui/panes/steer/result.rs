@@ -137,7 +137,7 @@ fn empty_lines(pane: &SteerPane, cx: &Cx) -> Vec<(String, Style)> {
             theme.dim(),
         )),
     }
-    if pane.form.features.is_empty() {
+    if pane.form.values.features.is_empty() {
         let line = format!(
             "In Explore, {} adds the feature under the cursor and {} suppresses it.",
             cx.key(Action::SteerWith),

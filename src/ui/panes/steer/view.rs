@@ -5,13 +5,12 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::form::Field;
-use super::{SteerPane, result, unknown};
+use super::values::Kind;
+use super::{SteerPane, history, result, unknown};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::describe::feature_in_list;
-use crate::ui::draw::put;
-use crate::ui::list::scroll;
+use crate::ui::draw::{put, put_selected};
 use crate::ui::pane::Cx;
 
 /// From this size on the request stands beside the texts, a value a row.
@@ -116,20 +115,20 @@ fn prompt_rows(pane: &SteerPane, cx: &Cx, most: usize) -> Vec<Line<'static>> {
         .lines(cx.theme, prompt_cells(cx), rows, pane.typing)
 }
 
-fn marker(here: bool, cx: &Cx) -> Span<'static> {
+pub(super) fn marker(here: bool, cx: &Cx) -> Span<'static> {
     Span::styled(if here { "▌" } else { " " }, cx.theme.accent())
 }
 
-fn name(field: Field, here: bool, cx: &Cx) -> Vec<Span<'static>> {
+fn name(kind: Kind, here: bool, cx: &Cx) -> Vec<Span<'static>> {
     vec![
         marker(here, cx),
-        Span::styled(text::pad(field.name(), NAME - 1), cx.theme.dim()),
+        Span::styled(text::pad(kind.name(), NAME - 1), cx.theme.dim()),
     ]
 }
 
 fn prompt_line(row: usize, here: bool, line: Line<'static>, cx: &Cx) -> Line<'static> {
     let mut spans = if row == 0 {
-        name(Field::Prompt, here, cx)
+        name(Kind::Prompt, here, cx)
     } else {
         vec![Span::raw(" ".repeat(NAME))]
     };
@@ -139,9 +138,9 @@ fn prompt_line(row: usize, here: bool, line: Line<'static>, cx: &Cx) -> Line<'st
 }
 
 /// A value between the arrows that turn it.
-fn value(pane: &SteerPane, field: Field, here: bool, short: bool, cx: &Cx) -> Vec<Span<'static>> {
+fn value(pane: &SteerPane, kind: Kind, here: bool, short: bool, cx: &Cx) -> Vec<Span<'static>> {
     let theme = cx.theme;
-    if let (Some(input), true) = (&pane.editing, here) {
+    if let (Some(input), true) = (pane.form.input(), here) {
         return input.line(theme, 12).spans;
     }
     let (left, right) = if here && cx.focused {
@@ -150,7 +149,7 @@ fn value(pane: &SteerPane, field: Field, here: bool, short: bool, cx: &Cx) -> Ve
         (" ", " ")
     };
     let style = if here { theme.heading() } else { theme.text() };
-    let shown = pane.form.shown(field, short);
+    let shown = pane.form.values.shown(kind, short);
     vec![
         Span::styled(left, theme.accent()),
         Span::styled(shown, style),
@@ -159,7 +158,7 @@ fn value(pane: &SteerPane, field: Field, here: bool, short: bool, cx: &Cx) -> Ve
 }
 
 fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static> {
-    match pane.form.features.get(i) {
+    match pane.form.values.features.get(i) {
         Some((id, _)) if unknown(*id, cx) => Span::styled(
             text::truncate(&format!("#{id} (not in this fit)"), cells),
             cx.theme.warning(),
@@ -184,9 +183,9 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     let width = usize::from(area.width);
     let mut lines = Vec::new();
     let mut y = area.y;
-    for (at, field) in pane.form.fields().into_iter().enumerate() {
-        let here = at == pane.cursor;
-        if field == Field::Prompt {
+    for (at, field) in pane.form.values.kinds().into_iter().enumerate() {
+        let here = at == pane.form.at();
+        if field == Kind::Prompt {
             for (i, line) in prompt_rows(pane, cx, 6).into_iter().enumerate() {
                 lines.push(FieldLine {
                     at,
@@ -202,16 +201,16 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
             continue;
         }
         let mut spans = name(field, here, cx);
-        if let Field::Term(i) = field {
+        if let Kind::Term(i) = field {
             if i > 0 {
                 spans[1] = Span::raw(" ".repeat(NAME - 1));
             }
             let room = width.saturating_sub(NAME + 9);
-            let is_new = pane.form.features.is_empty();
+            let is_new = pane.form.values.features.is_empty();
             let label = term_label(pane, i, if is_new { room + 8 } else { room }, cx);
             let gap = room.saturating_sub(text::width(&label.content)) + 1;
             spans.extend([Span::raw(" "), label]);
-            if !is_new || (here && pane.editing.is_some()) {
+            if !is_new || (here && pane.form.input().is_some()) {
                 spans.push(Span::raw(" ".repeat(gap.max(1) - 1)));
                 spans.extend(value(pane, field, here, false, cx));
             }
@@ -237,11 +236,11 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
 fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     let mut lines = Vec::new();
     let (mut x, mut y) = (0, area.y);
-    let fields = pane.form.fields();
-    let terms = pane.form.features.len().max(1);
+    let fields = pane.form.values.kinds();
+    let terms = pane.form.values.features.len().max(1);
     for (at, field) in fields.iter().copied().enumerate().take(1 + terms) {
-        let here = at == pane.cursor;
-        let Field::Term(i) = field else {
+        let here = at == pane.form.at();
+        let Kind::Term(i) = field else {
             let most = if area.height >= 18 { 3 } else { 1 };
             for (i, line) in prompt_rows(pane, cx, most).into_iter().enumerate() {
                 lines.push(FieldLine {
@@ -263,9 +262,9 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
             vec![marker(here, cx)]
         };
         spans.push(Span::raw(" "));
-        let is_new = pane.form.features.is_empty();
+        let is_new = pane.form.values.features.is_empty();
         spans.push(term_label(pane, i, if is_new { 44 } else { 24 }, cx));
-        if !is_new || (here && pane.editing.is_some()) {
+        if !is_new || (here && pane.form.input().is_some()) {
             spans.push(Span::raw(" "));
             spans.extend(value(pane, field, here, false, cx));
         }
@@ -289,12 +288,12 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     y += 1;
     let column = area.width / 3;
     let short = column < 24;
-    let values: Vec<Field> = fields.iter().copied().skip(1 + terms).collect();
+    let values: Vec<Kind> = fields.iter().copied().skip(1 + terms).collect();
     let rows = values.len().div_ceil(3);
     for (i, field) in values.into_iter().enumerate() {
         let at = 1 + terms + i;
-        let here = at == pane.cursor;
-        let name = if short && field == Field::Temperature {
+        let here = at == pane.form.at();
+        let name = if short && field == Kind::Temperature {
             "temp"
         } else {
             field.name()
@@ -339,7 +338,7 @@ fn visible_fields(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<FieldLine> {
     let mut all = field_lines(pane, parts, cx);
     let here = all
         .iter()
-        .find(|p| p.at == pane.cursor)
+        .find(|p| p.at == pane.form.at())
         .map_or(parts.form.y, |p| p.area.y);
     let over = (here + 1).saturating_sub(parts.form.bottom());
     all.retain_mut(|p| {
@@ -360,13 +359,10 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     let mut bottom = parts.form.y;
     for field in visible_fields(pane, &parts, cx) {
         bottom = bottom.max(field.area.bottom());
-        if field.at == pane.cursor && !pane.typing {
-            buf.set_style(
-                field.area.intersection(buf.area),
-                theme.selected(cx.focused),
-            );
+        match field.at == pane.form.at() && !pane.typing {
+            true => put_selected(buf, field.area, 0, field.line, theme, cx.focused),
+            false => put(buf, field.area, 0, &field.line),
         }
-        put(buf, field.area, 0, &field.line);
     }
     let width = usize::from(parts.form.width);
     let beside = parts.layout == FormLayout::Beside;
@@ -376,9 +372,9 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
         height: parts.form.bottom().saturating_sub(bottom + space),
         ..parts.form
     };
-    let (message, style) = match &pane.problem {
-        Some(problem) => (problem.as_str(), theme.error()),
-        None => (pane.field().help(), theme.dim()),
+    let (message, style) = match pane.form.problem() {
+        Some(problem) => (problem, theme.error()),
+        None => (pane.kind().help(), theme.dim()),
     };
     let rows = text::wrap(message, width.saturating_sub(3));
     for (i, line) in rows.iter().enumerate() {
@@ -386,7 +382,7 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     }
     if beside {
         let used = rows.len() as u16 + 1;
-        history(
+        history::draw(
             pane,
             Rect {
                 y: below.y + used,
@@ -415,61 +411,6 @@ fn three(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
         usize::from(body.height),
         &Line::styled(hint, cx.theme.dim()),
     );
-}
-
-/// The runs that were, the newest first.
-fn history(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let theme = cx.theme;
-    if pane.runs.len() < 2 || area.height < 3 {
-        return;
-    }
-    let keys = format!(
-        "{} {}",
-        cx.key(Action::PreviousRun),
-        cx.key(Action::NextRun)
-    );
-    let head = Line::from(vec![
-        Span::styled(" Runs  ", theme.heading()),
-        Span::styled(keys, theme.dim()),
-    ]);
-    put(buf, area, 0, &head);
-    let width = usize::from(area.width).saturating_sub(2);
-    let rows = usize::from(area.height) - 1;
-    let back = pane.runs.len() - 1 - pane.shown;
-    let offset = scroll(0, back, pane.runs.len(), rows);
-    for (y, (i, run)) in pane
-        .runs
-        .iter()
-        .enumerate()
-        .rev()
-        .skip(offset)
-        .take(rows)
-        .enumerate()
-    {
-        let here = i == pane.shown;
-        let found = run
-            .info
-            .as_ref()
-            .map(|info| format!("α {:+.1} KL {:.3}", info.alpha, info.kl));
-        let found = found.unwrap_or_else(|| {
-            if run.is_active() {
-                "…".to_owned()
-            } else {
-                "–".to_owned()
-            }
-        });
-        let room = width.saturating_sub(text::width(&found) + 5);
-        let line = Line::from(vec![
-            marker(here, cx),
-            Span::styled(text::pad_left(&(i + 1).to_string(), 2), theme.dim()),
-            Span::styled(
-                format!(" {} ", text::pad(&run.short_description(), room)),
-                if here { theme.heading() } else { theme.text() },
-            ),
-            Span::styled(found, theme.dim()),
-        ]);
-        put(buf, area, y + 1, &line);
-    }
 }
 
 /// Rows that a page of the texts scrolls by.

@@ -11,6 +11,7 @@ use crate::analysis::FeatureRow;
 use crate::text;
 use crate::ui::describe::strongest_words;
 use crate::ui::draw::{put, put_at};
+use crate::ui::layout::{split_left, split_top};
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
 use crate::ui::panes::{draw_empty, no_features_lines};
@@ -29,37 +30,18 @@ struct Parts {
 }
 
 fn parts(pane: &TreePane, area: Rect) -> Parts {
-    let mut tree = area;
-    let mut panel = None;
-    if area.width >= BESIDE && area.height >= 8 {
+    let (above, panel) = if area.width >= BESIDE && area.height >= 8 {
         let width = (area.width * 2 / 5).clamp(36, 52);
-        tree.width = area.width - width;
-        panel = Some((
-            Rect {
-                x: area.x + tree.width,
-                width,
-                ..area
-            },
-            true,
-        ));
+        let (tree, panel) = split_left(area, area.width - width);
+        (tree, Some((panel, true)))
     } else if area.height >= 11 {
         let height = if area.height >= 18 { 7 } else { 4 };
-        tree.height = area.height - height;
-        panel = Some((
-            Rect {
-                y: area.y + tree.height,
-                height,
-                ..area
-            },
-            false,
-        ));
-    }
-    let axis = Rect {
-        height: tree.height.min(1),
-        ..tree
+        let (tree, panel) = split_top(area, area.height - height);
+        (tree, Some((panel, false)))
+    } else {
+        (area, None)
     };
-    tree.y += axis.height;
-    tree.height -= axis.height;
+    let (axis, mut tree) = split_top(above, 1);
     let searching = (pane.is_searching() || pane.cutting.is_some()) && tree.height > 1;
     let search = searching.then(|| {
         tree.height -= 1;

@@ -1,5 +1,9 @@
+mod levels;
+mod plot;
+
 use super::*;
 use crate::analysis::{Tree, TreeNode};
+use crate::engine::SteerPart;
 use crate::factor::recursive::Growth;
 use crate::ui::app::{Effect, Msg};
 use crate::ui::harness::Harness;
@@ -27,79 +31,6 @@ fn the_tree_at_three_sizes() {
     insta::assert_snapshot!("tree_120x36", harness(120, 36, 40).screen());
     insta::assert_snapshot!("tree_80x24", harness(80, 24, 40).screen());
     insta::assert_snapshot!("tree_60x18", harness(60, 18, 40).screen());
-}
-
-#[test]
-fn levels_are_walked_at_three_sizes() {
-    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut harness = harness(width, height, 40);
-        harness.keys("t");
-        assert!(
-            harness
-                .sent
-                .iter()
-                .any(|c| matches!(c, Command::Levels(..)))
-        );
-        let screen = harness.screen();
-        assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
-        harness.keys("g <");
-        assert!(
-            !harness.screen().contains("└ ▸"),
-            "all are folded: {}",
-            harness.screen()
-        );
-        harness.keys("j enter");
-        assert!(
-            harness.screen().contains("└ ▸"),
-            "a node opens: {}",
-            harness.screen()
-        );
-        harness.keys("j enter j enter");
-        assert!(
-            harness.screen().contains("Contexts") || harness.screen().contains("of the fit"),
-            "{}",
-            harness.screen()
-        );
-    }
-}
-
-#[test]
-fn the_rule_for_p_and_the_linkage_have_a_key() {
-    let mut harness = harness(120, 36, 40);
-    harness.keys("K");
-    assert!(
-        matches!(
-            harness.sent.last(),
-            Some(Command::Tree(_, Linkage::Complete))
-        ),
-        "{:?}",
-        harness.sent.last()
-    );
-    harness.keys("t K");
-    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false, _));
-    assert!(harness.sent.iter().any(fixed));
-    harness.keys("O");
-    assert!(
-        matches!(
-            harness.sent.last(),
-            Some(Command::Levels(Growth::Fixed, true, _))
-        ),
-        "{:?}",
-        harness.sent.last()
-    );
-    assert!(
-        harness.screen().contains("· tuned") && harness.screen().contains("63% (70% untuned)"),
-        "{}",
-        harness.screen()
-    );
-    // Back in the dendrogram, the features can be steered with in three ways.
-    harness.keys("t g l l l c").keys("2 E");
-    let exported = harness
-        .sent
-        .iter()
-        .filter(|c| matches!(c, Command::ExportTree(_, Linkage::Complete, _)))
-        .count();
-    assert_eq!(exported, 3);
 }
 
 #[test]
@@ -607,77 +538,6 @@ proptest! {
     }
 }
 
-fn picture(tree: Tree, chosen: usize) -> Vec<String> {
-    let plot = Plot::new(Arc::new(tree));
-    let folds = plot.first_folds();
-    let rows = plot.rows(&folds);
-    let grid = plot.grid(&rows, 0, rows.len(), 15, Item::Node(chosen));
-    grid.lines
-        .chunks(15)
-        .map(|row| row.iter().map(|&lines| plot::glyph(lines)).collect())
-        .collect()
-}
-
-fn node(id: usize, children: &[usize], height: f32, features: &[usize]) -> TreeNode {
-    TreeNode {
-        id,
-        children: children.to_vec(),
-        height,
-        features: features.to_vec(),
-    }
-}
-
-#[test]
-fn heights_are_drawn_to_scale_and_the_tightest_comes_first() {
-    let leaves = (0..4).map(|id| node(id, &[], 0.0, &[id]));
-    let merges = [
-        node(4, &[2, 3], 0.4, &[2, 3]),
-        node(5, &[0, 4], 0.6, &[0, 2, 3]),
-        node(6, &[1, 5], 0.8, &[0, 1, 2, 3]),
-    ];
-    let tree = Tree {
-        nodes: leaves.chain(merges).collect(),
-        measure: String::new(),
-    };
-    // 0.4 at the right end, 0.8 at the left, 0.6 in the middle between them; leaves in the order 2
-    // 3 0 1.
-    assert_eq!(
-        picture(tree, 6),
-        [
-            "      ┌────┬───",
-            " ┌────┤    └───",
-            "─┤    └────────",
-            " └─────────────"
-        ]
-    );
-}
-
-#[test]
-fn what_joins_at_one_height_is_a_comb_and_what_shares_nothing_stands_alone() {
-    let leaves = (0..4).map(|id| node(id, &[], 0.0, &[id]));
-    let merges = [
-        node(4, &[0, 1], 0.5, &[0, 1]),
-        node(5, &[4, 2], 0.5, &[0, 1, 2]),
-        node(6, &[3, 5], 1.0, &[0, 1, 2, 3]),
-    ];
-    let tree = Tree {
-        nodes: leaves.chain(merges).collect(),
-        measure: String::new(),
-    };
-    let plot = Plot::new(Arc::new(tree.clone()));
-    assert_eq!(
-        (plot.roots.as_slice(), plot.alone.as_slice()),
-        (&[5][..], &[3][..])
-    );
-    let drawn = picture(tree, 5);
-    assert_eq!(drawn[0].find('┌'), drawn[2].find('└'));
-    assert_eq!(
-        drawn[3].trim(),
-        "",
-        "the line for those that share nothing has no branches"
-    );
-}
-
 #[test]
 fn another_overlap_is_another_tree() {
     let mut harness = harness(120, 36, 40);
@@ -705,96 +565,4 @@ fn another_overlap_is_another_tree() {
         "{}",
         harness.screen()
     );
-}
-
-#[test]
-fn the_levels_are_searched_at_every_depth() {
-    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-        let mut harness = harness(width, height, 40);
-        harness.keys("t < /").type_text("kenya");
-        assert!(harness.screen().contains("/ kenya"), "{}", harness.screen());
-        harness.keys("enter");
-        let first = harness.screen();
-        assert!(
-            first.contains("Kenya") && first.contains("n next"),
-            "{first}"
-        );
-        let cursor = |harness: &Harness| {
-            harness
-                .screen()
-                .lines()
-                .find(|l| l.starts_with('▌'))
-                .map(|l| l.chars().take(12).collect::<String>())
-        };
-        let there = cursor(&harness);
-        harness.keys("n");
-        assert_ne!(cursor(&harness), there, "the next one");
-        harness.keys("N");
-        assert_eq!(
-            cursor(&harness).map(|l| l.replace('▾', "▸")),
-            there.map(|l| l.replace('▾', "▸")),
-            "and back"
-        );
-        harness.keys("esc");
-        assert!(!harness.screen().contains("n next"), "{}", harness.screen());
-        harness.keys("/").type_text("xyzzy").keys("enter");
-        assert!(
-            harness.screen().contains("0 features"),
-            "{}",
-            harness.screen()
-        );
-    }
-}
-
-#[test]
-fn sizes_of_levels_are_typed_and_kept() {
-    let asked = |harness: &Harness| match harness
-        .sent
-        .iter()
-        .rev()
-        .find(|c| matches!(c, Command::Levels(..)))
-    {
-        Some(Command::Levels(_, _, sizes)) => sizes.clone(),
-        _ => panic!("no levels were asked for"),
-    };
-    for (width, height) in [(120, 36), (60, 18)] {
-        let mut harness = harness(width, height, 40);
-        harness.keys("t");
-        assert_eq!(asked(&harness), Vec::<usize>::new(), "by halves");
-        harness.keys("H");
-        assert!(
-            harness.screen().contains("features of each level 20 10 5"),
-            "{}",
-            harness.screen()
-        );
-        harness.keys("ctrl-u").type_text("40 5").keys("enter");
-        assert!(
-            harness
-                .screen()
-                .contains("40 over 40: each level has fewer"),
-            "{}",
-            harness.screen()
-        );
-        harness.keys("ctrl-u").type_text("12, 6").keys("enter");
-        assert_eq!(asked(&harness), [12, 6]);
-        assert!(
-            harness.screen().contains("Levels 40 → 12 → 6"),
-            "{}",
-            harness.screen()
-        );
-        harness.keys("O");
-        assert_eq!(asked(&harness), [12, 6], "the sizes stay with another rule");
-        assert_eq!(
-            harness.app.session()["panes"]["Tree"]["levels"]["sizes"],
-            serde_json::json!([12, 6])
-        );
-        harness.keys("H ctrl-u enter");
-        assert_eq!(asked(&harness), Vec::<usize>::new());
-        harness.keys("H esc").keys("t H");
-        assert!(
-            harness.screen().contains("cut at height"),
-            "{}",
-            harness.screen()
-        );
-    }
 }

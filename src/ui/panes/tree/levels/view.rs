@@ -9,9 +9,9 @@ use crate::analysis::LevelNode;
 use crate::engine::Job;
 use crate::text;
 use crate::ui::describe::distinct_tokens;
-use crate::ui::draw::thin_bar;
-use crate::ui::draw::{put, put_at};
+use crate::ui::draw::{put, put_at, put_selected, thin_bar};
 use crate::ui::heat::Heat;
+use crate::ui::layout::{split_left, split_top};
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
 use crate::ui::panes::draw_empty;
@@ -32,16 +32,11 @@ impl LevelsView {
         let offset = scroll(self.offset, self.cursor, self.rows.len(), height);
         for (y, row) in (offset..self.rows.len()).take(height).enumerate() {
             let selected = row == self.cursor;
-            if selected {
-                let line = Rect::new(tree.x, tree.y + y as u16, tree.width, 1);
-                buf.set_style(line.intersection(buf.area), cx.theme.selected(cx.focused));
+            let line = self.line(row, usize::from(tree.width), selected, cx);
+            match selected {
+                true => put_selected(buf, tree, y, line, cx.theme, cx.focused),
+                false => put(buf, tree, y, &line),
             }
-            put(
-                buf,
-                tree,
-                y,
-                &self.line(row, usize::from(tree.width), selected, cx),
-            );
         }
         if let Some((area, beside)) = panel {
             self.panel(area, beside, cx, buf);
@@ -269,38 +264,17 @@ pub(super) fn tokens(node: &LevelNode, most: usize) -> String {
 
 /// The tree, and where the node under the cursor is told of: beside it or below.
 pub(super) fn parts(area: Rect) -> (Rect, Option<(Rect, bool)>) {
-    let mut tree = area;
     if area.width >= BESIDE && area.height >= 8 {
         let width = (area.width * 2 / 5).clamp(36, 56);
-        tree.width = area.width - width;
-        return (
-            tree,
-            Some((
-                Rect {
-                    x: area.x + tree.width,
-                    width,
-                    ..area
-                },
-                true,
-            )),
-        );
+        let (tree, panel) = split_left(area, area.width - width);
+        return (tree, Some((panel, true)));
     }
     if area.height >= 12 {
         let height = if area.height >= 18 { 8 } else { 4 };
-        tree.height = area.height - height;
-        return (
-            tree,
-            Some((
-                Rect {
-                    y: area.y + tree.height,
-                    height,
-                    ..area
-                },
-                false,
-            )),
-        );
+        let (tree, panel) = split_top(area, area.height - height);
+        return (tree, Some((panel, false)));
     }
-    (tree, None)
+    (area, None)
 }
 
 /// Rules a panel off, and returns its inside.

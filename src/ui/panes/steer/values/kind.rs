@@ -14,9 +14,9 @@ pub(in super::super) enum Part {
     Own,
 }
 
-/// A value that the cursor can stand on.
+/// Which value a field is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Field {
+pub(in super::super) enum Kind {
     Prompt,
     /// A feature by its place in the list; also the place where the first would be.
     Term(usize),
@@ -32,7 +32,7 @@ pub(in super::super) enum Field {
     Seed,
 }
 
-impl Field {
+impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Prompt => "prompt",

@@ -1,17 +1,19 @@
-//! What the Steer pane asks for: features, strength, sampling. Owns the values and their limits;
+//! What the Steer form asks for: features, strength, sampling. Owns the values and their limits;
 //! knows no key and no drawing.
 //!
-//! Invariant: [`Form::settings`] gives a request that the engine's limits allow, or the reason why there
+//! Invariant: [`Values::settings`] gives a request that the engine's limits allow, or the reason why there
 //! is none.
 
-mod field;
+mod kind;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Mode, SteerPart, SteerSettings};
 use crate::model::generate::Sampling;
 use crate::steering::{Positions, Strength};
-pub(super) use field::{Field, Part};
+use crate::ui::form::{Field, Fields, cycle, next_choice, number, whole_number};
+use crate::ui::world::World;
+pub(super) use kind::{Kind, Part};
 
 /// The KL targets of the evaluation protocol, in nats.
 const TARGETS: [f64; 7] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
@@ -36,10 +38,10 @@ const WEIGHT_STEP: f32 = 0.25;
 /// What the prompt is at first: the calibration prompt of the method.
 pub(super) const FIRST_PROMPT: &str = "I think that";
 
-/// The values of the form, each within its limits.
+/// The values of the form, each within its limits; a session stores them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Form {
+pub(super) struct Values {
     pub features: Vec<(usize, f32)>,
     /// The cluster that the features were taken from; empty when they were not.
     pub cluster: Vec<usize>,
@@ -56,7 +58,7 @@ pub(super) struct Form {
     pub sampling: Sampling,
 }
 
-impl Default for Form {
+impl Default for Values {
     fn default() -> Self {
         Self {
             features: Vec::new(),
@@ -75,53 +77,23 @@ impl Default for Form {
     }
 }
 
-/// The next larger or smaller of some ascending choices.
-fn step<T: PartialOrd + Copy>(choices: &[T], now: T, forward: bool) -> T {
-    let found = if forward {
-        choices.iter().find(|c| **c > now)
-    } else {
-        choices.iter().rev().find(|c| **c < now)
-    };
-    found.copied().unwrap_or(now)
-}
-
-fn number(typed: &str, name: &str, low: f64, high: f64) -> Result<f64, String> {
-    match typed.trim().parse::<f64>() {
-        Ok(v) if v.is_finite() && v >= low && v <= high => Ok(v),
-        _ => Err(format!(
-            "{name} is a number from {low} to {high}, not '{}'",
-            typed.trim()
-        )),
-    }
-}
-
-fn whole_number(typed: &str, name: &str, low: u64, high: u64) -> Result<u64, String> {
-    match typed.trim().parse::<u64>() {
-        Ok(v) if (low..=high).contains(&v) => Ok(v),
-        _ => Err(format!(
-            "{name} is a whole number from {low} to {high}, not '{}'",
-            typed.trim()
-        )),
-    }
-}
-
-impl Form {
-    /// The fields in the order of the cursor.
-    pub fn fields(&self) -> Vec<Field> {
-        let terms = (0..self.features.len().max(1)).map(Field::Term);
-        std::iter::once(Field::Prompt)
+impl Values {
+    /// Which values the fields are of, in the order of the cursor.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let terms = (0..self.features.len().max(1)).map(Kind::Term);
+        std::iter::once(Kind::Prompt)
             .chain(terms)
             .chain([
-                Field::By,
-                Field::Amount,
-                Field::Sign,
-                Field::Part,
-                Field::Mode,
-                Field::Positions,
-                Field::Samples,
-                Field::Tokens,
-                Field::Temperature,
-                Field::Seed,
+                Kind::By,
+                Kind::Amount,
+                Kind::Sign,
+                Kind::Part,
+                Kind::Mode,
+                Kind::Positions,
+                Kind::Samples,
+                Kind::Tokens,
+                Kind::Temperature,
+                Kind::Seed,
             ])
             .collect()
     }
@@ -164,10 +136,10 @@ impl Form {
     }
 
     /// Changes a value by a step; says why when it cannot.
-    pub fn step(&mut self, field: Field, forward: bool) -> Result<(), String> {
-        match field {
-            Field::Prompt => {}
-            Field::Term(i) => {
+    pub fn step_value(&mut self, kind: Kind, forward: bool) -> Result<(), String> {
+        match kind {
+            Kind::Prompt => {}
+            Kind::Term(i) => {
                 if let Some((_, weight)) = self.features.get_mut(i) {
                     let by = if forward { WEIGHT_STEP } else { -WEIGHT_STEP };
                     let to = *weight + by;
@@ -175,15 +147,15 @@ impl Form {
                     *weight = if to == 0.0 { by } else { to }.clamp(-8.0, 8.0);
                 }
             }
-            Field::By | Field::Sign if self.mode == Mode::Ablate => return Err(ABLATION.to_owned()),
-            Field::By => self.by_alpha = !self.by_alpha,
-            Field::Amount if self.mode == Mode::Ablate => {
-                self.taken = step(&SHARES, self.taken, forward)
+            Kind::By | Kind::Sign if self.mode == Mode::Ablate => return Err(ABLATION.to_owned()),
+            Kind::By => self.by_alpha = !self.by_alpha,
+            Kind::Amount if self.mode == Mode::Ablate => {
+                self.taken = next_choice(&SHARES, self.taken, forward)
             }
-            Field::Amount if self.by_alpha => self.alpha = step(&ALPHAS, self.alpha, forward),
-            Field::Amount => self.kl = step(&TARGETS, self.kl, forward),
-            Field::Sign => self.negative = !self.negative,
-            Field::Part => {
+            Kind::Amount if self.by_alpha => self.alpha = next_choice(&ALPHAS, self.alpha, forward),
+            Kind::Amount => self.kl = next_choice(&TARGETS, self.kl, forward),
+            Kind::Sign => self.negative = !self.negative,
+            Kind::Part => {
                 let all = [Part::Whole, Part::Core, Part::Own];
                 let at = all.iter().position(|p| *p == self.part).unwrap_or(0);
                 let after = |by: usize| all[(at + by) % all.len()];
@@ -199,19 +171,17 @@ impl Form {
                     }
                 }
             }
-            Field::Mode => {
-                let all = [Mode::Add, Mode::Set, Mode::Ablate];
-                let at = all.iter().position(|m| *m == self.mode).unwrap_or(0);
-                self.mode = all[(at + if forward { 1 } else { 2 }) % all.len()];
+            Kind::Mode => {
+                self.mode = cycle(&[Mode::Add, Mode::Set, Mode::Ablate], &self.mode, forward);
             }
-            Field::Positions => {
+            Kind::Positions => {
                 self.positions = if self.positions == Positions::All {
                     Positions::Generated
                 } else {
                     Positions::All
                 };
             }
-            Field::Samples => {
+            Kind::Samples => {
                 let n = if forward {
                     self.samples + 1
                 } else {
@@ -219,13 +189,14 @@ impl Form {
                 };
                 self.samples = n.clamp(1, MAX_SAMPLES);
             }
-            Field::Tokens => {
-                self.sampling.max_tokens = step(&TOKENS, self.sampling.max_tokens, forward)
+            Kind::Tokens => {
+                self.sampling.max_tokens = next_choice(&TOKENS, self.sampling.max_tokens, forward)
             }
-            Field::Temperature => {
-                self.sampling.temperature = step(&TEMPERATURES, self.sampling.temperature, forward)
+            Kind::Temperature => {
+                self.sampling.temperature =
+                    next_choice(&TEMPERATURES, self.sampling.temperature, forward)
             }
-            Field::Seed => {
+            Kind::Seed => {
                 let seed = self.sampling.seed;
                 self.sampling.seed = if forward {
                     seed.wrapping_add(1)
@@ -238,36 +209,36 @@ impl Form {
     }
 
     /// Whether a value is typed rather than chosen.
-    pub fn is_typed(field: Field) -> bool {
+    pub fn is_typed(kind: Kind) -> bool {
         !matches!(
-            field,
-            Field::By | Field::Sign | Field::Part | Field::Mode | Field::Positions
+            kind,
+            Kind::By | Kind::Sign | Kind::Part | Kind::Mode | Kind::Positions
         )
     }
 
     /// A value as one would type it.
-    pub fn typed(&self, field: Field) -> String {
-        match field {
-            Field::Term(i) => self
+    pub fn typed(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Term(i) => self
                 .features
                 .get(i)
                 .map(|(_, w)| w.to_string())
                 .unwrap_or_default(),
-            Field::Amount if self.mode == Mode::Ablate => self.taken.to_string(),
-            Field::Amount if self.by_alpha => self.alpha.to_string(),
-            Field::Amount => self.kl.to_string(),
-            Field::Samples => self.samples.to_string(),
-            Field::Tokens => self.sampling.max_tokens.to_string(),
-            Field::Temperature => self.sampling.temperature.to_string(),
-            Field::Seed => self.sampling.seed.to_string(),
+            Kind::Amount if self.mode == Mode::Ablate => self.taken.to_string(),
+            Kind::Amount if self.by_alpha => self.alpha.to_string(),
+            Kind::Amount => self.kl.to_string(),
+            Kind::Samples => self.samples.to_string(),
+            Kind::Tokens => self.sampling.max_tokens.to_string(),
+            Kind::Temperature => self.sampling.temperature.to_string(),
+            Kind::Seed => self.sampling.seed.to_string(),
             _ => String::new(),
         }
     }
 
     /// Takes what was typed, or says what is wrong with it.
-    pub fn set(&mut self, field: Field, typed: &str) -> Result<(), String> {
-        match field {
-            Field::Term(i) => match self.features.get_mut(i) {
+    pub fn set_value(&mut self, kind: Kind, typed: &str) -> Result<(), String> {
+        match kind {
+            Kind::Term(i) => match self.features.get_mut(i) {
                 Some(term) => match number(typed, "a weight", -100.0, 100.0)? {
                     0.0 => {
                         return Err(
@@ -285,24 +256,20 @@ impl Form {
                     self.add(id, 1.0);
                 }
             },
-            Field::Amount if self.mode == Mode::Ablate => {
+            Kind::Amount if self.mode == Mode::Ablate => {
                 self.taken = number(typed, "a share", 0.0, 10.0)?
             }
-            Field::Amount if self.by_alpha => self.alpha = number(typed, "α", 0.0, 1e6)?,
-            Field::Amount => match number(typed, "a KL", 0.0, 20.0)? {
+            Kind::Amount if self.by_alpha => self.alpha = number(typed, "α", 0.0, 1e6)?,
+            Kind::Amount => match number(typed, "a KL", 0.0, 20.0)? {
                 0.0 => return Err("a KL of 0 is the baseline".to_owned()),
                 kl => self.kl = kl,
             },
-            Field::Samples => {
-                self.samples = whole_number(typed, "samples", 1, MAX_SAMPLES as u64)? as usize
-            }
-            Field::Tokens => {
-                self.sampling.max_tokens = whole_number(typed, "tokens", 1, 4096)? as usize
-            }
-            Field::Temperature => {
+            Kind::Samples => self.samples = whole_number(typed, "samples", 1..=MAX_SAMPLES)?,
+            Kind::Tokens => self.sampling.max_tokens = whole_number(typed, "tokens", 1..=4096)?,
+            Kind::Temperature => {
                 self.sampling.temperature = number(typed, "temperature", 0.0, 10.0)?
             }
-            Field::Seed => self.sampling.seed = whole_number(typed, "seed", 0, u64::MAX)?,
+            Kind::Seed => self.sampling.seed = whole_number(typed, "seed", 0..=usize::MAX)? as u64,
             _ => {}
         }
         Ok(())
@@ -390,37 +357,62 @@ impl Form {
     }
 
     /// How a value reads; `short` where there are nine cells.
-    pub fn shown(&self, field: Field, short: bool) -> String {
-        match field {
-            Field::By if self.mode == Mode::Ablate => "share".to_owned(),
-            Field::Sign if self.mode == Mode::Ablate => "–".to_owned(),
-            Field::Mode => match self.mode {
+    pub fn shown(&self, kind: Kind, short: bool) -> String {
+        match kind {
+            Kind::By if self.mode == Mode::Ablate => "share".to_owned(),
+            Kind::Sign if self.mode == Mode::Ablate => "–".to_owned(),
+            Kind::Mode => match self.mode {
                 Mode::Add => "add",
                 Mode::Set => "set",
                 Mode::Ablate => "ablate",
             }
             .to_owned(),
-            Field::By => if self.by_alpha { "α" } else { "KL" }.to_owned(),
-            Field::Sign => if self.negative { "suppress" } else { "promote" }.to_owned(),
-            Field::Part => match self.part {
+            Kind::By => if self.by_alpha { "α" } else { "KL" }.to_owned(),
+            Kind::Sign => if self.negative { "suppress" } else { "promote" }.to_owned(),
+            Kind::Part => match self.part {
                 Part::Whole => "whole".to_owned(),
                 Part::Core if short => "core".to_owned(),
                 Part::Own if short => "own".to_owned(),
                 Part::Core => format!("core of {}", self.whole_cluster().len()),
                 Part::Own => format!("own, of {}", self.whole_cluster().len()),
             },
-            Field::Positions => match self.positions {
+            Kind::Positions => match self.positions {
                 Positions::All => "all".to_owned(),
                 Positions::Generated if short => "new".to_owned(),
                 Positions::Generated => "generated".to_owned(),
                 Positions::Span { from, to } => format!("{from}..{to}"),
             },
-            Field::Term(i) => self
+            Kind::Term(i) => self
                 .features
                 .get(i)
                 .map(|(_, w)| format!("{w:+}"))
                 .unwrap_or_default(),
-            _ => self.typed(field),
+            _ => self.typed(kind),
+        }
+    }
+}
+
+impl Fields for Values {
+    fn fields(&self, _: &World) -> Vec<Field> {
+        let field = |kind: Kind| Field {
+            // The prompt is typed in a box of its own.
+            typed: (Self::is_typed(kind) && kind != Kind::Prompt).then(|| self.typed(kind)),
+            ..Field::choice(kind.name(), kind.help(), &self.shown(kind, false))
+        };
+        self.kinds().into_iter().map(field).collect()
+    }
+
+    fn step(&mut self, at: usize, forward: bool, _: &World) -> Result<(), String> {
+        match self.kinds().get(at) {
+            Some(&kind) => self.step_value(kind, forward),
+            None => Ok(()),
+        }
+    }
+
+    fn set(&mut self, at: usize, typed: &str, _: &World) -> Result<(), String> {
+        match self.kinds().get(at) {
+            Some(&kind) => self.set_value(kind, typed),
+            None => Ok(()),
         }
     }
 }
@@ -431,58 +423,64 @@ mod tests {
 
     #[test]
     fn a_part_needs_a_cluster() {
-        let mut form = Form {
+        let mut values = Values {
             features: vec![(3, 1.0)],
-            ..Form::default()
+            ..Values::default()
         };
-        assert!(form.step(Field::Part, true).is_err());
-        form.cluster = vec![3, 5, 9];
-        form.step(Field::Part, true).unwrap();
-        assert_eq!(form.settings("x").part, SteerPart::CoreOf(vec![3, 5, 9]));
-        form.step(Field::Part, true).unwrap();
-        assert_eq!(form.settings("x").part, SteerPart::ExclusiveOf(vec![5, 9]));
+        assert!(values.step_value(Kind::Part, true).is_err());
+        values.cluster = vec![3, 5, 9];
+        values.step_value(Kind::Part, true).unwrap();
+        assert_eq!(values.settings("x").part, SteerPart::CoreOf(vec![3, 5, 9]));
+        values.step_value(Kind::Part, true).unwrap();
+        assert_eq!(
+            values.settings("x").part,
+            SteerPart::ExclusiveOf(vec![5, 9])
+        );
         // Another feature than the cluster's: the part that was meant is no more.
-        form.features = vec![(8, 1.0)];
-        assert_eq!(form.settings("x").part, SteerPart::Whole);
+        values.features = vec![(8, 1.0)];
+        assert_eq!(values.settings("x").part, SteerPart::Whole);
     }
 
     #[test]
     fn an_ablation_takes_a_share_out_and_has_no_sign() {
-        let mut form = Form {
+        let mut values = Values {
             features: vec![(3, 1.0)],
             negative: true,
-            ..Form::default()
+            ..Values::default()
         };
-        form.step(Field::Mode, false).unwrap();
-        assert!(form.step(Field::Sign, true).is_err() && form.step(Field::By, true).is_err());
-        let ask = form.settings("x");
+        values.step_value(Kind::Mode, false).unwrap();
+        assert!(
+            values.step_value(Kind::Sign, true).is_err()
+                && values.step_value(Kind::By, true).is_err()
+        );
+        let ask = values.settings("x");
         assert_eq!(
             (ask.mode, ask.strength, ask.negative),
             (Mode::Ablate, Strength::Alpha(1.0), false)
         );
-        form.set(Field::Amount, "0.4").unwrap();
-        assert_eq!(form.settings("x").strength, Strength::Alpha(0.4));
-        form.step(Field::Mode, true).unwrap();
+        values.set_value(Kind::Amount, "0.4").unwrap();
+        assert_eq!(values.settings("x").strength, Strength::Alpha(0.4));
+        values.step_value(Kind::Mode, true).unwrap();
         assert_eq!(
-            (form.settings("x").mode, form.settings("x").strength),
+            (values.settings("x").mode, values.settings("x").strength),
             (Mode::Add, Strength::Kl(0.25))
         );
     }
 
     #[test]
     fn weights_skip_nothing_at_all_and_typed_values_have_limits() {
-        let mut form = Form {
+        let mut values = Values {
             features: vec![(3, 0.25)],
-            ..Form::default()
+            ..Values::default()
         };
-        form.step(Field::Term(0), false).unwrap();
-        assert_eq!(form.features, [(3, -0.25)]);
-        assert!(form.set(Field::Term(0), "0").is_err());
-        assert!(form.set(Field::Amount, "nan").is_err());
-        assert!(form.set(Field::Samples, "9").is_err());
-        form.set(Field::Amount, "0.07").unwrap();
-        assert_eq!(form.settings("").strength, Strength::Kl(0.07));
-        form.step(Field::Amount, true).unwrap();
-        assert_eq!(form.kl, 0.1);
+        values.step_value(Kind::Term(0), false).unwrap();
+        assert_eq!(values.features, [(3, -0.25)]);
+        assert!(values.set_value(Kind::Term(0), "0").is_err());
+        assert!(values.set_value(Kind::Amount, "nan").is_err());
+        assert!(values.set_value(Kind::Samples, "9").is_err());
+        values.set_value(Kind::Amount, "0.07").unwrap();
+        assert_eq!(values.settings("").strength, Strength::Kl(0.07));
+        values.step_value(Kind::Amount, true).unwrap();
+        assert_eq!(values.kl, 0.1);
     }
 }
