@@ -167,6 +167,9 @@ pub fn operations(device: &Device) -> Vec<Comparison> {
 /// A product of each quantised type on a device, with quantised inputs and with widened weights,
 /// against plain arithmetic. Types without products are widened when a model is loaded, and are
 /// not among them.
+///
+/// # Errors
+/// Matrices that cannot be made here; what the device fails at is in the comparisons.
 pub fn products(device: &Device, dtype: DType) -> Result<Vec<Comparison>> {
     let mut out = Vec::new();
     for tensor in samples()? {
