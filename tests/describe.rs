@@ -95,6 +95,105 @@ fn files(dir: &Path, out: &mut Vec<std::path::PathBuf>) {
 }
 
 #[test]
+fn features_are_described_offline_by_the_nearest_of_a_list() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 40).display().to_string();
+    let study = home.join("study").display().to_string();
+    let collect = [
+        "collect", "--model", &model, "-l", "1", "--data", &data, "--out", &study, "--json",
+    ];
+    lines(home, &collect);
+    lines(
+        home,
+        &[
+            "fit",
+            &study,
+            "-k",
+            "4",
+            "--sparsity",
+            "0.2",
+            "--max-sweeps",
+            "8",
+            "--json",
+        ],
+    );
+    let list = home.join("list.txt").display().to_string();
+    fs::write(&list, "# three\nthe harbour\nmonday\na longer text\n").unwrap();
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoder");
+    let offline = [
+        "describe",
+        &study,
+        "--offline",
+        "--encoder",
+        encoder,
+        "--json",
+    ];
+    let found = lines(home, &[&offline[..], &["--phrases", &list]].concat());
+    assert_eq!(found.len(), 4);
+    for line in &found {
+        let said = &line["description"];
+        for side in ["input", "output"] {
+            let phrase = said[side].as_str().unwrap();
+            assert!(
+                ["the harbour", "monday", "a longer text"].contains(&phrase),
+                "{phrase}"
+            );
+        }
+        let judge = said["judge"].as_str().unwrap();
+        assert!(
+            judge.starts_with("nearest of 3 phrases of ") && judge.contains("encoder"),
+            "{judge}"
+        );
+        assert!(said["detection_score"]["judged_count"].as_u64().unwrap() > 0);
+        assert_eq!(said["fuzzing_score"], Value::Null);
+    }
+    let card = &lines(home, &["feature", &study, "0", "--json"])[0];
+    assert_eq!(
+        card["description"]["input"],
+        found[0]["description"]["input"]
+    );
+    let fails = |more: &[&str], code: i32, says: &str| {
+        let output = mlpeek(home, &[&["describe", study.as_str()], more].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
+    };
+    fails(&[], 2, "--offline for the nearest of a list of phrases");
+    fails(
+        &["--phrases", &list],
+        2,
+        "--phrases has no effect without --offline",
+    );
+    fails(&["--offline", "--sentences"], 2, "--sentences");
+    // What others published is taken as it is, of features that there are.
+    let published = home.join("published.jsonl").display().to_string();
+    fs::write(
+        &published,
+        "{\"index\": \"1\", \"description\": \"the sea\"}\n",
+    )
+    .unwrap();
+    lines(
+        home,
+        &["describe", &study, "--import", &published, "--json"],
+    );
+    let card = &lines(home, &["feature", &study, "1", "--json"])[0];
+    assert_eq!(card["description"]["input"], "the sea");
+    let judge = card["description"]["judge"].as_str().unwrap();
+    assert_eq!(judge, format!("imported from {published}"));
+    fs::write(&published, "[{\"index\": 4, \"description\": \"x\"}]").unwrap();
+    fails(&["--import", &published], 2, "describes feature 4, and");
+    fails(&["--set", "fit"], 2, "--import");
+    fs::write(&list, "one\n").unwrap();
+    fails(
+        &["--offline", "--encoder", encoder, "--phrases", &list],
+        2,
+        "fewer than two",
+    );
+}
+
+#[test]
 fn features_are_described_scored_and_paid_for_once() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();

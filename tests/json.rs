@@ -222,6 +222,16 @@ fn everything() -> Schema {
         &[&describe[..], &judge, &["--sentences"]].concat(),
     );
 
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoder");
+    let offline = ["describe", study, "2", "--offline", "--encoder", encoder];
+    made.run("describe", &offline);
+    let published = made.path("published.json");
+    std::fs::write(&published, r#"[{"index": "4", "description": "a word"}]"#).unwrap();
+    made.run(
+        "describe --import",
+        &["describe", study, "--import", &published],
+    );
+
     made.run("features", &["features", study]);
     made.run("features", &["features", study, "--directions", "diffmean"]);
     // Before anything is measured, and after.
@@ -309,9 +319,24 @@ fn everything() -> Schema {
         "fit",
     ];
     made.run("eval steering", &far);
-    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoder");
     let meaning = ["--judge", "meaning", "--encoder", encoder];
     made.run("eval steering", &[&steering[..], &meaning].concat());
+    let described = [
+        "eval",
+        "steering",
+        study,
+        "--concepts",
+        "descriptions",
+        "--sample",
+        "2",
+    ];
+    let described = [
+        &described[..],
+        &["--kl", "0.02", "--samples", "2", "--max-tokens", "2"],
+        &judge,
+    ]
+    .concat();
+    made.run("eval steering --concepts descriptions", &described);
     let reuse = [
         "eval",
         "reuse",

@@ -168,13 +168,32 @@ pub fn best_cosines(
     }
     let mut out = Vec::with_capacity(texts.len());
     for text in texts {
-        let (_, activations) = hook_activations(model, hook, text, bos, ctx)?;
-        let cosines = activations
-            .chunks_exact(width.max(1))
-            .map(|row| cosine(row, direction));
-        out.push(cosines.reduce(f64::max).unwrap_or(0.0));
+        let rows = text_rows(model, hook, text, bos, ctx)?;
+        out.push(best_cosine(&rows, direction));
     }
     Ok(out)
+}
+
+/// The largest cosine of rows of a direction's width to it; 0 without rows.
+pub fn best_cosine(rows: &[f32], direction: &[f32]) -> f64 {
+    let cosines = rows
+        .chunks_exact(direction.len().max(1))
+        .map(|row| cosine(row, direction));
+    cosines.reduce(f64::max).unwrap_or(0.0)
+}
+
+/// The hook's activations at the tokens of a text, BOS left out: `[tokens][width]`.
+///
+/// # Errors
+/// What the model returns.
+pub fn text_rows(
+    model: &Model,
+    hook: HookPoint,
+    text: &str,
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Vec<f32>> {
+    Ok(hook_activations(model, hook, text, bos, ctx)?.1)
 }
 
 /// The cosine of two vectors in f64; 0 where either is all zeros.

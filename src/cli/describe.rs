@@ -110,8 +110,12 @@ fn features_help() -> String {
 #[command(after_help = "\
     Files:\n\
     \x20 writes  descriptions and every answer into the study: STUDY/descriptions.json\n\
+    \x20 reads   --phrases: candidate phrases, one a line; # begins a remark\n\
+    \x20         --import: a list of objects with index and description\n\
     \n\
     Examples:\n\
+    \x20 mlpeek describe study --offline\n\
+    \x20 mlpeek describe study --import explanations.jsonl --set sae:NAME\n\
     \x20 mlpeek describe study 3,17 --endpoint http://127.0.0.1:8080/v1 --judge-model M\n\
     \x20 mlpeek describe study --dry-run")]
 pub struct DescribeArgs {
@@ -123,6 +127,24 @@ pub struct DescribeArgs {
     /// The language model that describes and rates, by its endpoint
     #[command(flatten)]
     pub judge: EndpointArgs,
+    /// Take descriptions that someone published from a file, such as an autoencoder's of
+    /// Neuronpedia: JSON or JSON Lines, objects with index and description
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["endpoint", "offline", "sentences", "dry_run", "no_score", "features"])]
+    pub import: Option<PathBuf>,
+    /// The set that --import describes, such as sae:NAME [default: the fit]
+    #[arg(long)]
+    pub set: Option<SetKind>,
+    /// Describe without a language model: by the nearest of a list of phrases, which a sentence
+    /// encoder finds and which is said to be no more
+    #[arg(long, conflicts_with_all = ["endpoint", "sentences", "dry_run"])]
+    pub offline: bool,
+    /// The candidate phrases of --offline, one a line [default: a bundled list of 311]
+    #[arg(long, value_name = "FILE")]
+    pub phrases: Option<PathBuf>,
+    /// The sentence encoder of --offline: a directory, or a Hub id [default: all-MiniLM-L6-v2, from
+    /// the Hub or a Python package]
+    #[arg(long, value_name = "ENCODER")]
+    pub encoder: Option<String>,
     /// Leave out scoring the descriptions by detection and fuzzing
     #[arg(long)]
     pub no_score: bool,

@@ -97,6 +97,15 @@ impl From<ProtocolArg> for Protocol {
     }
 }
 
+/// What `--concepts` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConceptsArg {
+    /// The corpus's labels
+    Labels,
+    /// Each feature's own description
+    Descriptions,
+}
+
 /// What `--judge` takes: what rates a text without asking a language model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OfflineArg {
@@ -118,11 +127,28 @@ pub enum OfflineArg {
     \x20 mlpeek eval steering study --labels months,colours --protocol paper\n\
     \x20 mlpeek eval steering study --judge meaning\n\
     \x20 mlpeek eval steering study --methods diffmean,textgrad-cut,mix,effect --samples 0\n\
+    \x20 mlpeek eval steering study --concepts descriptions --judge meaning --sample 20\n\
     \x20 mlpeek eval steering study --endpoint http://127.0.0.1:8080/v1 --judge-model M")]
 pub struct SteeringArgs {
     /// Methods, held-out sentences and seeds
     #[command(flatten)]
     pub common: EvalArgs,
+    /// What directions are judged by: labels (each by the direction chosen for it) or descriptions
+    /// (every feature by its own, which is the paper's evaluation: one prompt, α by bisection in [1,
+    /// 2000], the other sign with −α, an explanation before each rating)
+    #[arg(long, value_enum, default_value_t = ConceptsArg::Labels)]
+    pub concepts: ConceptsArg,
+    /// Features of each set, drawn at random by --seed, with --concepts descriptions [default: all]
+    #[arg(long, value_parser = values::at_least_one)]
+    pub sample: Option<usize>,
+    /// Sentences of each kind that a description's S_CD is measured on, with --concepts
+    /// descriptions; as many more make diffmean [default: 5, as in the paper]
+    #[arg(long, value_parser = values::at_least_one)]
+    pub sentences: Option<usize>,
+    /// The candidate phrases by which features are described offline, one a line [default: a bundled
+    /// list]
+    #[arg(long, value_name = "FILE")]
+    pub phrases: Option<PathBuf>,
     /// Labels, separated by commas [default: all with enough sentences]
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,

@@ -36,7 +36,7 @@ pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) ->
         |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
     tell(&judged);
     let mut seen = |happened: RunEvent<'_>| {
-        if let RunEvent::Texts(_, new) = happened {
+        if let RunEvent::Texts(_, _, new) = happened {
             judged.extend_from_slice(new);
             tell(&judged);
         }

@@ -15,6 +15,7 @@ pub mod contexts;
 pub mod detection;
 pub mod hard_negatives;
 pub mod judge;
+pub mod phrases;
 pub mod quality;
 pub mod rank;
 pub mod recovered;

@@ -1,5 +1,7 @@
 //! `mlpeek describe`.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::features::lens_model;
@@ -8,23 +10,37 @@ use super::judge::cell;
 use super::output::thousands;
 use super::{Output, note_unfinished, open_study};
 use crate::cli::DescribeArgs;
+use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::describe::{Description, estimate};
 use crate::eval::judge::score::Score;
 use crate::eval::judge::sentences::Sentences;
 use crate::eval::judge::{AnswerCache, JudgeClient, TokenUsage};
-use crate::interop::json;
-use crate::jobs::describing::{Subject, Wanted, says_nothing};
-use crate::jobs::directions::Reference;
+use crate::eval::phrases::Phrases;
+use crate::interop::{explanations, json};
+use crate::jobs::describing::{Material, Subject, Wanted, says_nothing};
+use crate::jobs::directions::{self, Reference};
 use crate::model::source::data_dir;
-use crate::study::Study;
+use crate::study::{Descriptions, Study};
+use crate::task::TaskCtx;
 use crate::text;
 
 pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let no_judge =
-        || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
-    let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
+    let endpoint = args.judge.endpoint()?;
+    check(args, endpoint.is_some())?;
+    if let Some(path) = &args.import {
+        return import(path, args, out, &ctx);
+    }
+    // What cannot be had is said before a model is loaded.
+    let encoder = match endpoint {
+        Some(_) => None,
+        None => Some(super::encoder::open(args.encoder.as_deref(), out, &ctx)?),
+    };
+    let phrases = encoder
+        .as_ref()
+        .map(|encoder| Phrases::open(encoder, args.phrases.as_deref(), &ctx));
+    let phrases = phrases.transpose()?;
     let wanted = args
         .features
         .iter()
@@ -60,6 +76,19 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
         ));
     }
     let scored = !args.no_score;
+    if let Some(phrases) = &phrases {
+        out.note(&format!(
+            "each description is no more than the {}",
+            phrases.name()
+        ));
+        let described = material.describe_offline(&study, phrases, scored, &ctx)?;
+        return show_all(&material, &described, out);
+    }
+    let Some(endpoint) = endpoint else {
+        return Err(Error::usage(
+            "describing needs a judge: give --endpoint or --offline",
+        ));
+    };
     let mut judge = JudgeClient::new(endpoint, AnswerCache::in_dir(&data_dir()?.join("answers")));
     let count = material.features.len();
     let cost = estimate(&judge, &material.features, scored, args.sentences);
@@ -88,10 +117,84 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
         (wanted, model) => model.ok().filter(|_| wanted),
     };
     let described = material.describe(&study, &mut judge, scored, model.as_ref(), &ctx)?;
-    for (subject, description) in material.subjects.iter().zip(&described) {
+    let shown = show_all(&material, &described, out);
+    print_usage(judge.usage(), out)?;
+    shown
+}
+
+fn check(args: &DescribeArgs, endpoint: bool) -> Result<()> {
+    if args.set.is_some() && args.import.is_none() {
+        return Err(Error::usage(
+            "--set has no effect without --import: name directions as SET:ID, or give both",
+        ));
+    }
+    if !endpoint && !args.offline && args.import.is_none() {
+        return Err(Error::usage(
+            "describing needs a judge: give --endpoint URL and --judge-model NAME, or --offline for the nearest of a list of \
+             phrases",
+        ));
+    }
+    let of_phrases = [
+        ("--phrases", args.phrases.is_some()),
+        ("--encoder", args.encoder.is_some()),
+    ];
+    match of_phrases.iter().find(|(_, given)| *given && !args.offline) {
+        Some((option, _)) => Err(Error::usage(format!(
+            "{option} has no effect without --offline: give both, or neither"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Adds descriptions that someone published, as those of the features' inputs.
+fn import(path: &Path, args: &DescribeArgs, out: &mut Output, ctx: &TaskCtx) -> Result<()> {
+    let found = explanations::read(path)?;
+    let study = Study::open(&args.study)?;
+    let kind = args.set.clone().unwrap_or(SetKind::FIT);
+    let set = directions::open(&study, &kind, &args.place.place(), ctx)?;
+    let count = set.directions().count();
+    if let Some(&beyond) = found.texts.keys().find(|&&id| id >= count) {
+        return Err(Error::usage(format!(
+            "{} describes feature {beyond}, and {} has {count}: it is of another set",
+            path.display(),
+            set.name()
+        )));
+    }
+    let judge = format!("imported from {}", path.display());
+    let described = |(id, text): (usize, String)| {
+        let description = Description {
+            input: Some(text),
+            judge: judge.clone(),
+            ..Description::default()
+        };
+        (id, description)
+    };
+    let described: Descriptions = found.texts.into_iter().map(described).collect();
+    let taken = described.len();
+    study.add_descriptions(set.name(), described)?;
+    if found.further + found.empty > 0 {
+        out.note(&format!(
+            "left out: {} further explanations of a feature, {} that say nothing",
+            found.further, found.empty
+        ));
+    }
+    if out.is_json() {
+        return out.object(&json!({
+            "event": "imported", "set": set.name(), "feature_count": taken, "direction_count": count,
+        }));
+    }
+    out.line(&format!(
+        "{} of {} features of {} are described",
+        thousands(taken as u64),
+        thousands(count as u64),
+        set.name()
+    ))
+}
+
+fn show_all(material: &Material, described: &[Description], out: &mut Output) -> Result<()> {
+    for (subject, description) in material.subjects.iter().zip(described) {
         show(subject, description, out)?;
     }
-    print_usage(judge.usage(), out)?;
     if described.iter().all(says_nothing) {
         let why = described.iter().flat_map(|d| &d.errors).next();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod card;
 pub mod dendrogram;
+pub mod explanations;
 mod floats;
 pub mod json;
 pub mod markdown;

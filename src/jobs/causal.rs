@@ -39,7 +39,7 @@ use crate::study::Study;
 use crate::task::TaskCtx;
 use chosen::{ByWords, ChosenDirection, Side, chance, chosen_directions, lifted, subjects};
 use controls::{against, check_prompts, watched, with_controls};
-use outcome::unsteered_scores;
+pub(super) use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
 
 /// What is asked of a causal evaluation.
@@ -450,15 +450,7 @@ impl Prepared {
             ),
             stopped,
             unsteered,
-            unreached: unreached(self.log.strengths())
-                .into_iter()
-                .map(|(method, (unreached, of, largest_kl))| Unreached {
-                    method,
-                    unreached,
-                    of,
-                    largest_kl,
-                })
-                .collect(),
+            unreached: Unreached::of(unreached(self.log.strengths())),
         })
     }
 }

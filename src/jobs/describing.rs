@@ -12,12 +12,14 @@ use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::judge::JudgeClient;
 use crate::eval::judge::describe::{self, Description, FeatureMaterial};
+use crate::eval::phrases::Phrases;
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
 
 /// A direction that is described.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
     /// The name of its set.
     pub set: String,
@@ -143,7 +145,7 @@ impl Wanted {
 }
 
 /// What a judge is shown of directions.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Material {
     /// The directions.
     pub subjects: Vec<Subject>,
@@ -179,7 +181,29 @@ impl Material {
             .as_mut()
             .map(|s| s as &mut dyn FnMut(usize, &[String]) -> Result<Vec<f64>>);
         let described = describe::describe(judge, &self.features, scored, score, ctx)?;
-        let all = || self.subjects.iter().zip(&described);
+        self.keep(study, &described)?;
+        Ok(described)
+    }
+
+    /// Finds the nearest of some phrases for each of `subjects`, and keeps them in the study.
+    ///
+    /// # Errors
+    /// What [`Phrases::describe`] returns; a study that cannot be written.
+    pub fn describe_offline(
+        &self,
+        study: &Study,
+        phrases: &Phrases<'_>,
+        scored: bool,
+        ctx: &TaskCtx,
+    ) -> Result<Vec<Description>> {
+        let described = phrases.describe(&self.features, scored, ctx)?;
+        self.keep(study, &described)?;
+        Ok(described)
+    }
+
+    /// Adds descriptions of `subjects` to the study, those that say something.
+    fn keep(&self, study: &Study, described: &[Description]) -> Result<()> {
+        let all = || self.subjects.iter().zip(described);
         let mut sets: Vec<&str> = self.subjects.iter().map(|s| s.set.as_str()).collect();
         sets.sort_unstable();
         sets.dedup();
@@ -187,7 +211,16 @@ impl Material {
             let of = all().filter(|(s, d)| s.set == set && !says_nothing(d));
             study.add_descriptions(set, of.map(|(s, d)| (s.id, d.clone())).collect())?;
         }
-        Ok(described)
+        Ok(())
+    }
+
+    /// A part of it, by the places of `subjects`.
+    pub fn part(&self, places: &[usize]) -> Self {
+        Self {
+            subjects: places.iter().map(|&i| self.subjects[i].clone()).collect(),
+            features: places.iter().map(|&i| self.features[i].clone()).collect(),
+            silent: Vec::new(),
+        }
     }
 }
 

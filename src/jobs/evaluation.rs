@@ -37,6 +37,7 @@ impl Method {
     /// compared with.
     pub fn usual() -> Vec<Self> {
         SetKind::usual()
+            .filter(|kind| !matches!(kind, SetKind::Baseline { kind, .. } if !kind.usual()))
             .map(Self::Set)
             .chain([Self::Shuffled])
             .collect()

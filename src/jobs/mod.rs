@@ -9,6 +9,7 @@ pub mod choice;
 pub mod collect;
 pub mod comparing;
 mod curve;
+pub mod described;
 pub mod describing;
 pub mod detection;
 pub mod device_test;

@@ -10,6 +10,7 @@ use candle_core::DType;
 use rayon::prelude::*;
 
 use super::Positions;
+use super::bisection::Bisection;
 use super::intervention::{Intervention, Mode};
 use super::search::{Calibration, Search};
 use super::tap::{SteerTap, Steering, TokenSelection};
@@ -153,6 +154,38 @@ impl<'a> CalibrationPrompts<'a> {
         }
         Ok(())
     }
+
+    /// The mean over the prompts of the KL of each steering.
+    fn kls(&self, steerings: &[Steering], ctx: &TaskCtx) -> Result<Vec<f64>> {
+        let mut kls: Vec<f64> = Vec::with_capacity(steerings.len());
+        self.for_each_pass(steerings, ctx, |base, steered| {
+            let base: Vec<BaseDistribution> = base
+                .par_iter()
+                .map(|logits| BaseDistribution::of(logits))
+                .collect();
+            let mean = |of: &[Vec<f32>]| {
+                of.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
+            };
+            kls.par_extend(steered.par_chunks(base.len()).map(mean));
+        })?;
+        Ok(kls)
+    }
+}
+
+/// KL(base ‖ steered) at the last token of each steering, the mean over `prompts`.
+///
+/// # Errors
+/// [`Error::Usage`] for an empty prompt; what the model returns; [`Error::Cancelled`].
+pub fn kls_of(
+    model: &Model,
+    steerings: &[Steering],
+    prompts: &[Vec<u32>],
+    positions: Positions,
+    ctx: &TaskCtx,
+) -> Result<Vec<f64>> {
+    let interventions: Vec<&Arc<Intervention>> =
+        steerings.iter().map(|s| &s.intervention).collect();
+    CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?.kls(steerings, ctx)
 }
 
 /// Logits of the last token of each prompt without steering and at each signed α: `[prompts][1 +
@@ -246,6 +279,70 @@ pub struct SignedIntervention {
     pub negative: bool,
 }
 
+/// How α is searched for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SearchMethod {
+    /// By a curve through what was seen, whatever its shape ([`Search`]).
+    #[default]
+    Curve,
+    /// As the paper does ([`Bisection`]).
+    Bisection,
+}
+
+impl SearchMethod {
+    fn start(self, targets: &[f64]) -> Result<Searcher> {
+        Ok(match self {
+            Self::Curve => Searcher::Curve(Search::new(targets)?),
+            Self::Bisection => Searcher::Bisection(Bisection::new(targets)?),
+        })
+    }
+}
+
+enum Searcher {
+    Curve(Search),
+    Bisection(Bisection),
+}
+
+impl Searcher {
+    fn propose(&mut self) -> Vec<f64> {
+        match self {
+            Self::Curve(search) => search.propose(),
+            Self::Bisection(search) => search.propose(),
+        }
+    }
+
+    fn observe(&mut self, alphas: &[f64], kls: &[f64]) {
+        match self {
+            Self::Curve(search) => search.observe(alphas, kls),
+            Self::Bisection(search) => search.observe(alphas, kls),
+        }
+    }
+
+    fn results(&self) -> Vec<Calibration> {
+        match self {
+            Self::Curve(search) => search.results(),
+            Self::Bisection(search) => search.results(),
+        }
+    }
+}
+
+/// [`calibrate_by`] the curve.
+///
+/// # Errors
+/// As [`calibrate_by`].
+pub fn calibrate(
+    model: &Model,
+    signed: &[SignedIntervention],
+    prompts: &[Vec<u32>],
+    targets: &[f64],
+    positions: Positions,
+    ctx: &TaskCtx,
+) -> Result<Vec<Vec<Calibration>>> {
+    let by = SearchMethod::Curve;
+    calibrate_by(by, model, signed, prompts, targets, positions, ctx)
+}
+
 /// Searches, for each signed intervention and target, the α at which the mean over `prompts` (token
 /// ids each) of KL(base ‖ steered) at the last token reaches the target. The returned α are
 /// unsigned: one list an intervention, in the order of the targets. The result of an intervention
@@ -254,7 +351,8 @@ pub struct SignedIntervention {
 /// # Errors
 /// [`Error::Usage`] for an empty prompt, a target that is no positive number, and for
 /// [`Mode::Set`], whose KL does not begin at 0; what the model returns; [`Error::Cancelled`].
-pub fn calibrate(
+pub fn calibrate_by(
+    by: SearchMethod,
     model: &Model,
     signed: &[SignedIntervention],
     prompts: &[Vec<u32>],
@@ -274,11 +372,11 @@ pub fn calibrate(
     let read = CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?;
     let mut searches = signed
         .iter()
-        .map(|_| Search::new(targets))
+        .map(|_| by.start(targets))
         .collect::<Result<Vec<_>>>()?;
     let mut tried = 0;
     loop {
-        let proposed: Vec<Vec<f64>> = searches.iter_mut().map(Search::propose).collect();
+        let proposed: Vec<Vec<f64>> = searches.iter_mut().map(Searcher::propose).collect();
         let steering = |(signed, alpha): (&SignedIntervention, f64)| Steering {
             intervention: signed.intervention.clone(),
             alpha: if signed.negative { -alpha } else { alpha },
@@ -290,21 +388,11 @@ pub fn calibrate(
             .map(steering)
             .collect();
         if steerings.is_empty() {
-            return Ok(searches.iter().map(Search::results).collect());
+            return Ok(searches.iter().map(Searcher::results).collect());
         }
         ctx.checkpoint(Progress::new("calibrating", tried, None, "strengths"))?;
         tried += steerings.len() as u64;
-        let mut kls: Vec<f64> = Vec::with_capacity(steerings.len());
-        read.for_each_pass(&steerings, ctx, |base, steered| {
-            let base: Vec<BaseDistribution> = base
-                .par_iter()
-                .map(|logits| BaseDistribution::of(logits))
-                .collect();
-            let mean = |of: &[Vec<f32>]| {
-                of.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
-            };
-            kls.par_extend(steered.par_chunks(base.len()).map(mean));
-        })?;
+        let kls = read.kls(&steerings, ctx)?;
         let mut kls = &kls[..];
         for (search, alphas) in searches.iter_mut().zip(&proposed) {
             let (of, rest) = kls.split_at(alphas.len());

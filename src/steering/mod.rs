@@ -4,6 +4,7 @@
 //! Knows directions, not where they come from, except in [`terms`]. Invariant: baseline and steered
 //! rows are rows of one batch with the same draws, so at α = 0 their texts are the same.
 
+pub mod bisection;
 pub mod calibrate;
 pub mod effects;
 pub mod intervention;

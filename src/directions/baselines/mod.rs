@@ -7,6 +7,7 @@
 
 pub mod diffmean;
 pub mod kmeans;
+pub mod probe;
 pub mod random;
 
 use std::borrow::Cow;
@@ -23,6 +24,8 @@ use crate::task::TaskCtx;
 pub enum Baseline {
     /// The difference in means of each label.
     DiffMean,
+    /// A logistic regression's weights for each label.
+    Probe,
     /// Centroids of k-means, dense.
     KMeans,
     /// Centroids of k-means, of which only the largest entries are kept.
@@ -54,14 +57,17 @@ struct Row {
     count: Count,
     /// Whether an evaluation chooses the best of them for a label; otherwise label i has direction i.
     ranked: bool,
+    /// Whether an evaluation takes it where no methods are named: one that takes long is named.
+    usual: bool,
     /// Makes them: d values a column, of any length.
     make: fn(&BaselineData<'_>, &TaskCtx) -> Result<Directions>,
 }
 
 impl Baseline {
     /// Every baseline, the supervised ones first, in the order in which they are listed.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::DiffMean,
+        Self::Probe,
         Self::KMeans,
         Self::KMeansCut,
         Self::Random,
@@ -76,8 +82,19 @@ impl Baseline {
                 what: "differences in means, one a label",
                 count: Count::Labels,
                 ranked: true,
+                usual: true,
                 make: |data, ctx| {
                     diffmean::directions(data.source, &data.row_labels, data.labels.len(), ctx)
+                },
+            },
+            Self::Probe => Row {
+                name: "probe",
+                what: "weights of a logistic regression, one a label",
+                count: Count::Labels,
+                ranked: true,
+                usual: false,
+                make: |data, ctx| {
+                    probe::directions(data.source, &data.row_labels, data.labels.len(), ctx)
                 },
             },
             Self::KMeans => Row {
@@ -85,6 +102,7 @@ impl Baseline {
                 what: "centroids of k-means, as many as features",
                 count: Count::Features,
                 ranked: true,
+                usual: true,
                 make: centroids,
             },
             Self::KMeansCut => Row {
@@ -92,6 +110,7 @@ impl Baseline {
                 what: "centroids with as few neurons as a feature",
                 count: Count::Features,
                 ranked: true,
+                usual: true,
                 make: |data, ctx| Ok(centroids(data, ctx)?.cut(data.entries())),
             },
             Self::Random => Row {
@@ -99,6 +118,7 @@ impl Baseline {
                 what: "random directions as sparse as the features",
                 count: Count::Features,
                 ranked: false,
+                usual: true,
                 make: |data, _| {
                     let (config, d) = (&data.config, data.source.shape().1);
                     Ok(random::directions(
@@ -114,6 +134,7 @@ impl Baseline {
                 what: "neurons, each by itself",
                 count: Count::Neurons,
                 ranked: true,
+                usual: true,
                 make: |data, _| Ok(Directions::Neurons(data.source.shape().1)),
             },
         }
@@ -143,6 +164,11 @@ impl Baseline {
     /// direction i.
     pub fn ranked(self) -> bool {
         self.row().ranked
+    }
+
+    /// Whether an evaluation takes it where no methods are named.
+    pub fn usual(self) -> bool {
+        self.row().usual
     }
 
     /// Makes the set of the rows it is given, and of no others, under the name by which the set is

@@ -2,56 +2,17 @@
 //! and how well the first tell the features' texts from others, and the features sentences that
 //! were written for the descriptions.
 //!
-//! A description is written from every other context, and scored on the remaining contexts and on as
-//! many texts where the feature is silent.
+//! A description is written from what [`FeatureMaterial`] shows, and scored on what it holds back.
 
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use super::prompts::{self, MARKS};
+pub use super::material::FeatureMaterial;
 use super::readers;
 use super::score::{Score, score as scored_verdicts};
 use super::sentences::{self, Scorer, Sentences};
 use super::{Answer, CostEstimate, JudgeClient, Question};
-use crate::analysis::{Context, FeatureCard};
-use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::factor::Factors;
-use crate::pieces;
 use crate::task::TaskCtx;
-
-/// A token counts as active from this share of its context's peak (as in delphi).
-const ACTIVE: f32 = 0.3;
-/// A text where the feature stays below this share of its largest coefficient is one of the others.
-const SILENT: f32 = 0.05;
-/// Texts of one question.
-const BATCH: usize = 5;
-/// Longest text of the others, in tokens, as contexts are.
-const WINDOW: usize = 32;
-/// Words of the logit lens that are shown.
-const PROMOTED: usize = 20;
-
-/// A text that a description is scored on.
-#[derive(Debug, Clone, PartialEq)]
-struct ScoringText {
-    plain: String,
-    marked: String,
-    /// Whether the feature fires in it.
-    own: bool,
-}
-
-/// All that a judge is shown of a feature.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FeatureMaterial {
-    /// The id of the feature.
-    pub id: usize,
-    shown: Vec<String>,
-    trials: Vec<Vec<ScoringText>>,
-    promoted: Vec<String>,
-    suppressed: Vec<String>,
-}
 
 /// A judge's descriptions of a feature and their scores, as a study stores them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -75,176 +36,6 @@ pub struct Description {
     /// What is missing and why, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-}
-
-impl FeatureMaterial {
-    /// Takes a feature's material from its card (with its logit lens, where there is one) and the
-    /// study's texts.
-    pub fn of(card: &FeatureCard, factors: &Factors, tokens: &TokenTable) -> Self {
-        let id = card.row.id;
-        let mut rng = Pcg64Mcg::seed_from_u64(id as u64);
-        let (shown, held): (Vec<_>, Vec<_>) = card
-            .contexts
-            .iter()
-            .enumerate()
-            .partition(|(i, _)| i % 2 == 0);
-        let mut trials: Vec<ScoringText> =
-            held.into_iter().map(|(_, context)| own(context)).collect();
-        let marks = trials
-            .iter()
-            .map(|t| t.marked.matches(MARKS.0).count())
-            .sum::<usize>();
-        let marks = marks.div_ceil(trials.len().max(1)).max(1);
-        trials.extend(others(card, factors, tokens, trials.len(), marks, &mut rng));
-        trials.shuffle(&mut rng);
-        let words = |list: &[crate::analysis::ScoredToken]| -> Vec<String> {
-            list.iter()
-                .take(PROMOTED)
-                .map(|t| t.token.trim().to_owned())
-                .filter(|t| !t.is_empty())
-                .collect()
-        };
-        Self {
-            id,
-            shown: shown
-                .into_iter()
-                .map(|(_, context)| own(context).marked)
-                .collect(),
-            trials: trials.chunks(BATCH).map(<[ScoringText]>::to_vec).collect(),
-            promoted: words(&card.promoted),
-            suppressed: words(&card.suppressed),
-        }
-    }
-
-    fn inputs(&self) -> Question {
-        prompts::describe_inputs(&self.shown)
-    }
-
-    fn outputs(&self) -> Option<Question> {
-        (!self.promoted.is_empty())
-            .then(|| prompts::describe_outputs(&self.promoted, &self.suppressed))
-    }
-
-    fn detection(&self, description: &str) -> Vec<Question> {
-        let plain =
-            |batch: &Vec<ScoringText>| batch.iter().map(|t| t.plain.clone()).collect::<Vec<_>>();
-        self.trials
-            .iter()
-            .map(|batch| prompts::detect(description, &plain(batch)))
-            .collect()
-    }
-
-    fn fuzzing(&self, description: &str) -> Vec<Question> {
-        let marked =
-            |batch: &Vec<ScoringText>| batch.iter().map(|t| t.marked.clone()).collect::<Vec<_>>();
-        self.trials
-            .iter()
-            .map(|batch| prompts::fuzz(description, &marked(batch)))
-            .collect()
-    }
-
-    fn truth(&self) -> Vec<Vec<bool>> {
-        self.trials
-            .iter()
-            .map(|batch| batch.iter().map(|t| t.own).collect())
-            .collect()
-    }
-}
-
-fn own(context: &Context) -> ScoringText {
-    let floor = ACTIVE * context.values.get(context.peak).copied().unwrap_or(0.0);
-    let active: Vec<bool> = context
-        .values
-        .iter()
-        .map(|&v| v > 0.0 && v >= floor)
-        .collect();
-    ScoringText {
-        plain: context.tokens.concat(),
-        marked: mark(&context.tokens, &active),
-        own: true,
-    }
-}
-
-/// Texts where the feature is silent, each with `marks` tokens marked at random.
-fn others(
-    card: &FeatureCard,
-    factors: &Factors,
-    tokens: &TokenTable,
-    count: usize,
-    marks: usize,
-    rng: &mut Pcg64Mcg,
-) -> Vec<ScoringText> {
-    let values = factors.coefficients.feature(card.row.id);
-    let floor = SILENT * card.peak;
-    let mut start = 0;
-    let mut silent: Vec<std::ops::Range<usize>> = Vec::new();
-    for run in
-        tokens.rows[..values.len().min(tokens.rows.len())].chunk_by(|a, b| a.sample == b.sample)
-    {
-        let rows = start..start + run.len();
-        start = rows.end;
-        if rows.len() > 2 && values[rows.clone()].iter().all(|&v| v <= floor) {
-            silent.push(rows);
-        }
-    }
-    silent.shuffle(rng);
-    let trial = |rows: std::ops::Range<usize>, rng: &mut Pcg64Mcg| {
-        let length = rows.len().min(WINDOW);
-        let first = rng.random_range(rows.start..=rows.end - length);
-        let pieces: Vec<String> = (first..first + length)
-            .map(|row| tokens.piece(row).to_owned())
-            .collect();
-        let pieces = pieces::join_characters(&pieces);
-        let mut places: Vec<usize> = (0..length).collect();
-        places.shuffle(rng);
-        let mut active = vec![false; length];
-        places.iter().take(marks).for_each(|&i| active[i] = true);
-        ScoringText {
-            plain: pieces.concat(),
-            marked: mark(&pieces, &active),
-            own: false,
-        }
-    };
-    silent
-        .into_iter()
-        .take(count)
-        .map(|rows| trial(rows, rng))
-        .collect()
-}
-
-/// A text with its active tokens marked, neighbours together, white space outside.
-fn mark(pieces: &[String], active: &[bool]) -> String {
-    let mut out = String::new();
-    let mut inside = false;
-    // Of a character that is split over tokens the first one shows it.
-    let mut shown = vec![false; pieces.len()];
-    active
-        .iter()
-        .enumerate()
-        .filter(|(_, now)| **now)
-        .for_each(|(i, _)| shown[pieces::shown_at(pieces, i)] = true);
-    for (piece, now) in pieces
-        .iter()
-        .zip(shown)
-        .filter(|(piece, _)| !piece.is_empty())
-    {
-        let word = piece.trim_start();
-        if inside && !now {
-            out.push_str(MARKS.1);
-        }
-        if now && !inside {
-            out.push_str(&piece[..piece.len() - word.len()]);
-            out.push_str(MARKS.0);
-            out.push_str(word);
-        } else {
-            out.push_str(piece);
-        }
-        inside = now;
-    }
-    if inside {
-        out.push_str(MARKS.1);
-    }
-    out
 }
 
 /// The placeholder for a description that is not known yet, of the usual length.
@@ -313,7 +104,7 @@ pub fn describe(
         description.input = take(answer, "description of its inputs", &mut description.errors);
     }
     let with_lens: Vec<usize> = (0..materials.len())
-        .filter(|&i| !materials[i].promoted.is_empty())
+        .filter(|&i| !materials[i].promoted().is_empty())
         .collect();
     let questions: Vec<Question> = with_lens
         .iter()
@@ -415,26 +206,4 @@ fn judged(
         );
     }
     Some(scored_verdicts(&truth, &verdicts))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_stand_around_active_words() {
-        let pieces = ["It", " was", " No", "vember", " then", "."].map(str::to_owned);
-        let active = [false, false, true, true, false, true];
-        assert_eq!(mark(&pieces, &active), "It was <<November>> then<<.>>");
-        let context = Context {
-            row: 0,
-            sample: 0,
-            tokens: pieces.to_vec(),
-            values: vec![0.0, 0.1, 1.0, 0.4, 0.2, 0.0],
-            peak: 2,
-            label: None,
-        };
-        assert_eq!(own(&context).marked, "It was <<November>> then.");
-        assert_eq!(own(&context).plain, "It was November then.");
-    }
 }

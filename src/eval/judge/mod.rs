@@ -11,6 +11,7 @@ mod client;
 pub mod describe;
 mod forward;
 mod judge_client;
+mod material;
 pub mod prompts;
 mod proxy;
 pub mod readers;

@@ -4,6 +4,8 @@ use super::{Expected, Question};
 
 const ANALYST: &str = "You study what units of a language model respond to. You answer briefly and in the form asked for.";
 const GRADER: &str = "You grade short texts. You answer in the form asked for and add nothing.";
+const GRADER_THAT_EXPLAINS: &str =
+    "You grade short texts. You explain each grade briefly before you give it.";
 /// Around the words that excite a unit.
 pub const MARKS: (&str, &str) = ("<<", ">>");
 
@@ -119,6 +121,31 @@ pub fn rate_fluency(text: &str) -> Question {
          flaws. 2: fluent. A cut end is no flaw. End your answer with \"Rating: \" and the number."
     );
     question(GRADER, user, 80, Expected::Rating)
+}
+
+/// How much of a concept is in a text, with the reason first: near to the paper's question, which is
+/// AxBench's.
+pub fn explain_concept(concept: &str, text: &str) -> Question {
+    let user = format!(
+        "You judge whether a text that a language model wrote takes up a concept. The concept, between bars:\n|{concept}|\n\n\
+         The text, between bars:\n|{text}|\n\nRate by this scale. 0: the concept is nowhere in the text. 1: the text touches on \
+         the concept, but barely or out of place. 2: the text takes the concept up clearly and as a part of what it says. \
+         Judge the concept alone, not how well the text is written.\n\nFirst explain your rating in one or two sentences. \
+         Then end with \"Rating: \" and the number."
+    );
+    question(GRADER_THAT_EXPLAINS, user, 200, Expected::Rating)
+}
+
+/// How fluent a text is, with the reason first.
+pub fn explain_fluency(text: &str) -> Question {
+    let user = format!(
+        "You judge how fluent a text is that a language model wrote. The text, between bars:\n|{text}|\n\nRate by this scale. 0: \
+         the text is not fluent: it is broken, repeats itself or cannot be followed. 1: it is somewhat fluent: it can be \
+         followed, with clear mistakes or repetitions. 2: it is fluent: it reads as if a person had written it. The text may \
+         end in the middle of a sentence, which is no mistake; whether it is true or to the point does not matter.\n\nFirst \
+         explain your rating in one or two sentences. Then end with \"Rating: \" and the number."
+    );
+    question(GRADER_THAT_EXPLAINS, user, 200, Expected::Rating)
 }
 
 fn numbered(texts: &[String]) -> String {

@@ -102,7 +102,7 @@ pub(super) fn score_written_sentences(
             .filter(|_| description.is_some())
         {
             let texts = answers.next().map_or_else(Vec::new, |answer| {
-                parse_sentences(answer, kind, &mut errors)
+                parse_sentences(answer, kind, SENTENCES, &mut errors)
             });
             let scores = if texts.is_empty() {
                 Vec::new()
@@ -127,10 +127,56 @@ pub(super) fn score_written_sentences(
     Ok(out)
 }
 
+/// Sentences for a description that nothing has been scored on yet.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WrittenSentences {
+    /// Those that fit the description.
+    pub activating: Vec<String>,
+    /// Those that have nothing to do with it.
+    pub neutral: Vec<String>,
+    /// What is missing and why, one line each.
+    pub errors: Vec<String>,
+}
+
+/// The questions for `count` sentences of each kind: what fits, then what does not.
+pub fn writing_questions(description: &str, count: usize) -> [Question; 2] {
+    [false, true].map(|neutral| prompts::sentences(description, count, neutral))
+}
+
+/// Has `count` sentences of each kind written for each description.
+///
+/// # Errors
+/// As [`JudgeClient::ask`]; what a single answer lacks is in [`WrittenSentences::errors`].
+pub fn write(
+    judge: &mut JudgeClient,
+    descriptions: &[&str],
+    count: usize,
+    ctx: &TaskCtx,
+) -> Result<Vec<WrittenSentences>> {
+    let asked: Vec<Question> = descriptions
+        .iter()
+        .flat_map(|d| writing_questions(d, count))
+        .collect();
+    let mut answers = judge.ask(&asked, ctx)?.into_iter();
+    let mut out = Vec::with_capacity(descriptions.len());
+    for _ in descriptions {
+        let mut found = WrittenSentences::default();
+        let errors = &mut found.errors;
+        let mut next = |kind: &str| {
+            let answer = answers.next();
+            answer.map_or_else(Vec::new, |a| parse_sentences(a, kind, count, errors))
+        };
+        (found.activating, found.neutral) = (next("activating"), next("neutral"));
+        out.push(found);
+    }
+    Ok(out)
+}
+
 /// The sentences of an answer, no more than were asked for.
 fn parse_sentences(
     answer: Result<Answer, String>,
     kind: &str,
+    wanted: usize,
     errors: &mut Vec<String>,
 ) -> Vec<String> {
     let texts = match answer {
@@ -140,13 +186,13 @@ fn parse_sentences(
             return Vec::new();
         }
     };
-    if texts.len() < SENTENCES {
+    if texts.len() < wanted {
         errors.push(format!(
-            "{kind} sentences: the answer holds {} of {SENTENCES}",
+            "{kind} sentences: the answer holds {} of {wanted}",
             texts.len()
         ));
     }
-    texts.into_iter().take(SENTENCES).collect()
+    texts.into_iter().take(wanted).collect()
 }
 
 #[cfg(test)]
@@ -189,15 +235,26 @@ mod tests {
         };
         let many = "Here are some sentences:\n".to_owned() + &"The tide came in.\n".repeat(9);
         assert_eq!(
-            parse_sentences(answer(&many), "neutral", &mut errors),
+            parse_sentences(answer(&many), "neutral", SENTENCES, &mut errors),
             vec!["The tide came in."; 5]
         );
         assert!(errors.is_empty());
         assert_eq!(
-            parse_sentences(answer("1. The tide came in."), "neutral", &mut errors).len(),
+            parse_sentences(
+                answer("1. The tide came in."),
+                "neutral",
+                SENTENCES,
+                &mut errors
+            )
+            .len(),
             1
         );
-        parse_sentences(Err("status 500".to_owned()), "neutral", &mut errors);
+        parse_sentences(
+            Err("status 500".to_owned()),
+            "neutral",
+            SENTENCES,
+            &mut errors,
+        );
         assert_eq!(
             errors,
             [

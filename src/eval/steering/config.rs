@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::BosRule;
 use crate::model::generate::Sampling;
+use crate::steering::calibrate::SearchMethod;
 
 /// Unsteered texts of each prompt: what the offline judge is scaled by.
 const UNSTEERED_SAMPLES: usize = 8;
@@ -52,9 +53,20 @@ pub struct SteeringConfig {
     pub sampling: Sampling,
     /// The BOS rule of the study.
     pub bos: BosRule,
+    /// How α is searched for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub search: SearchMethod,
+    /// Whether the negative side takes −α of the positive one in place of a search of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mirrored: bool,
     /// Rows generated at a time; has no part in what is drawn.
     #[serde(skip)]
     pub batch: usize,
+}
+
+/// What is left out of a plan, so that plans of earlier versions stay what they are.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for SteeringConfig {
@@ -75,12 +87,27 @@ impl Default for SteeringConfig {
                 ..Sampling::default()
             },
             bos: BosRule::Auto,
+            search: SearchMethod::Curve,
+            mirrored: false,
             batch: 64,
         }
     }
 }
 
 impl SteeringConfig {
+    /// The paper's whole: its numbers, its one prompt, its search, the negative side with −α of the
+    /// positive one.
+    pub fn paper() -> Self {
+        let mut out = Self {
+            prompts: vec!["I think that".to_owned()],
+            search: SearchMethod::Bisection,
+            mirrored: true,
+            ..Self::default()
+        };
+        out.by(Protocol::Paper);
+        out
+    }
+
     /// The same prompts and draws with a protocol's numbers.
     pub fn by(&mut self, protocol: Protocol) {
         (self.targets, self.samples, self.sampling.max_tokens) =
@@ -105,10 +132,15 @@ impl SteeringConfig {
                 "a KL target must be a positive number, not {bad}: try 0.25"
             )));
         }
-        if self.prompts.len() < 2 {
-            return Err(Error::usage(
-                "the best strength is chosen on one half of the prompts and reported on the other: give at least two",
-            ));
+        match (self.prompts.len(), self.samples) {
+            (0, _) => return none("prompt"),
+            (1, 0 | 1) => {
+                return Err(Error::usage(
+                    "the best strength is chosen on one half of the prompts and reported on the other: give at least two, or \
+                     one with several --samples, of which half chooses",
+                ));
+            }
+            _ => {}
         }
         self.sampling.check()?;
         if self.sampling.max_tokens == 0 || self.batch == 0 {

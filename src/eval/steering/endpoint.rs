@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::judge::{Judgement, RatingCase, TextJudge};
 use crate::error::Result;
-use crate::eval::judge::prompts::{rate_concept, rate_fluency};
+use crate::eval::judge::prompts::{explain_concept, explain_fluency, rate_concept, rate_fluency};
 use crate::eval::judge::readers::read_rating;
 use crate::eval::judge::{Answer, CostEstimate, JudgeClient, Question, TokenUsage};
 use crate::task::TaskCtx;
@@ -17,13 +17,48 @@ const SHOWN: usize = 60;
 pub struct EndpointJudge {
     client: JudgeClient,
     name: String,
+    /// Whether it is asked for the reason before the rating.
+    explains: bool,
 }
 
 impl EndpointJudge {
     /// Its name is the endpoint's: two models, or two servers of one name, keep logs of their own.
     pub fn new(client: JudgeClient) -> Self {
         let name = client.endpoint().name();
-        Self { client, name }
+        Self {
+            client,
+            name,
+            explains: false,
+        }
+    }
+
+    /// One that is asked for the reason before each rating, as the paper asks: another judge, with a
+    /// log of its own.
+    pub fn explaining(client: JudgeClient) -> Self {
+        let name = format!("{}, explaining first", client.endpoint().name());
+        Self {
+            client,
+            name,
+            explains: true,
+        }
+    }
+
+    /// The client, for what questions would cost.
+    pub fn client_ref(&self) -> &JudgeClient {
+        &self.client
+    }
+
+    /// The client, for other questions to the same endpoint.
+    pub fn client(&mut self) -> &mut JudgeClient {
+        &mut self.client
+    }
+
+    /// The two questions about a text: concept, then fluency.
+    fn questions(&self, label: &str, text: &str) -> [Question; 2] {
+        match self.explains {
+            true => [explain_concept(label, text), explain_fluency(text)],
+            false => [rate_concept(label, text), rate_fluency(text)],
+        }
     }
 
     /// What rating `cases`, and so many texts more of `tokens` tokens, would cost at most; the
@@ -37,31 +72,37 @@ impl EndpointJudge {
         labels: usize,
         tokens: usize,
     ) -> CostEstimate {
-        // About four bytes a token, as the estimate of a question counts them.
-        let text = "word".repeat(tokens);
-        let of = |question: Question, times: usize| {
-            let one = self.client.estimate(&[question]);
-            let tokens = |n: usize| n * times;
-            (
-                times,
-                tokens(one.prompt_tokens),
-                tokens(one.completion_tokens),
-            )
-        };
-        let concept = of(rate_concept("a concept", &text), texts + unsteered * labels);
-        let fluency = of(rate_fluency(&text), texts + unsteered);
         // Unsteered texts are cases of every label, and their fluency is asked once.
-        let mut questions: Vec<Question> = cases.iter().flat_map(questions).collect();
+        let mut questions: Vec<Question> = cases.iter().flat_map(|c| self.of_case(c)).collect();
         let mut seen = HashSet::new();
         questions.retain(|q| seen.insert(q.user.clone()));
         let mut sum = self.client.estimate(&questions);
-        sum += CostEstimate {
-            calls: concept.0 + fluency.0,
-            answered: 0,
-            prompt_tokens: concept.1 + fluency.1,
-            completion_tokens: concept.2 + fluency.2,
-        };
+        sum += self.price(texts + unsteered * labels, texts + unsteered, tokens);
         sum
+    }
+
+    /// What so many ratings of concepts and of fluency would cost at most, of texts of `tokens`
+    /// tokens.
+    pub fn price(&self, concepts: usize, fluencies: usize, tokens: usize) -> CostEstimate {
+        // About four bytes a token, as the estimate of a question counts them.
+        let text = "word".repeat(tokens);
+        let [concept, fluency] = self.questions("a concept", &text);
+        let mut sum = CostEstimate::default();
+        for (question, times) in [(concept, concepts), (fluency, fluencies)] {
+            let one = self.client.estimate(&[question]);
+            sum += CostEstimate {
+                calls: times,
+                answered: 0,
+                prompt_tokens: one.prompt_tokens * times,
+                completion_tokens: one.completion_tokens * times,
+            };
+        }
+        sum
+    }
+
+    fn of_case(&self, case: &RatingCase) -> [Question; 2] {
+        let text = format!("{}{}", case.prompt, case.text);
+        self.questions(&case.label, &text)
     }
 
     /// What was asked so far, and the tokens that it took.
@@ -84,7 +125,7 @@ impl TextJudge for EndpointJudge {
     }
 
     fn rate(&mut self, cases: &[RatingCase], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
-        let questions: Vec<Question> = cases.iter().flat_map(questions).collect();
+        let questions: Vec<Question> = cases.iter().flat_map(|c| self.of_case(c)).collect();
         let answers = self.client.ask(&questions, ctx)?;
         let judgement = |pair: &[Result<Answer, String>]| match (
             rating("concept", &pair[0]),
@@ -95,12 +136,6 @@ impl TextJudge for EndpointJudge {
         };
         Ok(answers.chunks_exact(2).map(judgement).collect())
     }
-}
-
-/// The two questions about a text: concept, then fluency.
-fn questions(case: &RatingCase) -> [Question; 2] {
-    let text = format!("{}{}", case.prompt, case.text);
-    [rate_concept(&case.label, &text), rate_fluency(&text)]
 }
 
 fn rating(of: &str, answer: &Result<Answer, String>) -> Result<f64, String> {

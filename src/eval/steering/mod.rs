@@ -19,6 +19,7 @@ mod record;
 pub mod report;
 pub mod rise;
 mod run;
+pub mod side;
 mod strengths;
 pub mod vocabulary;
 
@@ -106,6 +107,6 @@ impl LabelDirection {
 pub enum RunEvent<'a> {
     /// α were found for one direction and sign.
     Strengths(&'a [StrengthRecord]),
-    /// Texts with what was judged of them.
-    Texts(&'a [TextRecord], &'a [JudgedRecord]),
+    /// Texts with what a judge, by its name, said of them.
+    Texts(&'a str, &'a [TextRecord], &'a [JudgedRecord]),
 }

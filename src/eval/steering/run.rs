@@ -270,7 +270,9 @@ impl<'a> Run<'a> {
             .filter(|j| j.judgement.is_rated())
             .map(|j| j.key.id())
             .collect();
-        let missing = |t: &&TextRecord| t.key.sign != 0 && !rated.contains(&t.key.id());
+        let missing = |t: &&TextRecord| {
+            t.key.sign != 0 && judge.knows(&t.key.label) && !rated.contains(&t.key.id())
+        };
         let missing: Vec<TextRecord> = self.log.texts().iter().filter(missing).cloned().collect();
         missing
             .chunks(self.config.batch)
@@ -291,6 +293,9 @@ impl<'a> Run<'a> {
             nll: t.nll,
             distinct: t.distinct,
         };
+        // What a judge does not know is another's to rate, of the same log.
+        let known = texts.iter().filter(|t| judge.knows(&t.key.label));
+        let texts = &known.cloned().collect::<Vec<TextRecord>>()[..];
         let cases: Vec<RatingCase> = texts.iter().map(case).collect();
         let said = judge.rate(&cases, ctx)?;
         let record = |(t, judgement): (&TextRecord, Judgement)| JudgedRecord {
@@ -299,7 +304,7 @@ impl<'a> Run<'a> {
         };
         let judged: Vec<JudgedRecord> = texts.iter().zip(said).map(record).collect();
         self.log.add_judged(judge.name(), &judged)?;
-        on_event(RunEvent::Texts(texts, &judged))
+        on_event(RunEvent::Texts(judge.name(), texts, &judged))
     }
 
     fn generate(&self, groups: &[TextGroup], ctx: &TaskCtx) -> Result<Vec<TextRecord>> {

@@ -2,13 +2,14 @@
 //!
 //! Knows directions and the log. Invariant: what is measured at an α is in the log with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rise::Percentiles;
 use super::run::{Run, SEARCHED_TOGETHER};
 use super::{LabelDirection, StrengthRecord};
 use crate::error::Result;
-use crate::steering::calibrate::{SignedIntervention, calibrate, for_each_shift};
+use crate::steering::calibrate::{SignedIntervention, calibrate_by, for_each_shift, kls_of};
 use crate::steering::tap::Steering;
 use crate::steering::{Intervention, Positions};
 use crate::task::{Progress, TaskCtx};
@@ -60,6 +61,9 @@ impl Run<'_> {
         };
         let mut out: Vec<Option<Vec<StrengthRecord>>> = signed.iter().map(known).collect();
         let missing: Vec<usize> = (0..signed.len()).filter(|&i| out[i].is_none()).collect();
+        let (mirrored, missing): (Vec<usize>, Vec<usize>) = missing
+            .into_iter()
+            .partition(|&i| self.config.mirrored && signed[i].1 < 0);
         let wanted: Vec<SignedIntervention> = missing
             .iter()
             .map(|&i| SignedIntervention {
@@ -68,7 +72,8 @@ impl Run<'_> {
             })
             .collect();
         if !wanted.is_empty() {
-            let found = calibrate(
+            let found = calibrate_by(
+                self.config.search,
                 self.model,
                 &wanted,
                 &self.prompts,
@@ -99,7 +104,49 @@ impl Run<'_> {
                     .add_strengths(out[i].as_deref().unwrap_or_default())?;
             }
         }
+        for i in mirrored {
+            // Both signs of a direction stand together.
+            let of = (0..signed.len()).find(|&j| {
+                let (one, other) = (signed[i].0, signed[j].0);
+                signed[j].1 > 0 && one.method == other.method && one.label == other.label
+            });
+            let positive = of.and_then(|j| out[j].clone()).unwrap_or_default();
+            let records = self.mirror(&positive, &interventions[i], ctx)?;
+            self.log.add_strengths(&records)?;
+            out[i] = Some(records);
+        }
         Ok(out.into_iter().flatten().collect())
+    }
+
+    /// The strengths of the negative side with −α of the positive one, whatever KL they have.
+    fn mirror(
+        &self,
+        positive: &[StrengthRecord],
+        intervention: &Arc<Intervention>,
+        ctx: &TaskCtx,
+    ) -> Result<Vec<StrengthRecord>> {
+        let steerings: Vec<Steering> = positive
+            .iter()
+            .map(|record| Steering {
+                intervention: intervention.clone(),
+                alpha: -record.alpha,
+            })
+            .collect();
+        if steerings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kls = kls_of(self.model, &steerings, &self.prompts, Positions::All, ctx)?;
+        let record = |(of, kl): (&StrengthRecord, f64)| StrengthRecord {
+            sign: -1,
+            alpha: -of.alpha,
+            kl,
+            rise: None,
+            nats: None,
+            places: BTreeMap::new(),
+            new_places: BTreeMap::new(),
+            ..of.clone()
+        };
+        Ok(positive.iter().zip(kls).map(record).collect())
     }
 
     /// Adds the percentile of each label's own words at the α that were found.
@@ -109,11 +156,13 @@ impl Run<'_> {
         ctx: &TaskCtx,
     ) -> Result<()> {
         let mut found = found;
-        found.retain(|(_, _, record)| record.reached);
+        let watched = self.watched;
+        let asks =
+            |subject: &LabelDirection| !(subject.words.is_empty() && watched.labels.is_empty());
+        found.retain(|(subject, _, record)| record.reached && asks(subject));
         if found.is_empty() {
             return Ok(());
         }
-        let watched = self.watched;
         let steering = |intervention: &Arc<Intervention>, alpha| Steering {
             intervention: intervention.clone(),
             alpha,

@@ -1,5 +1,6 @@
 //! `mlpeek eval`: what directions detect, what they cause, what they share.
 
+mod described;
 mod detection;
 mod measures;
 mod reuse;

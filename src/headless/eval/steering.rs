@@ -9,7 +9,7 @@ use super::super::{
     check_target, describe::print_usage, encoder, model_of, open_study, output::thousands,
 };
 use super::{Output, check_place, holdout, measures, with_interval};
-use crate::cli::{OfflineArg, ProtocolArg, SteeringArgs};
+use crate::cli::{ConceptsArg, OfflineArg, ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
 use crate::eval::steering::endpoint::EndpointJudge;
@@ -21,6 +21,7 @@ use crate::jobs::choice::Choose;
 use crate::jobs::evaluation::Method;
 use crate::jobs::measured::EffectRequest;
 use crate::model::source::data_dir;
+use crate::steering::calibrate::SearchMethod;
 use crate::study::Study;
 
 const NAMES: usize = 24;
@@ -28,6 +29,9 @@ const RISE: &str = "Where a label's own words, learnt from the sentences that ch
     next token: 1 rises most, 0.5 is chance. It asks no judge and needs no texts (--samples 0).";
 
 pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
+    if args.concepts == ConceptsArg::Descriptions {
+        return super::described::run(args, out);
+    }
     let ctx = out.task();
     // What cannot be asked is said before a model is loaded.
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
@@ -68,11 +72,11 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let json = out.is_json();
     let shared = RefCell::new(&mut *out);
     let mut seen = |happened: RunEvent<'_>| match happened {
-        RunEvent::Texts(texts, judged) if json => {
+        RunEvent::Texts(judge, texts, judged) if json => {
             texts.iter().zip(judged).try_for_each(|(text, judged)| {
                 shared
                     .borrow_mut()
-                    .object(&text_event(text, &judged.judgement))
+                    .object(&text_event(judge, text, &judged.judgement))
             })
         }
         _ => Ok(()),
@@ -132,7 +136,7 @@ fn effects(args: &SteeringArgs) -> EffectRequest {
     ask
 }
 
-fn because(why: Option<&str>) -> String {
+pub(super) fn because(why: Option<&str>) -> String {
     why.map_or_else(String::new, |why| format!(": {why}"))
 }
 
@@ -192,6 +196,16 @@ fn check(args: &SteeringArgs) -> Result<()> {
         let why = "--protocol has no effect beside --kl, --samples and --max-tokens, which are all that it stands for";
         return Err(Error::usage(format!("{why}: leave one of them out")));
     }
+    let of_descriptions = [
+        ("--sample", args.sample.is_some()),
+        ("--sentences", args.sentences.is_some()),
+        ("--phrases", args.phrases.is_some()),
+    ];
+    if let Some((option, _)) = of_descriptions.iter().find(|(_, given)| *given) {
+        return Err(Error::usage(format!(
+            "{option} has no effect without --concepts descriptions: give both, or neither"
+        )));
+    }
     if args.encoder.is_some() && args.offline != Some(OfflineArg::Meaning) {
         let why = "--encoder has no effect without --judge meaning, which alone reads with one";
         return Err(Error::usage(format!("{why}: give both, or neither")));
@@ -244,12 +258,14 @@ fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
         samples: args.samples.unwrap_or(samples),
         sampling: args.sampling.sampling(args.common.seed, max_tokens)?,
         bos: study.manifest().bos,
+        search: SearchMethod::Curve,
+        mirrored: false,
         batch: args.batch,
     })
 }
 
 /// A text with what the judge said of it.
-fn text_event(text: &TextRecord, judgement: &Judgement) -> Value {
+pub(super) fn text_event(judge: &str, text: &TextRecord, judgement: &Judgement) -> Value {
     let (rating, unrated) = match judgement {
         Judgement::Rated { concept, fluency } => (Some((concept, fluency)), None),
         Judgement::Unrated { unrated } => (None, Some(unrated)),
@@ -259,7 +275,7 @@ fn text_event(text: &TextRecord, judgement: &Judgement) -> Value {
         "sign": text.key.sign, "prompt_index": text.key.prompt, "text_index": text.key.sample, "feature": text.direction,
         "alpha": text.alpha, "kl": text.kl, "text": text.text, "token_count": text.tokens, "nll": text.nll,
         "distinct": text.distinct, "concept": rating.map(|r| r.0), "fluency": rating.map(|r| r.1),
-        "unrated": unrated,
+        "unrated": unrated, "judge": judge,
     })
 }
 
@@ -282,7 +298,7 @@ fn method_event(report: &SteeringReport, found: &Causal) -> Value {
     })
 }
 
-fn lines(found: &Causal, out: &mut Output) -> Result<()> {
+pub(super) fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     for report in &found.methods {
         out.object(&method_event(report, found))?;
     }
@@ -327,7 +343,7 @@ fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     }))
 }
 
-fn remarks(found: &Causal, out: &Output) {
+pub(super) fn remarks(found: &Causal, out: &Output) {
     if found.stopped {
         let texts: usize = found.methods.iter().map(|r| r.texts).sum();
         let texts = thousands(texts as u64);
@@ -367,7 +383,7 @@ fn labels(found: &Causal) -> String {
     format!("{} labels{more}", found.labels.len())
 }
 
-fn table(found: &Causal, out: &mut Output) -> Result<()> {
+pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
     if found.methods.iter().any(|r| r.texts > 0) {
         scores(found, out)?;
     }

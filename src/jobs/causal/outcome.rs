@@ -1,5 +1,6 @@
 //! What a causal evaluation came to, plain data for whoever shows it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,7 @@ pub struct Unreached {
 }
 
 /// What a judge says of unsteered texts, the mean over labels and texts.
-pub(super) fn unsteered_scores(
+pub(in crate::jobs) fn unsteered_scores(
     texts: &[TextRecord],
     labels: &[String],
     prompts: &[String],
@@ -140,4 +141,17 @@ pub(super) fn unsteered_scores(
         fluency: sums.fluency / count,
     };
     Ok((count > 0.0).then_some(mean))
+}
+
+impl Unreached {
+    /// What [`unreached`](crate::eval::steering::unreached) counts, a line a method.
+    pub(crate) fn of(counted: BTreeMap<String, (usize, usize, f64)>) -> Vec<Self> {
+        let line = |(method, (unreached, of, largest_kl))| Self {
+            method,
+            unreached,
+            of,
+            largest_kl,
+        };
+        counted.into_iter().map(line).collect()
+    }
 }
