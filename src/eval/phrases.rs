@@ -130,7 +130,7 @@ impl<'a> Phrases<'a> {
         let of = |texts: &[&str]| self.encoder.embed(texts, ctx);
         let shown = of(&material.shown_plain())?;
         let silent = of(&material.silent())?;
-        let words = self.words(&material.fired_on(), ctx)?;
+        let words = self.words(material.fired_on(), ctx)?;
         // Against silent texts what all texts of the corpus share is taken away.
         let contexts = (!shown.is_empty()).then(|| {
             let own = unit_mean(shown.iter().map(Vec::as_slice), self.encoder.width());

@@ -4,6 +4,7 @@
 //! feature with several explanations the first is taken, and the others are counted.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use serde_json::Value;
@@ -61,10 +62,13 @@ fn parse(bytes: &[u8]) -> Result<Explanations, String> {
         let line: String = line.chars().take(LONGEST).collect();
         if line.is_empty() {
             out.empty += 1;
-        } else if out.texts.contains_key(&number) {
-            out.further += 1;
-        } else {
-            out.texts.insert(number, line);
+            continue;
+        }
+        match out.texts.entry(number) {
+            Entry::Occupied(_) => out.further += 1,
+            Entry::Vacant(place) => {
+                place.insert(line);
+            }
         }
     }
     match out.texts.is_empty() {

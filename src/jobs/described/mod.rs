@@ -29,13 +29,14 @@ use crate::eval::steering::judge::TextJudge;
 use crate::eval::steering::log::Log;
 use crate::eval::steering::meaning::MeaningJudge;
 use crate::eval::steering::side::{Side, SideJudge};
+use crate::eval::steering::vocabulary::LabelledText;
 use crate::eval::steering::{Run, RunEvent, SteeringConfig, WatchedWords, texts_of};
 use crate::model::Model;
 use crate::model::encoder::SentenceEncoder;
 use crate::study::Study;
 use crate::task::TaskCtx;
 pub use outcome::{ConceptLine, Described, SideDetection};
-use subjects::{Offered, offer};
+use subjects::{Offer, Offered, offer};
 use tables::SideOf;
 use units::{Concept, CorpusSentences, Units, distinct};
 
@@ -209,7 +210,11 @@ impl PreparedUnits {
             ));
         }
         let bos = self.ask.config.bos;
-        let (offered, detections, own) = offer(
+        let Offer {
+            offered,
+            detections,
+            own,
+        } = offer(
             &self.units,
             &concepts,
             &written,
@@ -428,7 +433,7 @@ impl PreparedUnits {
 fn examples<'a>(
     concepts: &'a [Concept],
     written: &'a HashMap<String, WrittenSentences>,
-) -> (Vec<(&'a str, &'a str)>, Vec<(&'a str, &'a str)>) {
+) -> (Vec<LabelledText<'a>>, Vec<LabelledText<'a>>) {
     let (mut learn, mut scale) = (Vec::new(), Vec::new());
     for text in distinct(concepts) {
         learn.push((text, text));

@@ -36,8 +36,17 @@ pub(super) fn halves(
 /// S_CD of a direction by method and side, in the order of the concepts.
 type Measured = Vec<(String, Side, HookPoint, Option<f64>)>;
 
-/// The directions of every method for each concept; S_CD by method and side; the S_CD of each
-/// concept's own feature.
+/// What methods offer for descriptions, and what their sentences tell of it.
+pub(super) struct Offer {
+    /// The directions of every method for each concept.
+    pub offered: Vec<Offered>,
+    /// S_CD by method and side.
+    pub detections: Vec<SideDetection>,
+    /// The S_CD of each concept's own feature.
+    pub own: Vec<Option<f64>>,
+}
+
+/// The directions of every method for each concept, and how they tell its sentences.
 pub(super) fn offer(
     units: &Units,
     concepts: &[Concept],
@@ -46,7 +55,7 @@ pub(super) fn offer(
     bos: BosRule,
     seed: u64,
     ctx: &TaskCtx,
-) -> Result<(Vec<Offered>, Vec<SideDetection>, Vec<Option<f64>>)> {
+) -> Result<Offer> {
     let quiet = ctx.without_progress();
     let mut offered: Vec<Offered> = Vec::new();
     let (mut measured, mut own): (Measured, Vec<Option<f64>>) = (Vec::new(), Vec::new());
@@ -109,7 +118,11 @@ pub(super) fn offer(
             add(set.name(), key, id, &column, None)?;
         }
     }
-    Ok((offered, detections(&measured, seed), own))
+    Ok(Offer {
+        offered,
+        detections: detections(&measured, seed),
+        own,
+    })
 }
 
 /// The activations of a description's sentences: those of the first halves, and of the second.
