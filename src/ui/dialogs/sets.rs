@@ -64,8 +64,10 @@ fn entries(world: &World) -> Vec<Entry> {
             ..entry(kind.into(), what)
         }
     };
-    let (supervised, unsupervised): (Vec<_>, Vec<_>) =
-        Baseline::ALL.into_iter().partition(|b| b.supervised());
+    let (supervised, unsupervised): (Vec<_>, Vec<_>) = Baseline::ALL
+        .into_iter()
+        .filter(|b| b.usual())
+        .partition(|b| b.supervised());
     let mut all = Vec::new();
     if let Some(name) = fit {
         let count = if world.set().is_none() {
