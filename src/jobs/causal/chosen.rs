@@ -97,7 +97,7 @@ pub(super) fn chosen_directions(
                     },
                 },
             };
-            let (method, hook, column) = (
+            let (method, hook, column): (_, _, Vec<f32>) = (
                 method.name.clone(),
                 method.set.hook(),
                 directions
@@ -106,6 +106,11 @@ pub(super) fn chosen_directions(
                     .map(|v| sign * v)
                     .collect(),
             );
+            // A label without words or sentences of its own has no direction in a set that is made
+            // of them.
+            if column.iter().all(|&v| v == 0.0) {
+                continue;
+            }
             out.push(ChosenDirection {
                 method,
                 label: label.clone(),
