@@ -8,12 +8,12 @@ use super::score::each_strip;
 use super::split::{Holdout, ResidentRows, RowView, Split};
 use crate::activations::ActivationSource;
 use crate::corpus::TokenTable;
-use crate::directions::Directions;
-use crate::directions::baselines::{diffmean, kmeans};
 use crate::directions::matching::duplicates;
 use crate::directions::reconstruction::relative_error;
+use crate::directions::{Baseline, BaselineData, DirectionSet, Directions};
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FitConfig};
+use crate::model::HookPoint;
 use crate::task::{Progress, TaskCtx};
 
 /// Training rows are copied into memory up to this size, so that the passes of a fit copy nothing.
@@ -161,28 +161,35 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The k-means centroids of the training rows.
+    /// A baseline of the training rows, `like` a fit: its number of features, sparsity and seed; a
+    /// supervised one has a direction a scored label, in their order. `hook` is that of the rows.
     ///
     /// # Errors
-    /// What [`kmeans::directions`] returns.
-    pub fn centroids(&self, k: usize, seed: u64, ctx: &TaskCtx) -> Result<Directions> {
-        kmeans::directions(&self.train, k, seed, ctx)
-    }
-
-    /// Differences in means of the training rows, one a scored label, in their order.
-    ///
-    /// # Errors
-    /// What [`diffmean::directions`] returns.
-    pub fn differences_in_means(&self, ctx: &TaskCtx) -> Result<Directions> {
+    /// What [`Baseline::make`] returns.
+    pub fn baseline(
+        &self,
+        baseline: Baseline,
+        hook: HookPoint,
+        like: FitConfig,
+        ctx: &TaskCtx,
+    ) -> Result<Directions> {
         let of_sentence = |label: Option<u32>| {
             let place = self.split.labels.binary_search(&label?).ok()?;
             Some(place as u32)
         };
         let train = self.split.sentences.iter().filter(|s| !s.held_out);
-        let labels: Vec<Option<u32>> = train
+        let row_labels: Vec<Option<u32>> = train
             .flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len()))
             .collect();
-        diffmean::directions(&self.train, &labels, self.split.labels.len(), ctx)
+        let data = BaselineData {
+            hook,
+            source: &self.train,
+            row_labels: row_labels.into(),
+            labels: self.split.labels.iter().map(u32::to_string).collect(),
+            config: like,
+        };
+        let set = baseline.make(baseline.name().to_owned(), &data, ctx)?;
+        Ok(set.directions().clone())
     }
 
     /// Measures all that is not a comparison with other candidates.

@@ -3,29 +3,24 @@
 //! Every fit is made on the training sentences alone: one that has seen the held-out sentences
 //! proves nothing about them.
 
-use std::time::Instant;
-
 use serde::Serialize;
 
 use super::bench::{Bench, Candidate};
 use super::compared::{MeasureInterval, MethodDifference, differences, intervals};
-use super::detection::Choice;
 use super::report::{DetectionReport, MethodKind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
-use crate::amounts::chosen_percent as percent;
 use crate::corpus::TokenTable;
-use crate::directions::baselines::random;
-use crate::directions::{Directions, support_size};
+use crate::directions::Baseline;
 use crate::error::{Error, Result};
-use crate::factor::{FitConfig, Init, Solver};
+use crate::factor::{FitConfig, Init};
+use crate::model::{HookPoint, HookSite};
 use crate::task::TaskCtx;
 
-/// The cap that [`objectives`] tries: about as many features as the default penalty leaves at a
-/// token.
-const ROW_CAP: usize = 8;
+mod controls;
+mod objectives;
 
-const SINGLE_NEURONS: &str = "single neurons";
+pub use objectives::{fit_name, objectives};
 
 /// The configuration of a quality evaluation.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +32,8 @@ pub struct QualityConfig {
     pub seeds: usize,
     /// What is held out.
     pub holdout: Holdout,
+    /// The hook that the rows are activations of.
+    pub hook: HookPoint,
     /// Whether the controls are made.
     pub controls: bool,
     /// Draws of the bootstrap.
@@ -50,6 +47,10 @@ impl Default for QualityConfig {
             fits,
             seeds: 3,
             holdout: Holdout::default(),
+            hook: HookPoint {
+                layer: 0,
+                site: HookSite::MlpPost,
+            },
             controls: true,
             resamples: 10_000,
         }
@@ -136,7 +137,7 @@ pub fn quality(
         first.get_or_insert_with(|| candidates[0].directions.clone());
     }
     if config.controls {
-        controls(&mut judge, config)?;
+        controls::judge(&mut judge, config)?;
     }
     let methods = judge.methods;
     let shuffled = match &first {
@@ -150,7 +151,7 @@ pub fn quality(
         intervals: intervals(&methods, config.resamples, config.fits[0].seed),
         differences: differences(
             &methods,
-            SINGLE_NEURONS,
+            Baseline::Neuron.title(),
             config.resamples,
             config.fits[0].seed,
         ),
@@ -192,19 +193,6 @@ impl MethodJudge<'_> {
         self.methods.push(report);
         Ok(())
     }
-
-    fn add_control(
-        &mut self,
-        name: String,
-        sparsity: Option<f64>,
-        made: Vec<(Directions, f64)>,
-    ) -> Result<()> {
-        let candidates: Vec<_> = made
-            .into_iter()
-            .map(|(d, seconds)| candidate(d, Choice::Best, seconds))
-            .collect();
-        self.add(name, MethodKind::Control, sparsity, None, &candidates)
-    }
 }
 
 /// Measures the candidates of a method, one a seed, and reports their means.
@@ -233,15 +221,6 @@ pub(super) fn judged(
     ))
 }
 
-fn candidate(directions: Directions, choice: Choice, seconds: f64) -> Candidate {
-    Candidate {
-        directions,
-        choice,
-        factors: None,
-        seconds,
-    }
-}
-
 /// The fits as they are for rows of d neurons.
 pub(super) fn for_width(fits: &[FitConfig], d: usize) -> Vec<FitConfig> {
     fits.iter()
@@ -251,159 +230,6 @@ pub(super) fn for_width(fits: &[FitConfig], d: usize) -> Vec<FitConfig> {
 
 pub(super) fn seeds(first: u64, count: usize) -> impl Iterator<Item = u64> {
     (0..count as u64).map(move |i| first.wrapping_add(i))
-}
-
-/// k-means centroids, random directions, single neurons and differences in means, dense and at the
-/// fits' sparsities.
-fn controls(judge: &mut MethodJudge<'_>, config: &QualityConfig) -> Result<()> {
-    let d = judge.bench.train().shape().1;
-    let first = config.fits[0].seed;
-    let distinct = |values: Vec<(usize, f64)>| {
-        let mut out: Vec<(usize, f64)> = Vec::new();
-        values.into_iter().for_each(|v| {
-            if !out.contains(&v) {
-                out.push(v)
-            }
-        });
-        out
-    };
-    let shapes = distinct(
-        config
-            .fits
-            .iter()
-            .map(|f| (f.features, f.sparsity_at(d)))
-            .collect(),
-    );
-    for (k, _) in distinct(shapes.iter().map(|s| (s.0, 0.0)).collect()) {
-        let mut made = Vec::new();
-        for seed in seeds(first, config.seeds) {
-            let started = Instant::now();
-            made.push((
-                judge.bench.centroids(k, seed, judge.ctx)?,
-                started.elapsed().as_secs_f64(),
-            ));
-        }
-        for &(_, p) in shapes
-            .iter()
-            .filter(|s| s.0 == k && support_size(s.1, d) < d)
-        {
-            let cut = made
-                .iter()
-                .map(|(m, s)| (m.cut(support_size(p, d)), *s))
-                .collect();
-            judge.add_control(
-                format!("k-means k {k}, cut to {}", percent(p)),
-                Some(p),
-                cut,
-            )?;
-        }
-        judge.add_control(format!("k-means k {k}, dense"), None, made)?;
-    }
-    for &(k, p) in &shapes {
-        let made = seeds(first, config.seeds)
-            .map(|seed| (random::directions(d, k, support_size(p, d), seed), 0.0))
-            .collect();
-        judge.add_control(
-            format!("random directions k {k}, {}", percent(p)),
-            Some(p),
-            made,
-        )?;
-    }
-    judge.add_control(
-        SINGLE_NEURONS.to_owned(),
-        None,
-        vec![(Directions::Neurons(d), 0.0)],
-    )?;
-    if judge.bench.split().labels.is_empty() {
-        return Ok(());
-    }
-    let started = Instant::now();
-    let means = judge.bench.differences_in_means(judge.ctx)?;
-    let seconds = started.elapsed().as_secs_f64();
-    for (_, p) in distinct(
-        shapes
-            .iter()
-            .filter(|s| support_size(s.1, d) < d)
-            .map(|s| (0, s.1))
-            .collect(),
-    ) {
-        let cut = candidate(means.cut(support_size(p, d)), Choice::Own, seconds);
-        judge.add(
-            format!("DiffMean, cut to {}", percent(p)),
-            MethodKind::Supervised,
-            Some(p),
-            None,
-            &[cut],
-        )?;
-    }
-    let dense = candidate(means, Choice::Own, seconds);
-    judge.add(
-        "DiffMean, dense".to_owned(),
-        MethodKind::Supervised,
-        None,
-        None,
-        &[dense],
-    )
-}
-
-/// The objectives to compare at the k and p of `base`, which comes first: without penalty,
-/// with the default one, with a cap, with scaled rows, with scaled neurons, with a centre, and the
-/// paper's updates.
-pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
-    let bare = FitConfig {
-        solver: Solver::Bcd,
-        row_cap: None,
-        ..base.clone()
-    }
-    .without_preprocessing();
-    let l1 = FitConfig::default().l1;
-    let others = [
-        FitConfig {
-            l1: 0.0,
-            ..bare.clone()
-        },
-        FitConfig { l1, ..bare.clone() },
-        FitConfig {
-            l1: 0.0,
-            row_cap: Some(ROW_CAP),
-            scale_rows: true,
-            centre: true,
-            ..bare.clone()
-        },
-        FitConfig {
-            l1,
-            scale_rows: true,
-            ..bare.clone()
-        },
-        FitConfig {
-            l1,
-            scale_neurons: true,
-            ..bare.clone()
-        },
-        FitConfig {
-            l1,
-            centre: true,
-            ..bare.clone()
-        },
-        FitConfig {
-            l1,
-            scale_rows: true,
-            centre: true,
-            ..bare.clone()
-        },
-        FitConfig {
-            l1: 0.0,
-            solver: Solver::Mu,
-            ..bare
-        },
-    ];
-    let mut out = vec![base.clone()];
-    for config in others {
-        if !out.contains(&config) {
-            out.push(config);
-        }
-    }
-    out
 }
 
 pub(super) fn division(bench: &Bench<'_>) -> Division {
@@ -439,68 +265,4 @@ fn notes(bench: &Bench<'_>, config: &QualityConfig) -> Vec<String> {
         );
     }
     notes
-}
-
-/// "bcd k 100, 1 %, λ 0.1".
-pub fn fit_name(config: &FitConfig) -> String {
-    let share = config
-        .sparsity
-        .map_or_else(|| "sparsity auto".to_owned(), percent);
-    let solver = match config.solver {
-        Solver::Bcd => format!("bcd k {}, {share}, λ {}", config.features, config.l1),
-        Solver::Mu => format!("mu k {}, {share}", config.features),
-    };
-    let mut name = solver;
-    if let Some(cap) = config.row_cap {
-        name += &format!(", cap {cap}");
-    }
-    let options = [
-        (config.scale_rows, ", scaled"),
-        (config.scale_neurons, ", scaled neurons"),
-        (config.centre, ", centred"),
-        (config.init == Init::Random, ", random start"),
-        (config.init == Init::Svd, ", SVD start"),
-    ];
-    options
-        .iter()
-        .filter(|(on, _)| *on)
-        .for_each(|(_, words)| name += words);
-    name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_tell_fits_apart() {
-        let base = FitConfig {
-            l1: 0.1,
-            ..FitConfig::plain()
-        }
-        .with_sparsity_at(8192);
-        assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
-        let mu = FitConfig {
-            solver: Solver::Mu,
-            init: Init::Random,
-            sparsity: Some(0.07),
-            ..base.clone()
-        };
-        assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");
-        let capped = FitConfig {
-            row_cap: Some(8),
-            scale_rows: true,
-            centre: true,
-            ..base.clone()
-        };
-        assert_eq!(
-            fit_name(&capped),
-            "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred"
-        );
-        let all = objectives(&capped);
-        assert_eq!((all.len(), &all[0]), (9, &capped));
-        let names: std::collections::HashSet<String> = all.iter().map(fit_name).collect();
-        assert_eq!(names.len(), 9, "every objective has a name of its own");
-        assert_eq!(objectives(&FitConfig::default()).len(), 8);
-    }
 }

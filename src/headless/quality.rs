@@ -36,6 +36,7 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
         },
         seeds: args.grid.seeds,
         holdout: subject.holdout,
+        hook: subject.hook,
         controls: !args.no_controls,
         ..QualityConfig::default()
     };

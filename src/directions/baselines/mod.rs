@@ -51,6 +51,8 @@ pub enum Count {
 struct Row {
     /// As it is typed and shown.
     name: &'static str,
+    /// As the tables of an evaluation call it.
+    title: &'static str,
     /// What its directions are, as a plural that a count can precede.
     what: &'static str,
     /// What their number is taken from.
@@ -79,6 +81,7 @@ impl Baseline {
         match self {
             Self::DiffMean => Row {
                 name: "diffmean",
+                title: "DiffMean",
                 what: "differences in means, one a label",
                 count: Count::Labels,
                 ranked: true,
@@ -99,6 +102,7 @@ impl Baseline {
             },
             Self::KMeans => Row {
                 name: "kmeans",
+                title: "k-means",
                 what: "centroids of k-means, as many as features",
                 count: Count::Features,
                 ranked: true,
@@ -107,6 +111,7 @@ impl Baseline {
             },
             Self::KMeansCut => Row {
                 name: "kmeans-cut",
+                title: "k-means, cut",
                 what: "centroids with as few neurons as a feature",
                 count: Count::Features,
                 ranked: true,
@@ -115,6 +120,7 @@ impl Baseline {
             },
             Self::Random => Row {
                 name: "random",
+                title: "random directions",
                 what: "random directions as sparse as the features",
                 count: Count::Features,
                 ranked: false,
@@ -131,6 +137,7 @@ impl Baseline {
             },
             Self::Neuron => Row {
                 name: "neuron",
+                title: "single neurons",
                 what: "neurons, each by itself",
                 count: Count::Neurons,
                 ranked: true,
@@ -143,6 +150,16 @@ impl Baseline {
     /// As it is typed and shown.
     pub fn name(self) -> &'static str {
         self.row().name
+    }
+
+    /// As the tables of an evaluation call it.
+    pub fn title(self) -> &'static str {
+        self.row().title
+    }
+
+    /// The dense baseline of whose directions it keeps the largest entries, where it is made so.
+    pub fn cut_of(self) -> Option<Self> {
+        (self == Self::KMeansCut).then_some(Self::KMeans)
     }
 
     /// What its directions are, as a plural that a count can precede.
