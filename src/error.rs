@@ -30,7 +30,7 @@ pub enum Error {
     /// The content of a file is not what it must be.
     #[error("{}: {problem}", display_path(path))]
     File {
-        /// The file.
+        /// The file whose content it is.
         path: PathBuf,
         /// What is wrong in it, and what to do next.
         problem: String,

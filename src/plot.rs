@@ -28,7 +28,7 @@ pub struct Chart {
     pub x_label: String,
     /// The name of the y axis, above it.
     pub y_label: String,
-    /// The lines.
+    /// The lines, in the order in which the legend names them.
     pub series: Vec<Series>,
     /// A reference value that is drawn as a horizontal line, with its name.
     pub level: Option<(String, f64)>,
@@ -48,7 +48,7 @@ pub struct Series {
 pub struct Point {
     /// The position on the x axis.
     pub x: f64,
-    /// The value.
+    /// The value at `x`, between `low` and `high`.
     pub y: f64,
     /// The lower end of the interval.
     pub low: f64,

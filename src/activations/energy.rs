@@ -40,7 +40,7 @@ pub struct Energy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
-    /// Columns of A.
+    /// The columns of A, which are neurons.
     Neurons,
     /// Rows of A.
     Rows,

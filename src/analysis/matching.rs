@@ -27,7 +27,7 @@ pub struct Match {
 /// A feature without a counterpart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Unmatched {
-    /// The feature's id.
+    /// The number of the feature in its own fit.
     pub id: usize,
     /// The largest cosine with any feature of the other fit, matched or not.
     pub nearest: f32,

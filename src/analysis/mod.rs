@@ -24,7 +24,7 @@ pub struct ScoredToken {
     /// Its number in the vocabulary.
     #[serde(rename = "token_id")]
     pub id: u32,
-    /// Its display piece.
+    /// The token as it is shown, with its blanks.
     pub token: String,
     /// The logit that a direction gives it, or the change of its log-probability.
     pub value: f32,
@@ -78,7 +78,7 @@ pub struct Context {
     pub values: Vec<f32>,
     /// Index of the peak in `tokens`.
     pub peak: usize,
-    /// The sample's label.
+    /// The label of the sample; `None` where the corpus gives it none.
     pub label: Option<String>,
 }
 
@@ -96,7 +96,7 @@ pub struct NeuronWeight {
 /// Another feature with shared neurons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Related {
-    /// The feature's id.
+    /// The number of the feature in the fit.
     pub id: usize,
     /// Weighted Jaccard of same-sign weights, 0 to 1.
     pub overlap: f32,
@@ -105,7 +105,7 @@ pub struct Related {
 /// A share of a feature's mass on one label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelShare {
-    /// The label's name.
+    /// The label as the corpus calls it.
     pub label: String,
     /// Its share of the feature's ΣY.
     pub mass: f32,
@@ -151,7 +151,7 @@ pub struct FeatureCard {
     /// Counts of coefficients in `histogram.len()` equal bins from 0 to `peak`; zeros are not
     /// counted.
     pub histogram: Vec<u32>,
-    /// The largest coefficient.
+    /// The feature's largest coefficient over all rows, the upper end of `histogram`.
     pub peak: f32,
 }
 
@@ -198,7 +198,7 @@ pub struct Tree {
 pub struct ComparedText {
     /// The tokens as they are displayed.
     pub tokens: Vec<String>,
-    /// The sample's label.
+    /// The label of the sample; `None` where the corpus gives it none.
     pub label: Option<String>,
     /// The token that the window is about.
     pub peak: usize,
@@ -308,7 +308,7 @@ pub struct Trace {
 /// A feature on new text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceFeature {
-    /// The feature's id.
+    /// The number of the feature in the fit.
     pub id: usize,
     /// Its coefficient at each token.
     pub values: Vec<f32>,

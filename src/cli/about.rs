@@ -74,7 +74,7 @@ pub struct GuideArgs {
     \x20 mlpeek completions fish   # mlpeek completions fish | source in config.fish\n\
     \x20 mlpeek completions zsh    # source <(mlpeek completions zsh) in ~/.zshrc")]
 pub struct CompletionsArgs {
-    /// The shell
+    /// The shell that the script is for
     pub shell: clap_complete::Shell,
 }
 

@@ -43,7 +43,7 @@ pub struct FitArgs {
     /// Seed of every random choice [default: 42]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Most sweeps
+    /// Most sweeps [default: the solver's own]
     #[arg(long, value_parser = at_least_one)]
     pub max_sweeps: Option<usize>,
     /// Sweeps without improvement before stopping
@@ -200,11 +200,11 @@ pub enum SolverArg {
 /// What `--init` takes: where a fit begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InitArg {
-    /// Random factors
+    /// Coefficients drawn at random
     Random,
-    /// Centroids
+    /// Clusters of k-means, a feature each
     Kmeans,
-    /// Truncated SVD
+    /// The positive part of a truncated SVD
     Svd,
 }
 

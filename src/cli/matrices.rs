@@ -38,7 +38,7 @@ pub struct ImportArgs {
 pub struct ExportArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The format
+    /// How factors are written
     #[arg(long, default_value = "safetensors", value_parser = ["safetensors"])]
     pub format: String,
     /// The file to write

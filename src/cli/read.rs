@@ -124,7 +124,7 @@ pub struct InfoArgs {
 pub struct TraceArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The text
+    /// The text to read, a token at a time
     #[arg(long, short, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub text: String,
     /// The fit [default: the newest]

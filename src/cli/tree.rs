@@ -144,9 +144,9 @@ impl From<GrowthArg> for Growth {
 pub struct CompareArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// A fit
+    /// The first fit by name
     pub a: String,
-    /// Another one
+    /// The second fit by name, which is matched with the first
     pub b: String,
     /// The study of the second fit, when it is another one
     #[arg(long)]

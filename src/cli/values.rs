@@ -41,7 +41,7 @@ pub(super) fn not_negative(text: &str) -> Result<f64, String> {
     number(text, "a number that is 0 or more", |v| v >= 0.0)
 }
 
-/// A rate.
+/// Reads a learning rate: a finite number above 0.
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     number(text, "a number above 0", |v| v > 0.0)
 }
@@ -60,7 +60,7 @@ pub(super) fn held_out(text: &str) -> Result<f64, String> {
     })
 }
 
-/// A KL target.
+/// Reads a KL target in nats: a finite number above 0.
 pub(super) fn kl(text: &str) -> Result<f64, String> {
     number(text, "", |v| v > 0.0)
         .map_err(|_| "a KL target must be a positive number: try 0.25".to_owned())

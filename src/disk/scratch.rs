@@ -66,7 +66,7 @@ impl Scratch {
         })
     }
 
-    /// The values.
+    /// All values of the file, in their order.
     pub fn as_slice(&self) -> &[f32] {
         // A mapping starts at a page, so the cast cannot fail.
         self.map.as_deref().map_or(&[], bytemuck::cast_slice)

@@ -44,17 +44,17 @@ pub enum Job {
     Collect,
     /// Factorising the activations.
     Fit,
-    /// Calibrating and generating.
+    /// Finding α for the KL that is wanted, and continuing prompts with and without it.
     Steer,
     /// Features on new text.
     Trace,
-    /// Features of features.
+    /// Factorising features into levels of coarser ones.
     Levels,
     /// Judging what directions cause.
     Evaluate,
     /// Reading a set of directions.
     Set,
-    /// Training an autoencoder.
+    /// Training a sparse autoencoder on the study's activations.
     Train,
     /// Fits with several numbers of features, measured.
     Sweep,
@@ -270,7 +270,7 @@ pub struct StudyInfo {
     /// How far it is collected, where that was cut short.
     #[serde(default)]
     pub unfinished: Option<CollectState>,
-    /// Neurons a row.
+    /// The number of values of a row at the hook.
     pub width: usize,
     /// How many distinct labels the texts have.
     pub labels: usize,
@@ -350,9 +350,9 @@ impl From<Sweep> for SweepPoint {
 pub enum Level {
     /// Something worth knowing later.
     Info,
-    /// Something fell back.
+    /// Something was done in another way than was asked for.
     Warn,
-    /// Something has failed.
+    /// Something was not done at all.
     Error,
 }
 
@@ -365,17 +365,17 @@ pub enum Event {
     Studies(Vec<StudyEntry>),
     /// What a request will take, or why that cannot be said.
     Estimate(Result<Estimate, String>),
-    /// A job began.
+    /// A job began; `Done`, `Cancelled` or `Failed` ends it.
     Started(Job),
     /// How far a job has come.
     Progress {
         /// The job that goes on.
         job: Job,
-        /// Where it stands.
+        /// How much of the job's present stage is done.
         progress: Progress,
         /// Units a second, smoothed.
         rate: Option<f64>,
-        /// Seconds to go.
+        /// Seconds until the stage is done; `None` where its total or the rate is not known.
         eta: Option<f64>,
     },
     /// The model is open.
@@ -401,7 +401,7 @@ pub enum Event {
     SweepRow(Box<SweepRow>),
     /// The fit is held or goes on.
     Paused(bool),
-    /// A feature whole.
+    /// A feature with its contexts, neurons, logit lens and labels.
     Card(Box<FeatureCard>),
     /// A neuron with the features that use it.
     Neuron(Box<NeuronCard>),
@@ -409,9 +409,9 @@ pub enum Event {
     Tree(Arc<Tree>),
     /// What a cluster shares.
     Shared(Box<SharedNeurons>),
-    /// Features of features.
+    /// Levels of features of features, with a node a feature of each.
     Levels(Arc<Levels>),
-    /// Features against labels.
+    /// How strongly each feature fires on each label of the corpus.
     Labels(Arc<LabelMatrix>),
     /// A number a feature, by id.
     Found(Probe, Arc<Vec<f32>>),
@@ -421,15 +421,15 @@ pub enum Event {
     FitsCompared(Box<FitComparison>),
     /// Features on new text.
     Trace(Box<Trace>),
-    /// α was found.
+    /// The strength α that steering takes, and which tokens rise and fall by it.
     SteerInfo(Box<SteerInfo>),
     /// A piece of steered or baseline text.
     SteerText {
         /// Which of the samples, from 0.
         sample: usize,
-        /// Steered, or baseline.
+        /// Whether it belongs to the steered text, not to the baseline.
         steered: bool,
-        /// The new text.
+        /// What was generated since the last such event.
         text: String,
     },
     /// What the texts of an evaluation that were judged so far amount to, a report a method.
@@ -440,7 +440,7 @@ pub enum Event {
     Done(Job, String),
     /// A job was stopped by the user.
     Cancelled(Job),
-    /// A job failed.
+    /// A job failed, and why.
     Failed(Job, String),
     /// A reading command failed (an unknown id, no study open): what and what to do.
     Refused(String),

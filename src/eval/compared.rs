@@ -54,7 +54,7 @@ pub struct MethodDifference {
     pub method: String,
     /// Name of the method that is subtracted.
     pub against: String,
-    /// The measure.
+    /// What is compared, or averaged, in its own unit.
     pub measure: Measure,
     /// By what contexts are ordered, where the measure is a purity.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ pub struct MethodDifference {
 pub struct MeasureInterval {
     /// Name of the method.
     pub method: String,
-    /// The measure.
+    /// What is compared, or averaged, in its own unit.
     pub measure: Measure,
     /// By what contexts are ordered, where the measure is a purity.
     #[serde(skip_serializing_if = "Option::is_none")]

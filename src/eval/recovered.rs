@@ -36,7 +36,7 @@ pub struct Recovered {
     pub kl_reconstructed: f64,
     /// Mean KL(original ‖ zero).
     pub kl_zero: f64,
-    /// (KL_zero − KL_rec) / KL_zero.
+    /// (KL_zero − KL_rec) / KL_zero; `None` where zero costs nothing.
     pub kl_recovered: Option<f64>,
 }
 

@@ -26,7 +26,7 @@ pub enum MethodKind {
 /// How well one method detects a label.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LabelScore {
-    /// The label's name.
+    /// The label as the corpus calls it.
     pub label: String,
     /// Held-out AUROC, mean over seeds.
     pub auroc: f64,
@@ -54,7 +54,7 @@ pub struct DetectionReport {
     /// Share of labels (and seeds) whose held-out sentences score higher on average than the
     /// others.
     pub above_0: f64,
-    /// Each label.
+    /// The scored labels, in the order of the corpus.
     pub labels: Vec<LabelScore>,
 }
 
@@ -65,7 +65,7 @@ pub struct MethodReport {
     pub name: String,
     /// Whether it is a fit, a control or supervised.
     pub kind: MethodKind,
-    /// Number of directions.
+    /// The number of directions of each of its candidates.
     pub features: usize,
     /// The share of neurons that a direction may use; `None` for dense ones and single neurons.
     pub sparsity: Option<f64>,

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// From this number of neurons on the default sparsity is 1 %, below it 5 %.
 const WIDE_LAYER: usize = 4096;
 
-/// The update rule.
+/// The rule by which factors are updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
@@ -47,7 +47,7 @@ pub enum Init {
 pub struct FitConfig {
     /// k, the number of features.
     pub features: usize,
-    /// The solver.
+    /// The rule by which factors are updated in each sweep.
     pub solver: Solver,
     /// The share p of the neurons that a feature may use: its support has ⌈p·d⌉ neurons. `None`: the
     /// default for the number of neurons ([`Self::sparsity_at`]); a saved fit holds the number.
@@ -71,7 +71,7 @@ pub struct FitConfig {
     /// the mean.
     #[serde(default)]
     pub centre: bool,
-    /// The initialisation.
+    /// What the first coefficients are.
     pub init: Init,
     /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the number
     /// of threads.
@@ -91,11 +91,11 @@ pub struct FitConfig {
 /// The preprocessing that a user asked for; an option that the user did not name is `None`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PreprocessingChoice {
-    /// [`FitConfig::scale_rows`].
+    /// Whether rows are scaled to one size: [`FitConfig::scale_rows`].
     pub scale_rows: Option<bool>,
-    /// [`FitConfig::scale_neurons`].
+    /// Whether neurons are scaled to one size: [`FitConfig::scale_neurons`].
     pub scale_neurons: Option<bool>,
-    /// [`FitConfig::centre`].
+    /// Whether the mean row is taken off: [`FitConfig::centre`].
     pub centre: Option<bool>,
 }
 

@@ -140,9 +140,9 @@ impl Accelerator {
 
 /// Z and what follows from it, on the device.
 struct DeviceFeatures {
-    /// k × d.
+    /// Zᵀ, k × d, a feature a row.
     z: Tensor,
-    /// k × 1.
+    /// What Y is multiplied by before the step, a factor a feature, k × 1.
     scales: Tensor,
     /// ZᵀZ without its diagonal, k × k.
     others: Tensor,

@@ -229,10 +229,10 @@ fn rescale_rows(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
 
 /// An active-set solver of min_{x ≥ 0} ½ xᵀQx − pᵀx that starts from a feasible `x`.
 struct ActiveSet<'q> {
-    /// Q, k × k.
+    /// The matrix Q of the objective, k × k, row-major.
     q: &'q [f64],
     k: usize,
-    /// p.
+    /// The vector p of the objective, k values.
     target: Vec<f64>,
     x: Vec<f64>,
     /// The variables that are free; all others are 0.

@@ -50,6 +50,8 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         (None, Some(entry)) => fitting::refined_name(&study, entry, &config)?,
         (None, None) => fitting::default_name(&study, hook, &config)?,
     };
+    // What cannot be fitted at all is said before whose name it would take.
+    config.check(study.activations(hook)?.shape())?;
     if !args.fresh && !args.resume {
         let from = plan.from.as_ref().map(|entry| entry.name.as_str());
         fitting::check_name_is_free(&study, &name, hook, &config, from)?;

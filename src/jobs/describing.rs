@@ -147,7 +147,7 @@ impl Wanted {
 /// What a judge is shown of directions.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Material {
-    /// The directions.
+    /// The directions that fire anywhere, in the order asked for.
     pub subjects: Vec<Subject>,
     /// What the judge is shown of each of `subjects`, in the same order.
     pub features: Vec<FeatureMaterial>,

@@ -40,7 +40,7 @@ pub struct DetectionRequest {
 /// A label under one method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetectedLabel {
-    /// Its name.
+    /// The label as the corpus calls it.
     pub label: String,
     /// The direction chosen for it, one a member: a line may be of several seeds, and its other
     /// values are their means.
@@ -104,9 +104,10 @@ pub struct DetectedMethod {
     pub above_0: f64,
     /// AUROC against the sentences of the labels most like each, with its interval.
     pub hard_auroc: Option<MeanInterval>,
-    /// Accuracy against these.
+    /// Accuracy against the same sentences, from 0 to 1, mean over labels; `None` where no label
+    /// has any.
     pub hard_accuracy: Option<f64>,
-    /// Each label.
+    /// What was found for each label, in the order of the corpus.
     pub labels: Vec<DetectedLabel>,
 }
 

@@ -31,3 +31,6 @@ pub mod self_test;
 pub mod steering;
 pub mod sweeping;
 pub mod training;
+
+#[cfg(test)]
+mod tests;

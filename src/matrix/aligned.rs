@@ -46,7 +46,7 @@ impl AlignedVec {
         self.len = len;
     }
 
-    /// Appends `values`.
+    /// Appends `values`; what is there may move to a larger allocation.
     pub fn extend_from_slice(&mut self, values: &[f32]) {
         let before = self.len;
         self.resize(before + values.len());

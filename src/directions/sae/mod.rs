@@ -74,13 +74,13 @@ pub enum Normalise {
 pub struct Sae {
     /// d, the width of a row.
     pub width: usize,
-    /// W_encᵀ, `[latents][d]`.
+    /// The encoder W_encᵀ, `[latents][d]`, row-major.
     pub encoder: Vec<f32>,
     /// b_enc (gated: b_mag), one a latent.
     pub encoder_bias: Vec<f32>,
-    /// W_dec, `[latents][d]`.
+    /// The decoder W_dec, `[latents][d]`, row-major: a direction a latent.
     pub decoder: Vec<f32>,
-    /// b_dec, d values.
+    /// The bias b_dec of the decoder, d values.
     pub decoder_bias: Vec<f32>,
     /// Whether b_dec is taken from a row before it is encoded.
     pub centred: bool,

@@ -169,9 +169,9 @@ fn check_address(url: &str) -> Result<()> {
 /// A question to a judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// The system message.
+    /// What the judge is told of its task before the question.
     pub system: String,
-    /// The user message.
+    /// The question itself, with the texts that it is about.
     pub user: String,
     /// Longest answer in tokens.
     pub max_tokens: usize,

@@ -20,7 +20,7 @@ const SENTENCES: usize = 5;
 /// A sentence of a judge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sentence {
-    /// The sentence.
+    /// The sentence as the judge wrote it, without its number.
     pub text: String,
     /// How strongly it expresses the direction: the largest cosine of its tokens.
     pub score: f64,
