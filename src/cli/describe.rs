@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{PlaceArgs, StudyModelArgs};
+use super::{HookSelectionArgs, StudyModelArgs};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::{ApiKey, Endpoint};
@@ -157,7 +157,7 @@ pub struct DescribeArgs {
     pub dry_run: bool,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,

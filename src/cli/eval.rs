@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{EndpointArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
+use super::{EndpointArgs, HookSelectionArgs, SamplingArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::eval::steering::Protocol;
 use crate::jobs::choice::Choose;
@@ -48,7 +48,7 @@ pub struct EvalArgs {
     pub methods: Vec<Method>,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Share of every label's sentences that is held out, at least 2 of a label
     #[arg(long, default_value_t = 0.5, value_parser = values::held_out)]
     pub holdout: f64,
@@ -238,7 +238,7 @@ pub struct ReuseArgs {
     pub prompt: Vec<String>,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,

@@ -12,7 +12,7 @@ use crate::model::HookSite;
 
 /// Which fit of a study, or which space other directions are made in.
 #[derive(Debug, Clone, Args)]
-pub struct PlaceArgs {
+pub struct HookSelectionArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
@@ -24,9 +24,9 @@ pub struct PlaceArgs {
     pub hook: Option<HookSite>,
 }
 
-impl PlaceArgs {
+impl HookSelectionArgs {
     /// The same as [`crate::jobs`] takes it.
-    pub fn place(&self) -> HookSelection {
+    pub fn selection(&self) -> HookSelection {
         HookSelection {
             fit: self.fit.clone(),
             layer: self.layer,
@@ -77,7 +77,7 @@ pub struct ListArgs {
     pub directions: Vec<SetKind>,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
@@ -98,7 +98,7 @@ pub struct FeatureArgs {
     pub id: String,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,

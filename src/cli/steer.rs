@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{PlaceArgs, StudyModelArgs, values};
+use super::{HookSelectionArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::jobs::measured::EffectRequest;
@@ -147,7 +147,7 @@ pub struct SteerArgs {
     pub seed: Option<u64>,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
@@ -174,7 +174,7 @@ pub struct EffectsArgs {
     pub ask: EffectAskArgs,
     /// Which fit, layer and hook are read
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub place: HookSelectionArgs,
     /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,

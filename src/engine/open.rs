@@ -89,7 +89,7 @@ impl Opener {
                 Level::Info,
                 format!("{hook} is cached in the open study: nothing is collected"),
             );
-            self.put_model(&model);
+            self.share_model(&model);
             self.session.emit_study(hook)?;
             return self.fit(hook, &request.fit, ExistingFit::Show, token);
         }
@@ -209,7 +209,7 @@ impl Opener {
     /// The study in `dir` for writing, or for reading where another process has it or it is not
     /// ours to write.
     fn open_or_read(&self, dir: &Path) -> Result<Study> {
-        self.make_way(dir);
+        self.release_study_in(dir);
         let study = Study::open_or_read(dir)?;
         if let Some(why) = study.read_only() {
             let dir = study.dir().display();
@@ -220,7 +220,7 @@ impl Opener {
         Ok(study)
     }
 
-    /// A model that was found and opened; it is not the session's before [`Self::put_model`]: what
+    /// A model that was found and opened; it is not the session's before [`Self::share_model`]: what
     /// is on show may be of another one.
     pub(super) fn find_model(
         &self,
@@ -255,7 +255,7 @@ impl Opener {
     }
 
     /// Makes a model that was held against the study the session's.
-    pub(super) fn put_model(&self, model: &Arc<Model>) {
+    pub(super) fn share_model(&self, model: &Arc<Model>) {
         self.session
             .emit(Event::Model(Box::new(model.info().clone())));
         self.session.set_model(Some(model.clone()));
@@ -281,11 +281,11 @@ impl Opener {
             there.manifest().hook_index(hook)?;
             there.check_corpus(corpus)?;
             there.check_model(model.info())?;
-            self.make_way(dir);
+            self.release_study_in(dir);
             (Study::open(dir)?, hook)
         } else {
             let width = model.width(hook)?;
-            self.make_way(dir);
+            self.release_study_in(dir);
             let (dtype, bos) = (CacheDtype::F32, BosRule::Auto);
             (
                 Study::create(
@@ -302,7 +302,7 @@ impl Opener {
         };
         // Nothing stands in its way any more: the study before leaves the screen.
         self.drop_study();
-        self.put_model(model);
+        self.share_model(model);
         let words = if study.manifest().complete {
             let words = study.adopt_model(model.info(), request.model.is_some())?;
             words
@@ -329,13 +329,13 @@ impl Opener {
             )
         };
         self.take_study(study, hook)?;
-        self.put_model(model);
+        self.share_model(model);
         Ok((hook, words))
     }
 
     /// Closes the open study where it is the one in `dir`: its own lock would stand in the way.
     /// Another one stays until that of `dir` is there.
-    fn make_way(&self, dir: &Path) {
+    fn release_study_in(&self, dir: &Path) {
         let real = |path: &Path| path.canonicalize().ok();
         let open = lock(&self.session.study)
             .as_ref()

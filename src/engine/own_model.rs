@@ -63,7 +63,7 @@ impl Opener {
         words
             .into_iter()
             .for_each(|words| self.session.log(Level::Info, words));
-        self.put_model(&model);
+        self.share_model(&model);
         Ok(model)
     }
 

@@ -181,7 +181,7 @@ impl Session {
             &*self.tokens()?,
             &Notes::default(),
         ));
-        self.put(Shown {
+        self.display(Shown {
             hook,
             fit: fit.to_owned(),
             factors,
@@ -193,7 +193,7 @@ impl Session {
     }
 
     /// Puts what was read before on show.
-    pub fn put(&self, shown: Shown) -> Result<()> {
+    pub fn display(&self, shown: Shown) -> Result<()> {
         set(&self.shown, Some(shown));
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.emit_features()

@@ -95,7 +95,7 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
     if !same_hook {
         session.emit_study(hook)?;
     }
-    session.put(Shown {
+    session.display(Shown {
         hook,
         fit,
         factors,
@@ -129,7 +129,7 @@ pub(super) fn back(session: &Session) -> Result<()> {
     if shown.hook != set.set.hook() {
         session.emit_study(shown.hook)?;
     }
-    session.put(shown)
+    session.display(shown)
 }
 
 /// The logit lens of every direction on show, a part at a time; nothing without a model.

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::features::lens_model;
+use super::grid::cell;
 use super::json::merged;
-use super::judge::cell;
 use super::output::thousands;
 use super::{Output, note_unfinished, open_study};
 use crate::cli::DescribeArgs;
@@ -62,7 +62,7 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
             study.dir().display()
         )));
     }
-    let wanted = Wanted::find(&study, &wanted, &args.place.place(), &ctx)?;
+    let wanted = Wanted::find(&study, &wanted, &args.place.selection(), &ctx)?;
     let model = lens_model(
         &mut study,
         args.model.model.as_deref(),

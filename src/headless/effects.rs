@@ -19,7 +19,7 @@ const LISTED: usize = 25;
 
 pub(super) fn run(args: &EffectsArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let (ask, place) = (args.ask.request(), args.place.place());
+    let (ask, place) = (args.ask.request(), args.place.selection());
     let mut study = open_study(&args.study, out)?;
     let model = model_of(&mut study, &args.model, None, out, &ctx)?;
     // Locked only now: what is refused writes nothing.

@@ -56,7 +56,7 @@ pub(super) fn lens_model(
 pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let mut study = open_study(&args.study, out)?;
-    let place = args.place.place();
+    let place = args.place.selection();
     place.check_effect(&study, &args.directions)?;
     let measured = args.directions.iter().any(SetKind::is_measured);
     // What cannot be listed is said before the first line.
@@ -192,7 +192,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
             wanted.weight
         )));
     }
-    let place = args.place.place();
+    let place = args.place.selection();
     place.check_effect(&study, [&wanted.kind])?;
     let open =
         |study: &Study, model| directions::open_with(study, &wanted.kind, &place, model, &ctx);

@@ -14,10 +14,11 @@ mod eval;
 mod features;
 mod fit;
 mod forward;
+mod grid;
 mod guide;
 mod info;
 mod json;
-mod judge;
+
 mod man;
 mod matrices;
 mod notes;

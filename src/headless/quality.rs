@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::grid::{Subject, cell, division, line};
 use super::json::merged;
-use super::judge::{Subject, cell, division, line};
 use super::{Output, json};
 use crate::cli::QualityArgs;
 use crate::error::Result;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::grid::{cell, line};
 use super::json::{self, merged};
-use super::judge::{cell, line};
 use super::{Output, model_of, note_unfinished, open_study};
 use crate::cli::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 use crate::directions::reconstruction::ReconstructionMetrics;

@@ -22,7 +22,7 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         (core, []) => SteerPart::CoreOf(core.to_vec()),
         (_, others) => SteerPart::ExclusiveOf(others.to_vec()),
     };
-    let place = args.place.place();
+    let place = args.place.selection();
     place.check_effect(&study, wanted.iter().map(|reference| &reference.kind))?;
     let measured = wanted.iter().any(|reference| reference.kind.is_measured());
     // What cannot be steered with is said before a model is loaded, where that can be known.

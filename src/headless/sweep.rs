@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::judge::{Subject, cell, division, line};
+use super::grid::{Subject, cell, division, line};
 use super::{Output, json};
 use crate::amounts::chosen_percent;
 use crate::cli::SweepArgs;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::grid::{cell, line};
 use super::super::json::{self, merged};
-use super::super::judge::{cell, line};
 use super::super::open_study;
 use super::{Output, check_place, split, with_interval};
 use crate::cli::DetectionArgs;
@@ -36,7 +36,7 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let split = split(&args.common, &tokens, out)?;
     let request = DetectionRequest {
         methods: args.common.methods.clone(),
-        place: args.common.place.place(),
+        place: args.common.place.selection(),
         rivals: args.rivals,
         seed: args.common.seed,
     };

@@ -38,7 +38,7 @@ fn check_place(args: &EvalArgs, study: &Study) -> Result<()> {
     if args.methods.is_empty() {
         return Ok(());
     }
-    let place = args.place.place();
+    let place = args.place.selection();
     place.check_effect(study, Method::sets(&args.methods))
 }
 

@@ -23,7 +23,7 @@ const WORD: usize = 15;
 
 pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let place = args.place.place();
+    let place = args.place.selection();
     let name = match &args.place.fit {
         Some(name) => Some(name.clone()),
         None => place

@@ -40,7 +40,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     check_place(&args.common, &study)?;
     let ask = CausalRequest {
         methods: args.common.methods.clone(),
-        place: args.common.place.place(),
+        place: args.common.place.selection(),
         holdout: holdout(&args.common),
         labels: args.labels.clone(),
         choose: args.choose,
