@@ -5,7 +5,7 @@
 //! file is never changed in place, so that mappings of an older save stay valid.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,25 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// The directories under `root` that have a name of ours and hold the file `file`; none where there
+/// is no `root`.
+pub(super) fn names_with(root: &Path, file: &str) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", root)(e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", root))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if check_name(&name).is_ok() && entry.path().join(file).is_file() {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 impl Study {
@@ -195,21 +214,7 @@ impl Study {
 
     /// Directories under `fits/` that hold a configuration.
     fn fit_names(&self) -> Result<Vec<String>> {
-        let root = self.fits_root();
-        let entries = match fs::read_dir(&root) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io("read", &root)(e)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(Error::io("read", &root))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if check_name(&name).is_ok() && entry.path().join(CONFIG).is_file() {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        names_with(&self.fits_root(), CONFIG)
     }
 
     fn next_order(&self) -> Result<u64> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Study;
-use super::fits::check_name;
+use super::fits::{check_name, names_with};
 use super::manifest::json_bytes;
 use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::directions::sae::Sae;
@@ -95,23 +95,9 @@ impl Study {
     }
 
     fn abouts(&self) -> Result<Vec<About>> {
-        let root = self.saes_root();
-        let entries = match fs::read_dir(&root) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io("read", &root)(e)),
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let name = entry
-                .map_err(Error::io("read", &root))?
-                .file_name()
-                .to_string_lossy()
-                .into_owned();
-            if check_name(&name).is_ok() && root.join(&name).join(ABOUT).is_file() {
-                found.push(self.about(&name)?);
-            }
-        }
+        let names = names_with(&self.saes_root(), ABOUT)?;
+        let about = |name: &String| self.about(name);
+        let mut found = names.iter().map(about).collect::<Result<Vec<_>>>()?;
         found.sort_by(|a, b| {
             a.order
                 .cmp(&b.order)
