@@ -125,7 +125,8 @@ fn every_level_has_the_features_that_were_asked_for() {
     for node in &found.nodes {
         assert_eq!(node.children.len(), node.shares.len());
         assert!(node.children.iter().all(|&child| child < node.id));
-        assert!(!node.promoted.is_empty(), "a model says what it promotes");
+        // The features of the fit have their own list.
+        assert_eq!(node.promoted.is_empty(), node.level == 0);
     }
     assert_eq!(found, ask(&[4, 2]).unwrap());
     assert!(ask(&[9]).is_err(), "more than there are below");
@@ -136,10 +137,9 @@ fn a_model_passes_its_own_test_and_one_of_no_language_is_not_sound() {
     let lab = Laboratory::new();
     let test = self_test::run(&lab.model, &TaskCtx::silent()).unwrap();
     assert!(test.is_text_back && test.is_finite, "{test:?}");
-    assert_eq!(
-        (test.tokens, test.logits),
-        (test.text_tokens + 1, test.tokens * 258)
-    );
+    // A token a byte: the paragraph is longer than this model can read, and is cut.
+    assert!(test.text_tokens > test.tokens, "{test:?}");
+    assert_eq!((test.tokens, test.logits), (256, 256 * 258));
     for difference in [test.cached, test.batched, test.generated] {
         assert!(difference.is_equal(), "{test:?}");
     }
