@@ -9,7 +9,7 @@ use super::{Command, Engine, Event, OpenRequest, Reply, Request, RequestCounter,
 use crate::factor::FitConfig;
 
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(crate) mod support;
 
 /// The model, the texts and the study of a test, in a directory that goes with it.
 pub(crate) struct Workshop {

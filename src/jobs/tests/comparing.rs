@@ -83,7 +83,7 @@ fn what_is_exported_is_in_the_format_that_its_name_says() {
     let factors = lab.fit("a", &small());
     let tree = hierarchy::tree(&factors.features);
     let tokens = lab.study.tokens().unwrap();
-    let rows = contexts::feature_rows(&factors, &*tokens, &lab.study.notes("a").unwrap());
+    let rows = contexts::feature_rows(&factors, &tokens, &lab.study.notes("a").unwrap());
     let of = |name: &str| export::tree(&lab.path(name), &tree, &rows, "a");
     assert!(of("t.svg").unwrap().starts_with("<svg"));
     let newick = of("t.nwk").unwrap();

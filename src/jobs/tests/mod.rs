@@ -8,6 +8,7 @@ use super::collect::collect;
 use super::fitting::{Begin, FitObserver, FitRun, Resume, run_fit};
 use crate::activations::store::CacheDtype;
 use crate::corpus::Corpus;
+use crate::engine::testing::support;
 use crate::error::Result;
 use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::{BosRule, HookPoint, HookSite, LoadOptions, Model, source};
@@ -19,9 +20,6 @@ mod directions;
 mod fitting;
 mod judging;
 mod reading;
-
-#[path = "../../../tests/support/mod.rs"]
-mod support;
 
 const HOOKS: [HookPoint; 2] = [
     HookPoint {
