@@ -87,7 +87,7 @@ fn what_is_steered_with_is_found_once_and_has_its_weight() {
     let place = at(None, None);
     let open = |text: &str, part: &SteerPart| {
         let wanted = Reference::parse_list(text).unwrap();
-        SteeredDirection::open_all(&lab.study, &wanted, &place, part, &ctx)
+        SteeredDirection::open_all(&lab.study, &wanted, &place, part, None, &ctx)
     };
     let found = open("2:-0.5,diffmean:water", &SteerPart::Whole).unwrap();
     assert_eq!(

@@ -6,7 +6,7 @@ use crate::eval::split::{Holdout, Split};
 use crate::jobs::describing::Wanted;
 use crate::jobs::detection::{Detection, DetectionRequest, differences};
 use crate::jobs::directions::{HookSelection, Reference};
-use crate::jobs::evaluation::{Method, choose_all};
+use crate::jobs::evaluation::{Asked, Method, choose_all};
 use crate::jobs::family::{members_of_labels, members_of_node};
 
 fn split(lab: &Laboratory) -> Split {
@@ -32,7 +32,11 @@ fn each_method_offers_a_direction_for_each_label() {
         ..HookSelection::default()
     };
     let asked = methods(&["fit", "fit:a", "diffmean", "shuffled", "neuron"]);
-    let choices = choose_all(&lab.study, &asked, &place, &split, 42, &ctx).unwrap();
+    let none = Asked {
+        model: None,
+        effects: &Default::default(),
+    };
+    let choices = choose_all(&lab.study, &asked, &place, &split, 42, none, &ctx).unwrap();
     // The fit by two names is one.
     let names: Vec<&str> = choices.offered.iter().map(|o| o.name.as_str()).collect();
     assert_eq!(names, ["a", "diffmean", "a, shuffled labels", "neuron"]);
