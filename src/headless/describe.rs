@@ -151,7 +151,7 @@ fn import(path: &Path, args: &DescribeArgs, out: &mut Output, ctx: &TaskCtx) -> 
     let found = explanations::read(path)?;
     let study = Study::open(&args.study)?;
     let kind = args.set.clone().unwrap_or(SetKind::FIT);
-    let set = directions::open(&study, &kind, &args.place.place(), ctx)?;
+    let set = directions::open(&study, &kind, &args.place.selection(), ctx)?;
     let count = set.directions().count();
     if let Some(&beyond) = found.texts.keys().find(|&&id| id >= count) {
         return Err(Error::usage(format!(

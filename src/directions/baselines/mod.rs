@@ -92,6 +92,7 @@ impl Baseline {
             },
             Self::Probe => Row {
                 name: "probe",
+                title: "linear probe",
                 what: "weights of a logistic regression, one a label",
                 count: Count::Labels,
                 ranked: true,

@@ -1,4 +1,4 @@
-//! The controls of a quality evaluation: every baseline of the table, made of the training rows.
+//! The controls of a quality evaluation: every usual baseline of the table, made of the training rows.
 //!
 //! Knows no baseline by itself. Invariant: another row of the table is another control.
 
@@ -18,7 +18,7 @@ use crate::factor::FitConfig;
 /// Directions, and the seconds that they took to make.
 type Made = Vec<(Directions, f64)>;
 
-/// Makes and judges every baseline at the fits' numbers of features: a dense one whole and cut to
+/// Makes and judges every usual baseline at the fits' numbers of features: a dense one whole and cut to
 /// the fits' sparsities, a sparse one at each of them. Those without labels come first.
 pub(super) fn judge(judge: &mut MethodJudge<'_>, config: &QualityConfig) -> Result<()> {
     let d = judge.bench.train().shape().1;
@@ -28,7 +28,7 @@ pub(super) fn judge(judge: &mut MethodJudge<'_>, config: &QualityConfig) -> Resu
         .map(|fit| (fit.features, fit.sparsity_at(d)))
         .collect();
     let (supervised, others): (Vec<_>, Vec<_>) =
-        Baseline::ALL.into_iter().partition(|b| b.supervised());
+        (Baseline::ALL.into_iter().filter(|b| b.usual())).partition(|b| b.supervised());
     for baseline in others.into_iter().chain(supervised) {
         let has_no_labels = judge.bench.split().labels.is_empty();
         // A baseline that is another one cut is among the cuts of that one.

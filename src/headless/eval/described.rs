@@ -178,7 +178,7 @@ fn request(args: &SteeringArgs, study: &Study) -> Result<DescribedRequest> {
     let mut methods = args.common.methods.clone();
     if methods.is_empty() {
         methods = DescribedRequest::usual();
-        let place = args.common.place.place();
+        let place = args.common.place.selection();
         let (hook, _) = place.resolve(study)?;
         let explained = |name: &str| Ok::<_, Error>(!study.descriptions(name)?.is_empty());
         for sae in study
@@ -195,7 +195,7 @@ fn request(args: &SteeringArgs, study: &Study) -> Result<DescribedRequest> {
     }
     Ok(DescribedRequest {
         methods,
-        place: args.common.place.place(),
+        place: args.common.place.selection(),
         sample: args.sample,
         sentences: args.sentences.unwrap_or(SENTENCES),
         config,
