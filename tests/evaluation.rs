@@ -736,9 +736,9 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
         "no label 'mountains'",
     );
     made.fails(
-        &steering(&["--methods", "probe"]),
+        &steering(&["--methods", "proof"]),
         2,
-        "'probe' is no method",
+        "'proof' is no method",
     );
     made.fails(
         &steering(&["--choose", "both"]),

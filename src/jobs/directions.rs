@@ -395,7 +395,7 @@ mod tests {
             "3:nan",
             "1,,2",
             "-1",
-            "probe:1",
+            "proof:1",
             "diffmean:",
             "fit:months",
             "sae:topk",

@@ -467,7 +467,7 @@ mod tests {
         for method in Method::usual().into_iter().chain(named) {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
-        for bad in ["probe", "fit:a+probe", "fit:a+"] {
+        for bad in ["proof", "fit:a+proof", "fit:a+"] {
             assert_eq!(bad.parse::<Method>().unwrap_err().exit_code(), 2, "{bad}");
         }
     }
