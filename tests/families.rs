@@ -1,17 +1,23 @@
 //! Every family against `transformers` on tiny random models (`tests/fixtures/make_families.py`):
 //! logits, hooks at two layers, the KV cache, unequal batches; the same weights as a GGUF file;
-//! both compute paths. The guide's parity table is what these tests measure.
+//! both compute paths, and long rows in tiles. The guide's parity table is what these tests measure.
 
+#[path = "support/backends.rs"]
+#[allow(dead_code)] // Each test binary uses its own part.
+mod backends;
 #[path = "support/parity.rs"]
 mod parity;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, HookPoint, HookSite, Logits, NoTap, Pass, Phase, Tap};
+use mlpeek::steering::tap::{SteerTap, TokenSelection};
+use mlpeek::steering::{Intervention, Mode, SteerTerm};
 use mlpeek::{Result, TaskCtx};
 use parity::Row;
 
@@ -63,6 +69,11 @@ fn decoder(family: &str) -> Decoder {
     Decoder::on_cpu(config(family), &weights(family), None, &TaskCtx::silent()).unwrap()
 }
 
+/// The decoder of a family in each way that is tested.
+fn decoders(family: &str) -> Vec<(&'static str, Decoder)> {
+    backends::decoders(&config(family), &weights(family))
+}
+
 fn expected(family: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(directory(family).join("expected.safetensors"), &Device::Cpu)
         .unwrap()
@@ -85,6 +96,7 @@ fn ids(t: &Tensor) -> Vec<u32> {
 /// Largest difference against the largest value.
 fn relative(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims());
+    let [a, b] = [a, b].map(|t| t.to_device(&Device::Cpu).unwrap());
     let max = |t: &Tensor| {
         t.abs()
             .unwrap()
@@ -95,7 +107,7 @@ fn relative(a: &Tensor, b: &Tensor) -> f32 {
             .to_scalar::<f32>()
             .unwrap()
     };
-    max(&(a - b).unwrap()) / max(b)
+    max(&(&a - &b).unwrap()) / max(&b)
 }
 
 /// Keeps what it sees of every site of the layers that a fixture has.
@@ -166,13 +178,24 @@ fn worst(decoder: &Decoder, expected: &HashMap<String, Tensor>) -> (f32, f32) {
     (hooks, logits)
 }
 
-fn row(title: &str, weights: &'static str, (hooks, logits): (f32, f32)) -> Row {
+/// The row of a model by this crate's kernels and by the operations of a card.
+fn row(
+    title: &str,
+    weights: &'static str,
+    config: &Config,
+    tensors: &Weights,
+    expected: &HashMap<String, Tensor>,
+) -> Row {
+    let own = Decoder::on_cpu(config.clone(), tensors, None, &TaskCtx::silent()).unwrap();
+    let (hooks, logits) = worst(&own, expected);
+    let on_tensors = backends::on_tensors(config.clone(), tensors);
     Row {
         model: title.into(),
         weights,
         reference: "transformers, f32",
         hooks: Some(hooks),
         logits,
+        on_tensors: Some(worst(&on_tensors, expected)),
     }
 }
 
@@ -180,22 +203,16 @@ fn row(title: &str, weights: &'static str, (hooks, logits): (f32, f32)) -> Row {
 fn every_family_equals_transformers_as_the_readme_says() {
     let mut rows = Vec::new();
     for &(family, title) in FIXTURES {
-        rows.push(row(
-            title,
-            "safetensors",
-            worst(&decoder(family), &expected(family)),
-        ));
+        let (config, weights) = (config(family), weights(family));
+        let expected = expected(family);
+        rows.push(row(title, "safetensors", &config, &weights, &expected));
         // A fixture whose GGUF file is lost fails below: the table lists it.
         let gguf = directory(family).join("model.gguf");
         if gguf.exists() {
             let weights = Weights::open_gguf(&gguf).unwrap();
             let config = Config::from_gguf(&weights).unwrap();
-            let decoder = Decoder::on_cpu(config, &weights, None, &TaskCtx::silent()).unwrap();
-            rows.push(row(
-                title,
-                "GGUF",
-                worst(&decoder, &expected_of_gguf(family)),
-            ));
+            let expected = expected_of_gguf(family);
+            rows.push(row(title, "GGUF", &config, &weights, &expected));
         }
     }
     parity::hold(&rows);
@@ -221,52 +238,151 @@ fn every_family_equals_transformers_as_the_readme_says() {
 }
 
 #[test]
-fn the_operations_of_a_gpu_give_the_same() {
+fn every_way_of_computing_gives_the_same() {
     for family in families() {
-        let (config, weights) = (config(family), weights(family));
-        let ctx = TaskCtx::silent();
-        let decoder =
-            Decoder::on_device(config, &weights, None, &Device::Cpu, DType::F32, &ctx).unwrap();
-        worst(&decoder, &expected(family));
-        assert_cache_and_batches(&decoder, family);
+        for (way, decoder) in decoders(family) {
+            println!("{family}, {way}");
+            worst(&decoder, &expected(family));
+            assert_cache_and_batches(&decoder, family);
+        }
+    }
+}
+
+/// Runs a batch and returns the logits of each row's real tokens.
+fn logits_of_rows(decoder: &Decoder, rows: &[Vec<u32>], tap: &mut dyn Tap) -> Vec<Tensor> {
+    let batch = Batch {
+        rows: rows.to_vec(),
+        samples: Vec::new(),
+    };
+    let ctx = TaskCtx::silent();
+    let logits = decoder.forward(&batch, Phase::Prompt, None, tap, Logits::All, &ctx);
+    let logits = logits.unwrap().unwrap();
+    let of_row = |(r, row): (usize, &Vec<u32>)| {
+        let real = logits.narrow(0, r, 1).unwrap().squeeze(0).unwrap();
+        real.narrow(0, 0, row.len()).unwrap()
+    };
+    rows.iter().enumerate().map(of_row).collect()
+}
+
+#[test]
+fn a_row_of_a_batch_is_the_row_alone_and_steering_reaches_its_own_row() {
+    for family in families() {
+        let text = ids(&expected(family)["ids"]);
+        let rows = [text[..20].to_vec(), text[3..4].to_vec(), text[2..].to_vec()];
+        let mut steered_rows: Vec<Vec<Tensor>> = Vec::new();
+        for (way, decoder) in decoders(family) {
+            let together = logits_of_rows(&decoder, &rows, &mut NoTap);
+            for (row, of_batch) in rows.iter().zip(&together) {
+                let alone = logits_of_rows(&decoder, std::slice::from_ref(row), &mut NoTap);
+                let error = relative(of_batch, &alone[0]);
+                assert!(error < 1e-5, "{family}, {way}: {error}");
+            }
+            let hook = HookPoint {
+                layer: 1,
+                site: HookSite::MlpPost,
+            };
+            let width = decoder.width(hook).unwrap();
+            let terms = [SteerTerm {
+                hook,
+                direction: (0..width).map(|i| (i as f32).sin()).collect(),
+                weight: 1.0,
+            }];
+            for mode in [Mode::Add, Mode::Set] {
+                let what = Arc::new(Intervention::new(&terms, mode).unwrap());
+                let alphas = [0.0, 0.0, 1.5];
+                let mut tap = SteerTap::at_strengths(&what, &alphas, TokenSelection::All).unwrap();
+                let steered = logits_of_rows(&decoder, &rows, &mut tap);
+                for r in 0..2 {
+                    let error = relative(&steered[r], &together[r]);
+                    assert!(error < 1e-5, "{family}, {way}, row {r}: {error}");
+                }
+                assert!(relative(&steered[2], &together[2]) > 1e-3, "{family}");
+                steered_rows.push(steered);
+            }
+        }
+        let [add, set, others @ ..] = &steered_rows[..] else {
+            panic!("two ways of steering");
+        };
+        for pair in others.chunks(2) {
+            for (one, other) in [(add, &pair[0]), (set, &pair[1])] {
+                let error = relative(&one[2], &other[2]);
+                assert!(
+                    error < 1e-4,
+                    "{family}: the ways of computing differ by {error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_of_no_rows_is_empty_and_rows_of_different_lengths_go_on() {
+    let ctx = TaskCtx::silent();
+    for family in families() {
+        let text = ids(&expected(family)["ids"]);
+        for (way, decoder) in decoders(family) {
+            let mut cache = decoder.new_cache(2);
+            let step = |cache: &mut mlpeek::model::KvCache, rows: Vec<Vec<u32>>| {
+                let batch = Batch {
+                    rows,
+                    samples: Vec::new(),
+                };
+                let (phase, all) = (Phase::Generated, Logits::All);
+                let logits = decoder.forward(&batch, phase, Some(cache), &mut NoTap, all, &ctx);
+                logits.unwrap().unwrap()
+            };
+            step(&mut cache, vec![text[..3].to_vec(), text[..9].to_vec()]);
+            // Rows that begin at 3 and at 9 go on by several tokens, one of them by one.
+            let next = step(&mut cache, vec![text[3..10].to_vec(), text[9..10].to_vec()]);
+            let expected = &expected(family)["logits"];
+            for (r, from, count) in [(0, 3, 7), (1, 9, 1)] {
+                let row = next.narrow(0, r, 1).unwrap().squeeze(0).unwrap();
+                let real = row.narrow(0, 0, count).unwrap();
+                let error = relative(&real, &expected.narrow(0, from, count).unwrap());
+                assert!(error < 1e-4, "{family}, {way}, row {r}: {error}");
+            }
+            let swapped = cache.select(&[1, 0, 1]).unwrap();
+            assert_eq!(swapped.lengths(), [10, 10, 10]);
+            let none = cache.select(&[]).unwrap();
+            assert!(none.lengths().is_empty(), "{family}, {way}");
+            assert!(cache.select(&[2]).is_err());
+        }
     }
 }
 
 #[test]
 fn the_operations_of_a_gpu_work_in_half_precision() {
+    let device = backends::device();
     for family in families() {
         let (config, weights, expected) = (config(family), weights(family), expected(family));
         let ctx = TaskCtx::silent();
         let decoder =
-            Decoder::on_device(config, &weights, None, &Device::Cpu, DType::BF16, &ctx).unwrap();
+            Decoder::on_device(config, &weights, None, &device, DType::BF16, &ctx).unwrap();
         let batch = one(&ids(&expected["ids"]));
-        let mut cache = decoder.new_cache(1);
-        let logits = decoder.forward(
-            &batch,
-            Phase::Prompt,
-            Some(&mut cache),
-            &mut NoTap,
-            Logits::All,
-            &ctx,
-        );
-        let logits = logits.unwrap().unwrap().squeeze(0).unwrap();
-        assert_eq!(logits.dtype(), DType::F32);
-        let gap = (&logits - &expected["logits"])
-            .unwrap()
-            .sqr()
-            .unwrap()
-            .mean_all()
-            .unwrap();
-        let size = expected["logits"].sqr().unwrap().mean_all().unwrap();
-        let error = (gap / size).unwrap().to_scalar::<f32>().unwrap().sqrt();
-        assert!(error < 0.05, "{family} in bf16 differs by {error}");
-    }
-}
-
-#[test]
-fn cache_and_unequal_batches_change_nothing() {
-    for family in families() {
-        assert_cache_and_batches(&decoder(family), family);
+        let last = expected["logits"].narrow(0, 23, 1).unwrap();
+        let all = expected["logits"].clone();
+        for (which, expected) in [(Logits::All, all), (Logits::Last, last)] {
+            let mut cache = decoder.new_cache(1);
+            let (phase, cache) = (Phase::Prompt, Some(&mut cache));
+            let logits = decoder.forward(&batch, phase, cache, &mut NoTap, which, &ctx);
+            let logits = logits.unwrap().unwrap().reshape(expected.shape()).unwrap();
+            assert_eq!(logits.dtype(), DType::F32);
+            let logits = logits.to_device(&Device::Cpu).unwrap();
+            let gap = (&logits - &expected).unwrap().sqr().unwrap();
+            let gap = gap.mean_all().unwrap();
+            let size = expected.sqr().unwrap().mean_all().unwrap();
+            let error = (gap / size).unwrap().to_scalar::<f32>().unwrap().sqrt();
+            assert!(error < 0.05, "{family} in bf16 differs by {error}");
+            // The last token's logits are f32 throughout: hardly any is a value of bf16.
+            let values = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let coarse = values.iter().filter(|v| v.to_bits() & 0xffff == 0).count();
+            if which == Logits::Last && decoder.config().final_softcap.is_none() {
+                assert!(
+                    coarse * 10 < values.len(),
+                    "{family}: {coarse} values of bf16"
+                );
+            }
+        }
     }
 }
 

@@ -131,6 +131,7 @@ fn dequantised_logits_and_continuation_equal_candles_gemma3() {
         reference: "candle-transformers gemma3, f32",
         hooks: None,
         logits: worst,
+        on_tensors: None,
     }]);
     assert!(picked.iter().all(|(a, b)| a == b), "{picked:?}");
 }

@@ -190,6 +190,7 @@ fn dequantised_logits_and_continuation_equal_candles_llama() {
         reference: "candle-transformers llama, f32",
         hooks: None,
         logits: error,
+        on_tensors: None,
     }]);
     let mut ids = Vec::new();
     for i in 0..24 {

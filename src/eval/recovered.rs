@@ -13,7 +13,7 @@ use crate::activations::Block;
 use crate::corpus::TokenTable;
 use crate::directions::reconstruction::Reconstruct;
 use crate::error::{Error, Result};
-use crate::model::{Batch, HookPoint, Logits, Model, NoTap, Pass, Phase, Tap};
+use crate::model::{Batch, HookPoint, Logits, Model, NoTap, Pass, Phase, Tap, likelihood};
 use crate::task::{Progress, TaskCtx};
 
 /// Tokens of a batch: logits of a large vocabulary are held for each.
@@ -120,8 +120,9 @@ pub fn recovered(
             rows: now.iter().map(|w| w.to_vec()).collect(),
             samples: Vec::new(),
         };
-        let base = log_probabilities(model, &batch, &mut NoTap, ctx)?;
-        original.add(&batch, windows.skip, &base, &base);
+        let predictions = Predictions::of(&batch, windows.skip);
+        let base = log_probabilities(model, &batch, &predictions, &mut NoTap, ctx)?;
+        original.add(&predictions, &base, &base)?;
         let with = |method: Option<&dyn Reconstruct>, sums: &mut PredictionSums| -> Result<()> {
             let mut tap = ReplaceTap {
                 hooks: [hook],
@@ -129,13 +130,8 @@ pub fn recovered(
                 skip: windows.skip,
                 ctx,
             };
-            sums.add(
-                &batch,
-                windows.skip,
-                &base,
-                &log_probabilities(model, &batch, &mut tap, ctx)?,
-            );
-            Ok(())
+            let now = log_probabilities(model, &batch, &predictions, &mut tap, ctx)?;
+            sums.add(&predictions, &base, &now)
         };
         with(None, &mut zero)?;
         for (method, sums) in methods.iter().zip(&mut sums) {
@@ -161,29 +157,38 @@ struct PredictionSums {
 }
 
 impl PredictionSums {
-    fn add(&mut self, batch: &Batch, skip: usize, base: &LogProbabilities, now: &LogProbabilities) {
-        let of = |row: usize, t: usize| {
-            let (p, q) = (base.at(row, t), now.at(row, t));
-            let target = batch.rows[row][t + 1] as usize;
-            let divergence: f64 = p
-                .iter()
-                .zip(q)
-                .map(|(p, q)| f64::from(p.exp()) * f64::from(p - q))
-                .sum();
-            (-f64::from(q[target]), divergence)
+    fn add(
+        &mut self,
+        predictions: &Predictions,
+        base: &LogProbabilities,
+        now: &LogProbabilities,
+    ) -> Result<()> {
+        let each = match (base, now) {
+            (LogProbabilities::OnHost { .. }, LogProbabilities::OnHost { .. }) => {
+                let of = |(&place, &target): (&usize, &u32)| {
+                    let (p, q) = (base.at(place), now.at(place));
+                    let terms = p.iter().zip(q);
+                    let divergence: f64 = terms
+                        .map(|(p, q)| f64::from(p.exp()) * f64::from(p - q))
+                        .sum();
+                    (-f64::from(q[target as usize]), divergence)
+                };
+                let all = predictions.places.par_iter().zip(&predictions.targets);
+                all.map(of).collect::<Vec<_>>()
+            }
+            (LogProbabilities::OnDevice(p), LogProbabilities::OnDevice(q)) => {
+                let likelihoods = likelihood::log_likelihoods(q, &predictions.targets)?;
+                let each = likelihoods.into_iter().map(|l| -l);
+                each.zip(likelihood::divergences(p, q)?).collect()
+            }
+            _ => return Err(Error::refused("one model computed in two places")),
         };
-        let places: Vec<(usize, usize)> = (0..batch.rows.len())
-            .flat_map(|row| (skip..batch.rows[row].len() - 1).map(move |t| (row, t)))
-            .collect();
-        for (ce, kl) in places
-            .par_iter()
-            .map(|&(row, t)| of(row, t))
-            .collect::<Vec<_>>()
-        {
+        for (ce, kl) in each {
             self.predictions += 1;
             self.cross_entropy += ce;
             self.divergence += kl;
         }
+        Ok(())
     }
 
     fn against(&self, original: &Self, zero: &Self) -> Recovered {
@@ -207,44 +212,70 @@ impl PredictionSums {
     }
 }
 
-/// Log-probabilities of a batch, `[rows, tokens, vocab]`.
-struct LogProbabilities {
-    tokens: usize,
-    vocab: usize,
-    values: Vec<f32>,
+/// The tokens of a batch that predict another, and what they predict.
+struct Predictions {
+    /// Of each: row · tokens + token.
+    places: Vec<usize>,
+    targets: Vec<u32>,
+}
+
+impl Predictions {
+    fn of(batch: &Batch, skip: usize) -> Self {
+        let tokens = batch.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut places, mut targets) = (Vec::new(), Vec::new());
+        for (r, row) in batch.rows.iter().enumerate() {
+            for t in skip..row.len() - 1 {
+                places.push(r * tokens + t);
+                targets.push(row[t + 1]);
+            }
+        }
+        Self { places, targets }
+    }
+}
+
+/// Log-probabilities of a batch.
+enum LogProbabilities {
+    /// Of all tokens, `[rows * tokens, vocab]`.
+    OnHost { vocab: usize, values: Vec<f32> },
+    /// Of the tokens that predict another, where the model computes.
+    OnDevice(Tensor),
 }
 
 impl LogProbabilities {
-    fn at(&self, row: usize, t: usize) -> &[f32] {
-        &self.values[(row * self.tokens + t) * self.vocab..][..self.vocab]
+    fn at(&self, place: usize) -> &[f32] {
+        match self {
+            Self::OnHost { vocab, values } => &values[place * vocab..][..*vocab],
+            Self::OnDevice(_) => &[],
+        }
     }
 }
 
 fn log_probabilities(
     model: &Model,
     batch: &Batch,
+    predictions: &Predictions,
     tap: &mut dyn Tap,
     ctx: &TaskCtx,
 ) -> Result<LogProbabilities> {
     let logits = model.forward(batch, Phase::Prompt, None, tap, Logits::All, ctx)?;
     let logits = logits.ok_or_else(|| Error::refused("the model returned no logits"))?;
-    let (_, tokens, vocab) = logits.dims3()?;
-    let mut values = logits
-        .to_device(&Device::Cpu)?
-        .to_dtype(DType::F32)?
-        .flatten_all()?
-        .to_vec1::<f32>()?;
+    let vocab = logits.dim(2)?;
+    if !model.decoder().is_mapped() {
+        let ids: Vec<u32> = predictions.places.iter().map(|&p| p as u32).collect();
+        let logits = logits.flatten(0, 1)?;
+        let logits = logits.index_select(&Tensor::new(ids, logits.device())?, 0)?;
+        return Ok(LogProbabilities::OnDevice(likelihood::log_softmax(
+            &logits,
+        )?));
+    }
+    let mut values = logits.flatten_all()?.to_vec1::<f32>()?;
     values.par_chunks_exact_mut(vocab).for_each(|row| {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = row.iter().map(|&v| f64::from((v - most).exp())).sum();
         let log = most + sum.ln() as f32;
         row.iter_mut().for_each(|v| *v -= log);
     });
-    Ok(LogProbabilities {
-        tokens,
-        vocab,
-        values,
-    })
+    Ok(LogProbabilities::OnHost { vocab, values })
 }
 
 /// The tap that replaces the activations at a hook by reconstructions, or by zero.

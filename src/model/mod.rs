@@ -10,6 +10,7 @@ pub mod encoder;
 pub mod generate;
 pub mod gguf;
 pub mod host;
+pub mod likelihood;
 mod ordered;
 mod portion;
 pub mod source;

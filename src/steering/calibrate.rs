@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use candle_core::DType;
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Positions;
@@ -15,7 +15,8 @@ use super::intervention::{Intervention, Mode};
 use super::search::{Calibration, Search};
 use super::tap::{SteerTap, Steering, TokenSelection};
 use crate::error::{Error, Result};
-use crate::model::{LayerInput, Logits, Model};
+use crate::model::likelihood::{divergences, log_softmax};
+use crate::model::{LayerInput, Logits, Model, host};
 use crate::task::{Progress, TaskCtx};
 
 /// The most rows and tokens of one forward pass.
@@ -122,13 +123,13 @@ impl<'a> CalibrationPrompts<'a> {
     }
 
     /// Runs as many steerings at a time as fit into a forward pass. `on_pass` takes the logits of the
-    /// last tokens: `[prompts][vocab]` unsteered, then `[steering · prompts][vocab]`, a steering
-    /// after the other.
+    /// last tokens where the model computes: `[prompts, vocab]` unsteered, then `[steering · prompts,
+    /// vocab]`, a steering after the other.
     pub(super) fn for_each_pass(
         &self,
         steerings: &[Steering],
         ctx: &TaskCtx,
-        mut on_pass: impl FnMut(&[Vec<f32>], Vec<Vec<f32>>),
+        mut on_pass: impl FnMut(&Tensor, &Tensor) -> Result<()>,
     ) -> Result<()> {
         let prompts = self.input.rows();
         let rows = (PASS_TOKENS / self.input.tokens().max(1)).min(PASS_ROWS);
@@ -148,9 +149,9 @@ impl<'a> CalibrationPrompts<'a> {
             )?;
             let logits =
                 logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
-            let mut base: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
-            let steered = base.split_off(prompts);
-            on_pass(&base, steered);
+            let base = logits.narrow(0, 0, prompts)?;
+            let steered = logits.narrow(0, prompts, logits.dim(0)? - prompts)?;
+            on_pass(&base, &steered)?;
         }
         Ok(())
     }
@@ -159,14 +160,12 @@ impl<'a> CalibrationPrompts<'a> {
     fn kls(&self, steerings: &[Steering], ctx: &TaskCtx) -> Result<Vec<f64>> {
         let mut kls: Vec<f64> = Vec::with_capacity(steerings.len());
         self.for_each_pass(steerings, ctx, |base, steered| {
-            let base: Vec<BaseDistribution> = base
-                .par_iter()
-                .map(|logits| BaseDistribution::of(logits))
-                .collect();
-            let mean = |of: &[Vec<f32>]| {
-                of.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
-            };
-            kls.par_extend(steered.par_chunks(base.len()).map(mean));
+            kls.extend(if self.model.decoder().is_mapped() {
+                mean_kls(&host::rows(base)?, &host::rows(steered)?)
+            } else {
+                mean_kls_on_device(base, steered)?
+            });
+            Ok(())
         })?;
         Ok(kls)
     }
@@ -212,14 +211,16 @@ pub fn last_logits(
         .collect();
     let mut out: Vec<Vec<Vec<f32>>> = vec![Vec::new(); prompts.len()];
     read.for_each_pass(&steerings, ctx, |base, steered| {
+        let (base, steered) = (host::rows(base)?, host::rows(steered)?);
         out.iter_mut()
-            .zip(base)
+            .zip(&base)
             .filter(|(of, _)| of.is_empty())
             .for_each(|(of, base)| of.push(base.clone()));
         steered
             .into_iter()
             .enumerate()
             .for_each(|(row, logits)| out[row % prompts.len()].push(logits));
+        Ok(())
     })?;
     Ok(out)
 }
@@ -244,6 +245,7 @@ pub fn for_each_shift(
         steerings,
         ctx,
         |base, steered| {
+            let (base, steered) = (host::rows(base)?, host::rows(steered)?);
             for steered in steered.chunks(base.len()) {
                 let pairs: Vec<_> = base
                     .iter()
@@ -253,6 +255,7 @@ pub fn for_each_shift(
                 on_shift(steering, &mean_log_prob_shifts(&pairs));
                 steering += 1;
             }
+            Ok(())
         },
     )
 }
@@ -402,8 +405,30 @@ pub fn calibrate_by(
     }
 }
 
+/// For each steering the mean over the prompts of KL(base ‖ steered), in f64.
+fn mean_kls(base: &[Vec<f32>], steered: &[Vec<f32>]) -> Vec<f64> {
+    let base: Vec<BaseDistribution> = base
+        .par_iter()
+        .map(|logits| BaseDistribution::of(logits))
+        .collect();
+    let mean = |of: &[Vec<f32>]| {
+        of.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
+    };
+    steered.par_chunks(base.len()).map(mean).collect()
+}
+
+/// [`mean_kls`] where the logits lie, in f32.
+fn mean_kls_on_device(base: &Tensor, steered: &Tensor) -> Result<Vec<f64>> {
+    let prompts = base.dim(0)?;
+    let repeated = log_softmax(base)?.repeat((steered.dim(0)? / prompts, 1))?;
+    let each = divergences(&repeated, &log_softmax(steered)?)?;
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / prompts as f64;
+    Ok(each.chunks(prompts).map(mean).collect())
+}
+
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
     use proptest::prelude::*;
 
     use super::*;
@@ -423,6 +448,24 @@ mod tests {
             prop_assert!(kl(&p, &p).abs() < 1e-12);
             let moved: Vec<f32> = q.iter().map(|v| v + shift).collect();
             prop_assert!((kl(&p, &moved) - plain).abs() < 1e-4, "a shift of all logits changes nothing");
+        }
+    }
+
+    #[test]
+    fn a_device_measures_what_the_host_measures() {
+        let logits = |rows: usize, seed: usize| -> Vec<Vec<f32>> {
+            let value = |i: usize| (((i * 7919 + seed) % 1009) as f32 / 100.0).sin() * 4.0;
+            (0..rows)
+                .map(|r| (0..200).map(|i| value(r * 200 + i)).collect())
+                .collect()
+        };
+        let (base, steered) = (logits(2, 1), logits(6, 5));
+        let tensor = |rows: &[Vec<f32>]| Tensor::new(rows.to_vec(), &Device::Cpu).unwrap();
+        let on_device = mean_kls_on_device(&tensor(&base), &tensor(&steered)).unwrap();
+        let on_host = mean_kls(&base, &steered);
+        assert_eq!(on_host.len(), 3);
+        for (a, b) in on_device.iter().zip(&on_host) {
+            assert!((a - b).abs() < 1e-5 * b, "{a} {b}");
         }
     }
 

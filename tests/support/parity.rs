@@ -10,8 +10,7 @@ use std::sync::Mutex;
 const BEGIN: &str =
     "<!-- parity: written by MLPEEK_UPDATE_PARITY=1 cargo test --release --test families -->\n";
 const END: &str = "<!-- end of parity -->\n";
-const HEAD: &str =
-    "| model | weights | reference | hooks | logits |\n| --- | --- | --- | --- | --- |\n";
+const HEAD: &str = "| model | weights | reference | hooks | logits | hooks, on tensors | logits, on tensors |\n| --- | --- | --- | --- | --- | --- | --- |\n";
 
 /// Tests of one binary may write at once.
 static PAGE: Mutex<()> = Mutex::new(());
@@ -24,17 +23,21 @@ pub struct Row {
     /// Of activations at two layers; `None` where the reference shows none.
     pub hooks: Option<f32>,
     pub logits: f32,
+    /// Hooks and logits by the operations of a card.
+    pub on_tensors: Option<(f32, f32)>,
 }
 
 impl Row {
     fn cells(&self) -> Vec<String> {
-        let hooks = self.hooks.map_or("–".to_owned(), bound);
+        let or_none = |error: Option<f32>| error.map_or("–".to_owned(), bound);
         vec![
             self.model.clone(),
             self.weights.into(),
             self.reference.into(),
-            hooks,
+            or_none(self.hooks),
             bound(self.logits),
+            or_none(self.on_tensors.map(|of| of.0)),
+            or_none(self.on_tensors.map(|of| of.1)),
         ]
     }
 }
@@ -119,6 +122,12 @@ fn check(row: &Row, cells: &[String]) {
     for (name, stated, measured) in [
         ("hooks", &cells[3], row.hooks),
         ("logits", &cells[4], Some(row.logits)),
+        ("hooks on tensors", &cells[5], row.on_tensors.map(|of| of.0)),
+        (
+            "logits on tensors",
+            &cells[6],
+            row.on_tensors.map(|of| of.1),
+        ),
     ] {
         match (stated.parse::<f32>().ok(), measured) {
             (Some(stated), Some(measured)) => {

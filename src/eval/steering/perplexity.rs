@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use candle_core::{DType, IndexOp};
+use candle_core::IndexOp;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::model::{Batch, Logits, Model, NoTap, Phase};
+use crate::model::{Batch, Logits, Model, NoTap, Phase, host, likelihood};
 use crate::steering::calibrate::log_sum_exp;
 use crate::task::TaskCtx;
 
@@ -41,10 +41,13 @@ pub fn mean_nll(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Resu
                 out.push(0.0);
                 continue;
             };
-            let of: Vec<Vec<f32>> = logits
-                .i((r, first..first + new.len()))?
-                .to_dtype(DType::F32)?
-                .to_vec2()?;
+            let of = logits.i((r, first..first + new.len()))?;
+            if !model.decoder().is_mapped() {
+                let each = likelihood::log_likelihoods(&likelihood::log_softmax(&of)?, new)?;
+                out.push(-each.iter().sum::<f64>() / new.len() as f64);
+                continue;
+            }
+            let of = host::rows(&of)?;
             let nll =
                 |(line, &id): (&Vec<f32>, &u32)| log_sum_exp(line) - f64::from(line[id as usize]);
             // Summed in the order of the tokens, whatever the threads.

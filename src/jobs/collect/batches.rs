@@ -3,6 +3,9 @@
 //! Knows no corpus file and no manifest. Invariant: batches depend on where a run begins and on
 //! nothing else, so that a run that was stopped makes the same ones.
 
+use std::panic::resume_unwind;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Runner;
@@ -70,7 +73,8 @@ impl Group {
 }
 
 impl<R: Runner> Collector<'_, R> {
-    /// Collects the samples from number `from` of the corpus on.
+    /// Collects the samples from number `from` of the corpus on: while a group is computed, a second
+    /// thread writes the one before and syncs it.
     pub(super) fn fill(&self, appender: &mut Appender<'_>, from: usize) -> Result<()> {
         let hooks = appender.study().manifest().hooks.clone();
         let widths = appender.study().manifest().widths.clone();
@@ -81,19 +85,45 @@ impl<R: Runner> Collector<'_, R> {
             .min(BATCH_BYTES / row_bytes.max(1))
             .max(1);
         let mut done: usize = self.encoded[..from].iter().map(Encoded::rows).sum();
-        let mut next = (from, 0);
-        let mut portion = Portion::new(budget);
+        thread::scope(|scope| {
+            // A group is handed over when the one before is written: two are in memory at most.
+            let (computed, groups) = mpsc::sync_channel(0);
+            let writer = scope.spawn(move || self.write(appender, &groups));
+            let (mut next, mut portion) = ((from, 0), Portion::new(budget));
+            let mut compute = || {
+                while next.0 < self.encoded.len() {
+                    let group = self.group(next, GROUP_BATCHES * budget);
+                    let mut tap = Capture::new(&hooks, &widths, group.rows);
+                    self.forward(&group, &mut portion, &mut tap, &mut done)?;
+                    next = group.next;
+                    if computed.send((group, tap)).is_err() {
+                        // The writer has ended, and tells why.
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            let outcome = compute();
+            drop(computed);
+            let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
+            // What could not be written came first.
+            written.and(outcome)
+        })
+    }
+
+    /// Stores groups as they come, and seals them from time to time.
+    fn write(
+        &self,
+        appender: &mut Appender<'_>,
+        groups: &mpsc::Receiver<(Group, Capture)>,
+    ) -> Result<()> {
         let mut sealed = Instant::now();
-        while next.0 < self.encoded.len() {
-            let group = self.group(next, GROUP_BATCHES * budget);
-            let mut tap = Capture::new(&hooks, &widths, group.rows);
-            self.forward(&group, &mut portion, &mut tap, &mut done)?;
+        for (group, tap) in groups {
             self.store(appender, &group, &tap)?;
             if sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
                 appender.seal()?;
                 sealed = Instant::now();
             }
-            next = group.next;
         }
         Ok(())
     }

@@ -48,17 +48,28 @@ impl Tap for Capture {
                 self.places.len()
             )));
         }
-        // Over the bus in the compute dtype, widened here.
-        let values = x
-            .to_device(&Device::Cpu)?
-            .to_dtype(DType::F32)?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
-        for (row, (&(first_row, skip), &len)) in self.places.iter().zip(pass.lengths).enumerate() {
-            let from = &values[(row * tokens + skip) * width..(row * tokens + len) * width];
-            self.data[i][first_row * width..first_row * width + from.len()].copy_from_slice(from);
-        }
+        // Chosen where they lie: neither padding nor BOS crosses the bus, and what does is still in
+        // the compute dtype.
+        let all = self.places.iter().zip(pass.lengths).enumerate();
+        let real: Vec<u32> = all
+            .flat_map(|(row, (&(_, skip), &len))| {
+                (row * tokens + skip..row * tokens + len).map(|at| at as u32)
+            })
+            .collect();
         self.seen += 1;
+        if real.is_empty() {
+            return Ok(None);
+        }
+        let real = Tensor::new(real, x.device())?;
+        let real = x.flatten(0, 1)?.index_select(&real, 0)?;
+        let real = real.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let values = real.flatten_all()?.to_vec1::<f32>()?;
+        let mut rest = values.as_slice();
+        for (&(first_row, skip), &len) in self.places.iter().zip(pass.lengths) {
+            let (from, after) = rest.split_at(len.saturating_sub(skip) * width);
+            self.data[i][first_row * width..first_row * width + from.len()].copy_from_slice(from);
+            rest = after;
+        }
         Ok(None)
     }
 }

@@ -164,6 +164,8 @@ impl Model {
 mod tests {
     use std::path::Path;
 
+    use candle_core::{DType, Device};
+
     use super::*;
     use crate::model::config::Config;
     use crate::model::weights::Weights;
@@ -186,26 +188,29 @@ mod tests {
         }
     }
 
-    fn decoder(family: &str) -> Decoder {
+    /// The fixture of a family by this crate's kernels, and by the operations of a card.
+    fn decoders(family: &str) -> [Decoder; 2] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fixtures/families")
             .join(family);
         let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
-        Decoder::on_cpu(
-            Config::from_hf(&dir.join("config.json")).unwrap(),
-            &weights,
-            None,
-            &TaskCtx::silent(),
-        )
-        .unwrap()
+        let config = || Config::from_hf(&dir.join("config.json")).unwrap();
+        let (ctx, cpu) = (TaskCtx::silent(), Device::Cpu);
+        [
+            Decoder::on_cpu(config(), &weights, None, &ctx).unwrap(),
+            Decoder::on_device(config(), &weights, None, &cpu, DType::F32, &ctx).unwrap(),
+        ]
     }
 
     #[test]
     fn a_pass_from_a_layer_equals_the_full_pass() {
         let (a, b) = (vec![5, 6, 7], vec![9, 10]);
         let ctx = TaskCtx::silent();
-        for family in ["llama", "gpt2", "gemma2", "gemma3"] {
-            let decoder = decoder(family);
+        let families = ["llama", "gpt2", "gemma2", "gemma3"];
+        for (family, decoder) in families
+            .into_iter()
+            .flat_map(|f| decoders(f).map(|d| (f, d)))
+        {
             for (layer, site) in [
                 (0, HookSite::MlpPost),
                 (1, HookSite::MlpOut),
@@ -231,7 +236,14 @@ mod tests {
                 let (full, part) = (bits(full), bits(part));
                 // The values of padding have no meaning.
                 for (row, real) in [(0, 2), (1, 3), (2, 2)] {
-                    assert_eq!(full[row][..real], part[row][..real], "{family}, row {row}");
+                    let (full, part) = (&full[row][..real], &part[row][..real]);
+                    if decoder.is_mapped() {
+                        assert_eq!(full, part, "{family}, row {row}");
+                    }
+                    // candle's products depend on how many rows there are, to the last digit.
+                    let pairs = full.iter().flatten().zip(part.iter().flatten());
+                    let gap = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(gap < 1e-5, "{family}, row {row}: {gap}");
                 }
                 assert_ne!(full[0][..2], full[2][..2], "the tap was called");
             }
@@ -240,7 +252,7 @@ mod tests {
 
     #[test]
     fn hooks_and_rows_that_the_input_does_not_have_are_refused() {
-        let (decoder, ctx) = (decoder("llama"), TaskCtx::silent());
+        let ([decoder, _], ctx) = (decoders("llama"), TaskCtx::silent());
         let input = decoder.layer_input(&[vec![5, 6]], 1, &ctx).unwrap();
         let mut below = Push(vec![HookPoint {
             layer: 0,

@@ -250,21 +250,37 @@ impl Linear {
         self.product(x, kernel, true)
     }
 
-    /// The product of each matrix apart, with its part of the bias, on a device.
-    pub(crate) fn apply_apart(&self, x: &Tensor, kernel: Kernel) -> Result<Vec<Tensor>> {
+    /// Whether a bias is added.
+    pub(crate) fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// The product of each matrix apart, with its part of the bias, on a device. `wide`: the bias is
+    /// added in f32, and so is the result, so that nothing is rounded between.
+    pub(crate) fn apply_apart(
+        &self,
+        x: &Tensor,
+        kernel: Kernel,
+        wide: bool,
+    ) -> Result<Vec<Tensor>> {
         // Quantised kernels take f32, and all parts take the same.
         let quantised = |p: &Matrix| matches!(p.storage, WeightStorage::Quantised(_));
-        let wide = kernel == Kernel::Quantised && self.parts.iter().any(quantised);
-        let wide = wide.then(|| x.to_dtype(DType::F32)).transpose()?;
+        let in_f32 = kernel == Kernel::Quantised && self.parts.iter().any(quantised);
+        let in_f32 = in_f32.then(|| x.to_dtype(DType::F32)).transpose()?;
+        let dtype = if wide { DType::F32 } else { x.dtype() };
         let (mut out, mut at) = (Vec::with_capacity(self.parts.len()), 0);
         for part in &self.parts {
             let product = match &part.storage {
                 WeightStorage::Dense(w) => x.matmul(&w.t()?)?,
-                WeightStorage::Quantised(w) => on_device(w, x, wide.as_ref())?,
+                WeightStorage::Quantised(w) => on_device(w, x, in_f32.as_ref())?,
                 WeightStorage::Mapped(_) => return Err(not_on_device()),
             };
+            let product = product.to_dtype(dtype)?;
             out.push(match &self.device_bias {
-                Some(bias) => product.broadcast_add(&bias.narrow(0, at, part.out)?)?,
+                Some(bias) => {
+                    let bias = bias.narrow(0, at, part.out)?.to_dtype(dtype)?;
+                    product.broadcast_add(&bias)?
+                }
                 None => product,
             });
             at += part.out;
@@ -352,7 +368,7 @@ impl Linear {
             return Ok(Tensor::from_vec(out, (m, self.out), &Device::Cpu)?);
         }
         if with_bias || self.device_bias.is_none() {
-            return joined(self.apply_apart(x, kernel)?);
+            return joined(self.apply_apart(x, kernel, false)?);
         }
         let without = self.parts.iter().map(|part| match &part.storage {
             WeightStorage::Dense(w) => Ok(x.matmul(&w.t()?)?),

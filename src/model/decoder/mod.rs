@@ -16,6 +16,7 @@ mod gradient;
 mod layer_input;
 mod linear;
 mod load;
+mod logits;
 mod network;
 mod open;
 mod ops;

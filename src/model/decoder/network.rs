@@ -10,13 +10,17 @@ use candle_core::{DType, Device, Tensor};
 use super::Logits;
 use super::attention::{self, Attention};
 use super::cache::KvCache;
-use super::finite;
-use super::linear::{Kernel, Linear, Placement, with_slice};
+use super::linear::{Kernel, Linear, Placement};
 use super::load;
 use super::ops::{self, NormWeights};
 use super::positions::RowPositions;
+<<<<<<< HEAD
 use super::spread::{Spread, device_of};
 use super::vector;
+||||||| parent of e62fa74 (Decoder: bf16 as transformers computes it, every way of computing in the families' tests, reductions on the device)
+use super::vector;
+=======
+>>>>>>> e62fa74 (Decoder: bf16 as transformers computes it, every way of computing in the families' tests, reductions on the device)
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::config::{Config, LayerKind};
@@ -428,7 +432,7 @@ impl Decoder {
                 attention.on_cpu(&layer.qkv.apply(&read, state.kernel)?, positions, held)?
             } else {
                 attention.of_parts(
-                    &layer.qkv.apply_apart(&read, state.kernel)?,
+                    &layer.qkv.apply_apart(&read, state.kernel, false)?,
                     positions,
                     held,
                 )?
@@ -479,7 +483,9 @@ impl Decoder {
             let h = layer.up.apply(&read, state.kernel)?;
             ops::activate(&h, c.activation, c.gated, c.d_mlp, true)?
         } else {
-            ops::activate_apart(&layer.up.apply_apart(&read, state.kernel)?, c.activation)?
+            let wide = layer.up.has_bias();
+            let parts = layer.up.apply_apart(&read, state.kernel, wide)?;
+            ops::activate_apart(&parts, c.activation)?.to_dtype(self.dtype())?
         };
         let h = state.at(i, HookSite::MlpPost, h)?;
         if state.ends(i, HookSite::MlpPost) {
@@ -495,55 +501,5 @@ impl Decoder {
         } else {
             Some(m)
         })
-    }
-
-    /// The logits of the residual stream after the last layer; `None` where none are asked for.
-    fn logits(
-        &self,
-        x: &Tensor,
-        row_positions: &RowPositions,
-        which: Logits,
-        phase: Phase,
-        kernel: Kernel,
-    ) -> Result<Option<Tensor>> {
-        let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
-            return Ok(None);
-        };
-        let rows = row_positions.starts.len();
-        let x = match which {
-            Logits::None => return Ok(None),
-            Logits::All => x.clone(),
-            Logits::Last if row_positions.tokens == 1 => x.clone(),
-            Logits::Last => {
-                let ids: Vec<u32> = row_positions
-                    .lengths
-                    .iter()
-                    .enumerate()
-                    .map(|(r, n)| (r * row_positions.tokens + n - 1) as u32)
-                    .collect();
-                x.index_select(&Tensor::new(ids.as_slice(), x.device())?, 0)?
-            }
-        };
-        let exact = which == Logits::Last && phase == Phase::Prompt;
-        let mut out = if exact && self.dtype() != DType::F32 {
-            // In bf16 the logits near 20 lie 0.125 apart, far more than the KL that is searched for.
-            head.apply_in_f32(&norm.apply(&x.to_dtype(DType::F32)?)?)?
-        } else {
-            head.apply(&norm.apply(&x)?, kernel)?.to_dtype(DType::F32)?
-        };
-        if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
-            return Err(Error::refused(match head.damaged() {
-                Some(name) => finite::damaged(name),
-                None => "the logits are NaN or infinite: lower the steering strength, or check the weights".to_owned(),
-            }));
-        }
-        if let Some(cap) = self.config.final_softcap {
-            out = ops::softcap(&out, cap)?;
-        }
-        Ok(Some(if which == Logits::All {
-            out.reshape((rows, row_positions.tokens, head.out()))?
-        } else {
-            out
-        }))
     }
 }

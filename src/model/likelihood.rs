@@ -1,0 +1,77 @@
+//! What is read off logits, reduced where they lie: one number a row comes back.
+//!
+//! For decoders that compute on tensors; in f32, as cards do. Logits that are −∞ count as a
+//! probability of 0.
+
+use candle_core::{D, DType, Tensor};
+
+use super::host;
+use crate::error::Result;
+
+/// What −∞ is taken for, so that 0 · log 0 is 0: its exponential is 0 in f32.
+const NEVER: f64 = -1e4;
+
+/// Log-probabilities of rows of logits `[rows, vocab]`.
+///
+/// # Errors
+/// A failure of the device.
+pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+    let logits = logits.to_dtype(DType::F32)?;
+    Ok(candle_nn::ops::log_softmax(&logits, D::Minus1)?.maximum(NEVER)?)
+}
+
+/// KL(p ‖ q) in nats of the rows `[rows, vocab]` of two tensors of log-probabilities.
+///
+/// # Errors
+/// A failure of the device.
+pub fn divergences(p: &Tensor, q: &Tensor) -> Result<Vec<f64>> {
+    let terms = (p.exp()? * (p - q)?)?;
+    let each = host::values(&terms.sum(D::Minus1)?)?;
+    // The sum of a distribution with itself may round below 0.
+    Ok(each.into_iter().map(|kl| f64::from(kl).max(0.0)).collect())
+}
+
+/// The log-probability of each row's own id.
+///
+/// # Errors
+/// A failure of the device.
+pub fn log_likelihoods(log_probabilities: &Tensor, ids: &[u32]) -> Result<Vec<f64>> {
+    let ids = Tensor::new(ids, log_probabilities.device())?.unsqueeze(1)?;
+    let each = log_probabilities.contiguous()?.gather(&ids, 1)?;
+    Ok(host::values(&each.squeeze(1)?)?
+        .into_iter()
+        .map(f64::from)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn one_number_a_row_by_the_definition() {
+        let (p, q) = ([0.5f32, 1.5, -2.0], [1.0f32, 0.0, f32::NEG_INFINITY]);
+        let rows = |a: &[f32], b: &[f32]| {
+            let both = [a, b].concat();
+            log_softmax(&Tensor::from_vec(both, (2, 3), &Device::Cpu).unwrap()).unwrap()
+        };
+        let norm = |l: &[f32]| l.iter().map(|&v| f64::from(v).exp()).sum::<f64>().ln();
+        let before = host::copied();
+        let kl = divergences(&rows(&q, &p), &rows(&p, &p)).unwrap();
+        // The third probability of q is 0, and so is its term.
+        let by_hand: f64 = (0..2)
+            .map(|i| {
+                let log_q = f64::from(q[i]) - norm(&q);
+                log_q.exp() * (log_q - (f64::from(p[i]) - norm(&p)))
+            })
+            .sum();
+        assert!((kl[0] - by_hand).abs() < 1e-6, "{kl:?} {by_hand}");
+        assert!(kl[1].abs() < 1e-6);
+        let found = log_likelihoods(&rows(&p, &q), &[2, 1]).unwrap();
+        assert!((found[0] - (-2.0 - norm(&p))).abs() < 1e-6);
+        assert!((found[1] - (0.0 - norm(&q))).abs() < 1e-6);
+        assert_eq!(host::copied() - before, 4);
+    }
+}
