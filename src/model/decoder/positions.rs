@@ -142,11 +142,9 @@ impl DeviceTables {
             if masks.iter().any(|(window, _)| *window == layer.window) {
                 continue;
             }
-            let mask = mask(positions, layer.window, queries);
-            let mask = mask.map(|(values, shape)| {
-                Tensor::from_vec(values, shape, device)?.to_dtype(mask_dtype)
-            });
-            masks.push((layer.window, mask.transpose()?));
+            let mask = mask(positions, layer.window, queries, device)?;
+            let mask = mask.map(|mask| mask.to_dtype(mask_dtype)).transpose()?;
+            masks.push((layer.window, mask));
         }
         let places = if shared {
             None
@@ -201,7 +199,8 @@ fn mask(
     positions: &RowPositions,
     window: Option<usize>,
     queries: usize,
-) -> Option<(Vec<f32>, (usize, usize, usize, usize))> {
+    device: &Device,
+) -> Result<Option<Tensor>> {
     let (span, tokens) = (positions.span(), positions.tokens);
     let row = |start: usize, queries: std::ops::Range<usize>| {
         queries.flat_map(move |t| {
@@ -224,5 +223,8 @@ fn mask(
             (mask, (positions.starts.len(), 1, tokens, span))
         }
     };
-    mask.iter().any(|&m| m != 0.0).then_some((mask, shape))
+    if mask.iter().all(|&m| m == 0.0) {
+        return Ok(None);
+    }
+    Ok(Some(Tensor::from_vec(mask, shape, device)?))
 }
