@@ -15,7 +15,7 @@ use super::calibrate::{
 use super::tap::Steering;
 use super::{Intervention, Mode, Positions, SteerTerm};
 use crate::error::{Error, Result};
-use crate::model::{HookSite, Model};
+use crate::model::{HookSite, Model, host};
 use crate::task::TaskCtx;
 use std::sync::Arc;
 
@@ -96,7 +96,9 @@ impl<'a> EffectPass<'a> {
             alpha: 0.0,
         };
         self.prompts.for_each_pass(&[steering], ctx, |base, _| {
+            let base = host::rows(base)?;
             out = base.iter().map(|logits| log_probs(logits)).collect();
+            Ok(())
         })?;
         Ok(out)
     }
@@ -157,6 +159,7 @@ impl<'a> EffectPass<'a> {
             let mut at = 0;
             self.prompts
                 .for_each_pass(&steerings, ctx, |base, steered| {
+                    let (base, steered) = (host::rows(base)?, host::rows(steered)?);
                     let count = steered.len() / base.len();
                     let here = &open[at..at + count];
                     at += count;
@@ -164,7 +167,7 @@ impl<'a> EffectPass<'a> {
                     let seen: Vec<(f64, Option<Vec<Vec<f32>>>)> = steered
                         .par_chunks(base.len())
                         .zip(&best)
-                        .map(|(steered, &best)| see(base, steered, self.target, best))
+                        .map(|(steered, &best)| see(&base, steered, self.target, best))
                         .collect();
                     for (&i, (kl, shifts)) in here.iter().zip(seen) {
                         if let Some(shifts) = shifts {
@@ -173,6 +176,7 @@ impl<'a> EffectPass<'a> {
                         }
                         searches[i].observe(kl, self.target);
                     }
+                    Ok(())
                 })?;
         }
         Ok(found)
