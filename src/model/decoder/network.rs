@@ -14,13 +14,7 @@ use super::linear::{Kernel, Linear, Placement};
 use super::load;
 use super::ops::{self, NormWeights};
 use super::positions::RowPositions;
-<<<<<<< HEAD
 use super::spread::{Spread, device_of};
-use super::vector;
-||||||| parent of e62fa74 (Decoder: bf16 as transformers computes it, every way of computing in the families' tests, reductions on the device)
-use super::vector;
-=======
->>>>>>> e62fa74 (Decoder: bf16 as transformers computes it, every way of computing in the families' tests, reductions on the device)
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::config::{Config, LayerKind};
