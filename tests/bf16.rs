@@ -1,6 +1,7 @@
 //! bf16 as `transformers` computes it: for every family the error of this decoder in bf16, against
 //! a run in f32 with the same weights, stays within 1.25 times that of `transformers` in bf16
-//! (`tests/fixtures/make_bf16.py`).
+//! (`tests/fixtures/make_bf16.py`). It is the root mean square over the logits and six hooks: one of
+//! them alone is as much chance as rule in models so small.
 //!
 //! The operations are those of a card; `MLPEEK_TEST_DEVICE=cuda:0` runs them on one.
 
@@ -95,18 +96,18 @@ fn no_family_is_less_exact_in_bf16_than_transformers() {
             .unwrap()
             .unwrap();
         tap.seen.insert("logits".into(), logits.squeeze(0).unwrap());
+        let mut sums = (0.0, 0.0);
         for (name, ours) in &tap.seen {
             let ours = distance(ours, &expected[name]);
             let theirs = expected[&format!("error.{name}")].to_vec1::<f32>();
             let theirs = f64::from(theirs.unwrap()[0]);
-            let line = format!(
-                "{family} {name}: {ours:.1e}, transformers {theirs:.1e}, ratio {:.2}",
-                ours / theirs
-            );
-            println!("{line}");
-            if ours > FACTOR * theirs {
-                failures.push(line);
-            }
+            println!("{family} {name}: {ours:.1e}, transformers {theirs:.1e}");
+            sums = (sums.0 + ours * ours, sums.1 + theirs * theirs);
+        }
+        let ratio = f64::sqrt(sums.0 / sums.1);
+        println!("{family}: {ratio:.2} times the error of transformers");
+        if ratio > FACTOR {
+            failures.push((family, ratio));
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
