@@ -465,7 +465,8 @@ mod tests {
         let on_host = mean_kls(&base, &steered);
         assert_eq!(on_host.len(), 3);
         for (a, b) in on_device.iter().zip(&on_host) {
-            assert!((a - b).abs() < 1e-5 * b, "{a} {b}");
+            // Log-probabilities near −6 are good to 1e-7 in f32, and so is their mean.
+            assert!((a - b).abs() < 1e-6 + 1e-5 * b, "{a} {b}");
         }
     }
 
