@@ -16,8 +16,8 @@ use super::{Init, Solver};
 use crate::activations::InMemory;
 use crate::error::{Error, Result};
 use crate::matrix::aligned::AlignedVec;
-use crate::matrix::dense;
 use crate::matrix::panel::PANEL;
+use crate::matrix::{dense, gemm};
 use crate::task::{Progress, TaskCtx};
 
 /// The least initial coefficient for `mu`, whose multiplicative rule cannot leave zero.
@@ -222,9 +222,12 @@ fn assign(stream: &Stream<'_>, centroids: &[f32], k: usize, ctx: &TaskCtx) -> Re
         let labels = &out.labels[first..];
         // Strips of neurons in parallel, each adding the rows in order: the sums do not depend on
         // the number of threads.
-        dense::for_each_strip(&mut out.sums, d, STRIP, |start, mut strip| {
+        gemm::for_each_strip(&mut out.sums, d, STRIP, |start, mut strip| {
             for (row, &label) in block.data.chunks_exact(d).zip(labels) {
-                strip.add(label as usize, &row[start..]);
+                let sums = strip.row_mut(label as usize);
+                sums.iter_mut()
+                    .zip(&row[start..])
+                    .for_each(|(v, a)| *v += a);
             }
         });
         Ok(())

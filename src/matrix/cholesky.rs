@@ -48,6 +48,21 @@ fn solve_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
 }
 
 kernel! {
+    /// Writes column `j` of L⁻¹ into `out` (m values, zero above row j), for a factor L of m rows.
+    pub fn invert_column(l: &[f64], m: usize, j: usize, out: &mut [f64]) = invert_column_body;
+}
+
+#[inline(always)]
+fn invert_column_body<V: Vector>(l: &[f64], m: usize, j: usize, out: &mut [f64]) {
+    out[..j].fill(0.0);
+    out[j] = l[j * m + j].recip();
+    for i in j + 1..m {
+        let row = &l[i * m..=i * m + i];
+        out[i] = -dot(&row[j..i], &out[j..i]) / row[i];
+    }
+}
+
+kernel! {
     /// Solves `L x = b` in place by forward substitution.
     fn solve_lower_rows(l: &[f64], stride: usize, b: &mut [f64]) = solve_lower_rows_body;
 }

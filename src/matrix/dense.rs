@@ -1,16 +1,16 @@
-//! Dense products, solves and eigenvectors, by the `faer` crate.
+//! Dense products, solves and eigenvectors: products by `gemm`, eigenvectors by `nalgebra`.
 //!
 //! Owns the cut into tiles; knows nothing of features or tokens. Invariant: the tiles follow from the
 //! shapes alone and each runs on one thread, so the bits do not depend on the number of threads.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use nalgebra::{DMatrix, SymmetricEigen};
 use rayon::prelude::*;
 
+use super::cholesky;
+use super::gemm::{View, for_each_strip, product};
 use super::panel::PANEL;
 
-/// Neurons in a tile of AᵀY: the 96 rows that faer's widest micro-kernel takes at once.
+/// The neurons in a tile of AᵀY: the 96 columns that the widest micro-kernel takes at once.
 const STRIP: usize = 96;
 
 /// `out[k × d] += Yᵀ A` for a block of b rows: `a` is row-major `[b × d]`, and `y` is `[k][stride]`
@@ -28,26 +28,9 @@ pub fn accumulate_products(
     if b == 0 || k == 0 {
         return;
     }
-    // As column-major views the neurons run fastest both in the left side and in the result, which is
-    // the layout that faer multiplies without packing.
-    let left = MatRef::from_row_major_slice(a, b, d).transpose();
-    let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
-    let result = MatMut::from_column_major_slice_mut(out, d, k);
-    result
-        .par_row_chunks_mut(STRIP)
-        .enumerate()
-        .with_max_len(1)
-        .for_each(|(i, tile)| {
-            let rows = tile.nrows();
-            matmul(
-                tile,
-                Accum::Add,
-                left.subrows(i * STRIP, rows),
-                right,
-                1.0,
-                Par::Seq,
-            );
-        });
+    for_each_strip(out, d, STRIP, |first, mut strip| {
+        strip.add_product(b, View::rows(y, stride), View::rows(&a[first..], d));
+    });
 }
 
 /// Adds YᵀY over the first `b` rows of `y` `[k][stride]` to the entries of `out` (k × k) on and above
@@ -68,22 +51,20 @@ pub fn accumulate_gram(
         return;
     }
     scratch.resize(k * k, 0.0);
-    let lines = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
     let tiles = scratch
         .par_chunks_mut(LINES * k)
         .zip(out.par_chunks_mut(LINES * k));
     tiles.enumerate().for_each(|(i, (tile, out))| {
-        let (first, columns) = (i * LINES, tile.len() / k);
-        let mut result = MatMut::from_column_major_slice_mut(&mut *tile, k, columns);
-        let left = lines.subcols(first, k - first).transpose();
-        let result = result.as_mut().subrows_mut(first, k - first);
-        matmul(
-            result,
-            Accum::Replace,
-            left,
-            lines.subcols(first, columns),
-            1.0,
-            Par::Seq,
+        let (first, lines) = (i * LINES, tile.len() / k);
+        let y = &y[first * stride..];
+        product(
+            (lines, b, k - first),
+            View::rows(y, stride),
+            View::transposed(y, stride),
+            &mut tile[first..],
+            k,
+            false,
+            false,
         );
         for (j, (sum, v)) in out
             .chunks_exact_mut(k)
@@ -119,145 +100,113 @@ pub fn copy_lower_to_upper(matrix: &mut [f64], k: usize) {
 /// `[k][d]`.
 pub fn project(out: &mut [f32], panel: &[f32], columns: &[f32], d: usize) {
     let k = columns.len() / d;
-    let left = MatRef::from_column_major_slice(panel, PANEL, d);
-    let right = MatRef::from_column_major_slice(columns, d, k);
-    let result = MatMut::from_column_major_slice_mut(out, PANEL, k);
-    matmul(result, Accum::Replace, left, right, 1.0, Par::Seq);
+    product(
+        (k, d, PANEL),
+        View::rows(columns, d),
+        View::rows(panel, PANEL),
+        out,
+        PANEL,
+        false,
+        false,
+    );
 }
 
 /// `(G + ridge·I)⁻¹ B` in f64 for a symmetric positive semi-definite `G` (k × k) and `B` (k × d),
 /// both row-major. If rounding has made G indefinite, the ridge is raised tenfold until the Cholesky
 /// factorisation succeeds.
 pub fn solve_symmetric(g: &[f64], k: usize, ridge: f64, b: &[f32], d: usize) -> Vec<f32> {
+    /// The neurons whose products one task forms in f64.
     const STRIP: usize = 512;
     let inverse = symmetric_inverse(g, k, ridge);
     let mut out = vec![0.0f32; k * d];
-    let result = MatMut::from_row_major_slice_mut(&mut out, k, d);
-    result
-        .transpose_mut()
-        .par_row_chunks_mut(STRIP)
-        .enumerate()
-        .for_each(|(s, mut tile)| {
-            let first = s * STRIP;
-            let columns = tile.nrows();
-            let right = Mat::<f64>::from_fn(k, columns, |i, j| f64::from(b[i * d + first + j]));
-            let mut product = Mat::<f64>::zeros(k, columns);
-            matmul(
-                product.as_mut(),
-                Accum::Replace,
-                inverse.as_ref(),
-                right.as_ref(),
-                1.0,
-                Par::Seq,
-            );
-            for j in 0..columns {
-                for i in 0..k {
-                    tile[(j, i)] = product[(i, j)] as f32;
-                }
+    for_each_strip(&mut out, d, STRIP, |first, mut strip| {
+        let width = strip.width();
+        let right: Vec<f64> = b
+            .chunks_exact(d)
+            .flat_map(|line| &line[first..first + width])
+            .map(|&v| f64::from(v))
+            .collect();
+        let mut solved = vec![0.0; k * width];
+        product(
+            (k, k, width),
+            View::rows(&inverse, k),
+            View::rows(&right, width),
+            &mut solved,
+            width,
+            false,
+            false,
+        );
+        for (i, line) in solved.chunks_exact(width).enumerate() {
+            for (v, s) in strip.row_mut(i).iter_mut().zip(line) {
+                *v = *s as f32;
             }
-        });
+        }
+    });
     out
 }
 
-/// (G + ridge·I)⁻¹; the inverse is computed once because B has thousands of columns.
-fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
-    use faer::linalg::cholesky::llt;
+/// (G + ridge·I)⁻¹, row-major; the inverse is computed once because B has thousands of columns.
+fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Vec<f64> {
     let mean = (0..k).map(|i| g[i * k + i]).sum::<f64>() / k.max(1) as f64;
     let mut ridge = ridge.max(f64::MIN_POSITIVE);
-    let mut memory = MemBuffer::new(
-        llt::factor::cholesky_in_place_scratch::<f64>(k, Par::Seq, Default::default())
-            .or(llt::inverse::inverse_scratch::<f64>(k, Par::Seq)),
-    );
     loop {
-        let mut factor =
-            Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j] + if i == j { ridge } else { 0.0 });
-        let stack = MemStack::new(&mut memory);
-        let done = llt::factor::cholesky_in_place(
-            factor.as_mut(),
-            Default::default(),
-            Par::Seq,
-            stack,
-            Default::default(),
-        );
+        let mut factor = g.to_vec();
+        (0..k).for_each(|i| factor[i * k + i] += ridge);
+        cholesky::factor(&mut factor, k, 0.0);
+        // A pivot of 0 is one that rounding made negative, or that is not a number.
+        let definite = (0..k).all(|i| factor[i * k + i] > 0.0);
         // A ridge above the mean diagonal is more than rounding requires; a matrix that is not finite must end here too.
-        if done.is_ok() || ridge > mean || !mean.is_finite() {
-            let mut lower = Mat::<f64>::zeros(k, k);
-            llt::inverse::inverse(
-                lower.as_mut(),
-                factor.as_ref(),
-                Par::Seq,
-                MemStack::new(&mut memory),
-            );
-            return Mat::from_fn(
-                k,
-                k,
-                |i, j| if i >= j { lower[(i, j)] } else { lower[(j, i)] },
-            );
+        if definite || ridge > mean || !mean.is_finite() {
+            return inverse_of_factored(&factor, k);
         }
         ridge = (ridge * 10.0).max(mean * 1e-14);
     }
 }
 
-/// The eigenvalues, largest first, and eigenvectors (`[i][component]`, row i the i-th vector) of a
-/// symmetric k × k matrix. `None` when the iteration does not converge.
-pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
-    use faer::linalg::evd;
-    let matrix = Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j]);
-    let mut values = faer::diag::Diag::<f64>::zeros(k);
-    let mut vectors = Mat::<f64>::zeros(k, k);
-    let mut memory = MemBuffer::new(evd::self_adjoint_evd_scratch::<f64>(
+/// (L Lᵀ)⁻¹ = L⁻ᵀ L⁻¹ for a k × k factor L.
+fn inverse_of_factored(factor: &[f64], k: usize) -> Vec<f64> {
+    let mut columns = vec![0.0; k * k];
+    columns
+        .par_chunks_mut(k.max(1))
+        .enumerate()
+        .for_each(|(j, column)| cholesky::invert_column(factor, k, j, column));
+    let mut inverse = vec![0.0; k * k];
+    product(
+        (k, k, k),
+        View::rows(&columns, k),
+        View::transposed(&columns, k),
+        &mut inverse,
         k,
-        evd::ComputeEigenvectors::Yes,
-        Par::Seq,
-        Default::default(),
-    ));
-    evd::self_adjoint_evd(
-        matrix.as_ref(),
-        values.as_mut(),
-        Some(vectors.as_mut()),
-        Par::Seq,
-        MemStack::new(&mut memory),
-        Default::default(),
-    )
-    .ok()?;
-    let ascending: Vec<f64> = (0..k).map(|i| values.column_vector()[i]).collect();
+        false,
+        false,
+    );
+    inverse
+}
+
+/// The eigenvalues, largest first, and eigenvectors (`[i][component]`, row i the i-th vector) of a
+/// symmetric k × k matrix. `None` when it is not finite or the iteration does not converge.
+pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+    /// Steps of the QR iteration allowed a row; two or three are usual.
+    const STEPS: usize = 100;
+    if g.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
+    let matrix = DMatrix::from_row_slice(k, k, g);
+    let found = SymmetricEigen::try_new(matrix, f64::EPSILON, STEPS * k.max(1))?;
     let mut order: Vec<usize> = (0..k).collect();
-    order.sort_by(|&a, &b| ascending[b].total_cmp(&ascending[a]));
+    order.sort_by(|&a, &b| found.eigenvalues[b].total_cmp(&found.eigenvalues[a]));
     let rows = order
         .iter()
-        .flat_map(|&i| (0..k).map(|c| vectors[(c, i)]).collect::<Vec<_>>())
+        .flat_map(|&i| {
+            found
+                .eigenvectors
+                .column(i)
+                .iter()
+                .copied()
+                .collect::<Vec<_>>()
+        })
         .collect();
-    Some((order.iter().map(|&i| ascending[i]).collect(), rows))
-}
-
-/// The same consecutive neurons of every line of a `[k][d]` matrix, which one task changes.
-pub struct NeuronStrip<'m>(MatMut<'m, f32>);
-
-impl NeuronStrip<'_> {
-    /// Adds the first values of `row`, as many as the strip is wide, to line `j`.
-    pub fn add(&mut self, j: usize, row: &[f32]) {
-        let rows = self.0.nrows();
-        if let Some(line) = self.0.as_mut().col_mut(j).try_as_col_major_mut() {
-            for (v, a) in line.as_slice_mut().iter_mut().zip(&row[..rows]) {
-                *v += a;
-            }
-        }
-    }
-}
-
-/// Calls `f(first neuron, strip)` in parallel for strips of `width` neurons of `out` `[k][d]`.
-pub fn for_each_strip(
-    out: &mut [f32],
-    d: usize,
-    width: usize,
-    f: impl Fn(usize, NeuronStrip<'_>) + Sync + Send,
-) {
-    let k = out.len() / d;
-    let result = MatMut::from_column_major_slice_mut(out, d, k);
-    result
-        .par_row_chunks_mut(width)
-        .enumerate()
-        .for_each(|(i, tile)| f(i * width, NeuronStrip(tile)));
+    Some((order.iter().map(|&i| found.eigenvalues[i]).collect(), rows))
 }
 
 /// Replaces the `count` lines of `lines` `[count][d]` by an orthonormal basis of their span; lines
@@ -268,20 +217,18 @@ pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
     /// Squared singular values below this share of the largest are taken for rounding.
     const RANK: f64 = 1e-13;
     for _ in 0..2 {
-        let wide = Mat::<f64>::from_fn(d, count, |c, i| f64::from(lines[i * d + c]));
-        let mut gram = Mat::<f64>::zeros(count, count);
-        matmul(
-            gram.as_mut(),
-            Accum::Replace,
-            wide.transpose(),
-            wide.as_ref(),
-            1.0,
-            Par::Seq,
+        let wide: Vec<f64> = lines.iter().map(|&v| f64::from(v)).collect();
+        let mut gram = vec![0.0; count * count];
+        product(
+            (count, d, count),
+            View::rows(&wide, d),
+            View::transposed(&wide, d),
+            &mut gram,
+            count,
+            false,
+            true,
         );
-        let flat: Vec<f64> = (0..count * count)
-            .map(|i| gram[(i / count, i % count)])
-            .collect();
-        let (values, vectors) = eigen_symmetric(&flat, count)?;
+        let (values, vectors) = eigen_symmetric(&gram, count)?;
         let scale = |i: usize| {
             if values[i] > RANK * values[0] {
                 values[i].sqrt().recip()
@@ -289,21 +236,110 @@ pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
                 0.0
             }
         };
-        let rotation = Mat::<f64>::from_fn(count, count, |l, i| vectors[i * count + l] * scale(i));
-        let mut result = Mat::<f64>::zeros(d, count);
-        matmul(
-            result.as_mut(),
-            Accum::Replace,
-            wide.as_ref(),
-            rotation.as_ref(),
-            1.0,
-            Par::Seq,
+        let rotation: Vec<f64> = vectors
+            .chunks_exact(count)
+            .enumerate()
+            .flat_map(|(i, vector)| vector.iter().map(move |v| (i, v)))
+            .map(|(i, v)| v * scale(i))
+            .collect();
+        let mut result = vec![0.0; count * d];
+        product(
+            (count, count, d),
+            View::rows(&rotation, count),
+            View::rows(&wide, d),
+            &mut result,
+            d,
+            false,
+            true,
         );
-        for (i, line) in lines.chunks_exact_mut(d).enumerate() {
-            line.iter_mut()
-                .enumerate()
-                .for_each(|(c, v)| *v = result[(c, i)] as f32);
+        for (v, r) in lines.iter_mut().zip(result) {
+            *v = r as f32;
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The i-th of made-up numbers in [-0.5, 0.5), mixed well enough that matrices of them have full
+    /// rank.
+    fn number(i: usize) -> f64 {
+        let mut bits = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..2 {
+            bits = (bits ^ (bits >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        }
+        (bits >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+    }
+
+    /// Xᵀ X of made-up rows X (`rows` × k): of rank `rows` where that is below k.
+    fn gram(rows: usize, k: usize) -> Vec<f64> {
+        let entry = |i: usize, j: usize| -> f64 {
+            (0..rows)
+                .map(|r| number(r * k + i) * number(r * k + j))
+                .sum()
+        };
+        (0..k * k).map(|e| entry(e / k, e % k)).collect()
+    }
+
+    #[test]
+    fn a_symmetric_system_is_solved_and_a_singular_one_with_a_ridge() {
+        let (k, d) = (37, 700);
+        let x: Vec<f64> = (0..k * d).map(|i| number(i + 5)).collect();
+        let g = gram(90, k);
+        let b: Vec<f32> = (0..k * d)
+            .map(|e| {
+                (0..k)
+                    .map(|i| g[e / d * k + i] * x[i * d + e % d])
+                    .sum::<f64>() as f32
+            })
+            .collect();
+        let solved = solve_symmetric(&g, k, 0.0, &b, d);
+        for (got, want) in solved.iter().zip(&x) {
+            assert!((f64::from(*got) - want).abs() < 1e-4, "{got} {want}");
+        }
+        // Rank 5 of 37: without a ridge there is no solution, with the raised one it is finite.
+        let solved = solve_symmetric(&gram(5, k), k, 0.0, &b, d);
+        assert!(solved.iter().all(|v| v.is_finite()));
+    }
+
+    #[test]
+    fn eigenvectors_recompose_the_matrix_largest_value_first() {
+        let k = 41;
+        let g = gram(60, k);
+        let (values, vectors) = eigen_symmetric(&g, k).unwrap();
+        assert!(values.windows(2).all(|v| v[0] >= v[1]));
+        for (e, want) in g.iter().enumerate() {
+            let (i, j) = (e / k, e % k);
+            let got: f64 = (0..k)
+                .map(|v| values[v] * vectors[v * k + i] * vectors[v * k + j])
+                .sum();
+            assert!((got - want).abs() < 1e-12 * values[0], "{got} {want}");
+        }
+        assert!(eigen_symmetric(&[1.0, f64::NAN, f64::NAN, 1.0], 2).is_none());
+    }
+
+    #[test]
+    fn an_orthonormal_basis_spans_its_lines_and_has_zeros_beyond_their_rank() {
+        let d = 50;
+        // The third line is the sum of the first two.
+        let mut lines: Vec<f32> = (0..2 * d).map(|i| number(i) as f32).collect();
+        lines.extend((0..d).map(|c| lines[c] + lines[d + c]).collect::<Vec<_>>());
+        let before = lines.clone();
+        orthonormalise(&mut lines, 3, d).unwrap();
+        let dot =
+            |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
+        let basis: Vec<&[f32]> = lines.chunks(d).collect();
+        for (i, a) in basis.iter().enumerate() {
+            for (j, b) in basis.iter().enumerate() {
+                let want = f64::from(u8::from(i == j && i < 2));
+                assert!((dot(a, b) - want).abs() < 1e-5, "{i} {j}: {}", dot(a, b));
+            }
+        }
+        for line in before.chunks(d) {
+            let kept: f64 = basis.iter().map(|b| dot(b, line).powi(2)).sum();
+            assert!((kept / dot(line, line) - 1.0).abs() < 1e-5);
+        }
+    }
 }
