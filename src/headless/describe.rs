@@ -128,22 +128,22 @@ fn check(args: &DescribeArgs, endpoint: bool) -> Result<()> {
             "--set has no effect without --import: name directions as SET:ID, or give both",
         ));
     }
+    let of_phrases = [
+        ("--phrases", args.phrases.is_some()),
+        ("--encoder", args.encoder.is_some()),
+    ];
+    if let Some((option, _)) = of_phrases.iter().find(|(_, given)| *given && !args.offline) {
+        return Err(Error::usage(format!(
+            "{option} has no effect without --offline: give both, or neither"
+        )));
+    }
     if !endpoint && !args.offline && args.import.is_none() {
         return Err(Error::usage(
             "describing needs a judge: give --endpoint URL and --judge-model NAME, or --offline for the nearest of a list of \
              phrases",
         ));
     }
-    let of_phrases = [
-        ("--phrases", args.phrases.is_some()),
-        ("--encoder", args.encoder.is_some()),
-    ];
-    match of_phrases.iter().find(|(_, given)| *given && !args.offline) {
-        Some((option, _)) => Err(Error::usage(format!(
-            "{option} has no effect without --offline: give both, or neither"
-        ))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Adds descriptions that someone published, as those of the features' inputs.
