@@ -387,11 +387,11 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         assert!(error.contains(says), "{error}");
     };
     bad(
-        &["features", &made.study, "--directions", "probe"],
+        &["features", &made.study, "--directions", "proof"],
         "diffmean",
     );
     bad(
-        &["features", &made.study, "--directions", "fit,probe"],
+        &["features", &made.study, "--directions", "fit,proof"],
         "diffmean",
     );
     bad(

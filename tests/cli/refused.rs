@@ -259,7 +259,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("sweep S --solver mu --l1 0.5", "--l1 has no effect"),
     ("eval detection S --labels --json", "cannot be used with"),
     ("eval detection S --holdout 1", "below 1"),
-    ("eval detection S --methods probe", "is no method"),
+    ("eval detection S --methods proof", "is no method"),
     ("eval steering S --labels absent", "no label 'absent'"),
     ("eval steering S --kl 0", "positive number"),
     ("eval steering S --top-p 0", "at most 1"),
