@@ -69,7 +69,6 @@ const REFUSED: &[(&str, &str)] = &[
         "forward --model M --ids 1,999999 --layer 1 --out new.safetensors",
         "token id 999999",
     ),
-    ("doctor --device cpu", "--model"),
     // Fits.
     ("fit S -k 0", "from 1 on"),
     ("fit S --max-sweeps 0", "from 1 on"),
