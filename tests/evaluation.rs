@@ -1137,6 +1137,15 @@ fn what_steers_by_design_stands_beside_the_same_choice_among_random_directions()
 #[test]
 fn a_mix_tells_its_recipe_and_a_measured_feature_what_it_moves() {
     let made = Made::new();
+    // A label that is not there is said before the model is asked about the others.
+    for command in ["feature", "steer"] {
+        made.fails(
+            &[command, &made.study, "textgrad:nothing"],
+            2,
+            "no direction 'nothing'",
+        );
+    }
+    assert!(!Path::new(&made.study).join("measured").exists());
     let before = &made.lines(&["feature", &made.study, "2", "--json"])[0];
     assert!(before["raised"].is_null() && before["recipe"] == json!([]));
     let effects = made.lines(&["effects", &made.study, "--json"]);

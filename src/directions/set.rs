@@ -101,26 +101,43 @@ pub trait DirectionSet: Send + Sync {
     /// # Errors
     /// [`Error::Usage`] names the range where there is no such direction.
     fn find(&self, id: &str) -> Result<usize> {
-        let k = self.directions().count();
-        if let Some(named) = (0..k).find(|&j| self.title(j) == Some(id)) {
-            return Ok(named);
-        }
-        id.parse().ok().filter(|&j| j < k).ok_or_else(|| {
-            let name = self.name();
-            let numbers = format!(
-                "{name} has no direction '{}': it has 0 to {}",
-                id.escape_debug(),
-                k.max(1) - 1
-            );
-            let titles: Vec<_> = (0..k).filter_map(|j| self.title(j)).take(8).collect();
-            let more = if titles.is_empty() {
-                String::new()
-            } else {
-                format!(" ({}, …)", titles.join(", "))
-            };
-            Error::usage(numbers + &more)
-        })
+        find_titled(
+            self.name(),
+            self.directions().count(),
+            |j| self.title(j),
+            id,
+        )
     }
+}
+
+/// The index that `id` means in a set called `name` of `k` directions with these titles; see
+/// [`DirectionSet::find`].
+///
+/// # Errors
+/// [`Error::Usage`] names the range where there is no such direction.
+pub fn find_titled<'a>(
+    name: &str,
+    k: usize,
+    title: impl Fn(usize) -> Option<&'a str>,
+    id: &str,
+) -> Result<usize> {
+    if let Some(named) = (0..k).find(|&j| title(j) == Some(id)) {
+        return Ok(named);
+    }
+    id.parse().ok().filter(|&j| j < k).ok_or_else(|| {
+        let numbers = format!(
+            "{name} has no direction '{}': it has 0 to {}",
+            id.escape_debug(),
+            k.max(1) - 1
+        );
+        let titles: Vec<_> = (0..k).filter_map(&title).take(8).collect();
+        let more = if titles.is_empty() {
+            String::new()
+        } else {
+            format!(" ({}, …)", titles.join(", "))
+        };
+        Error::usage(numbers + &more)
+    })
 }
 
 /// Refuses a set of which memory does not hold the scores of every row and the unit columns.

@@ -194,6 +194,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     }
     let place = args.place.selection();
     place.check_effect(&study, [&wanted.kind])?;
+    wanted.check_label(&study)?;
     let open =
         |study: &Study, model| directions::open_with(study, &wanted.kind, &place, model, &ctx);
     let opened = match wanted.kind.is_measured() {

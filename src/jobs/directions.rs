@@ -7,6 +7,7 @@ use super::measured::{self, Choosing, EffectRequest};
 use crate::analysis::Notes;
 use crate::corpus::TokenTable;
 use crate::directions::baselines::Count;
+use crate::directions::set::find_titled;
 use crate::directions::{BaselineData, DirectionSet, FitSet, SaeSet, SetKind};
 use crate::error::{Error, Result};
 use crate::model::{HookPoint, HookSite, Model};
@@ -331,6 +332,21 @@ impl Reference {
             id: id.to_owned(),
             weight,
         })
+    }
+
+    /// Refuses a label that the study lacks before the model is asked about all of them, which takes
+    /// up to minutes; directions of other sets are found when their set is open.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] names the labels there are.
+    pub fn check_label(&self, study: &Study) -> Result<()> {
+        let tokens = study.tokens()?;
+        let labels = &tokens.labels;
+        if self.kind.is_measured() && !labels.is_empty() {
+            let title = |j: usize| labels.get(j).map(String::as_str);
+            find_titled(&self.kind.to_string(), labels.len(), title, &self.id)?;
+        }
+        Ok(())
     }
 
     /// Several, separated by commas.

@@ -86,6 +86,9 @@ impl SteeredDirection {
         let mut sets: Vec<(SetKind, Box<dyn DirectionSet>)> = Vec::new();
         let mut out = Vec::new();
         for reference in wanted {
+            reference.check_label(study)?;
+        }
+        for reference in wanted {
             let at = match sets.iter().position(|(kind, _)| *kind == reference.kind) {
                 Some(at) => at,
                 None => {
