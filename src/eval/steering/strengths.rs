@@ -19,7 +19,7 @@ impl Run<'_> {
     /// that are watched.
     ///
     /// # Errors
-    /// What the model and the log return; [`Error::Cancelled`].
+    /// What the model and the log return; [`Error::Cancelled`](crate::error::Error::Cancelled).
     pub fn chance(&mut self, directions: &[LabelDirection], ctx: &TaskCtx) -> Result<()> {
         let (quiet, all) = (ctx.without_progress(), directions.len());
         for (at, directions) in directions.chunks(SEARCHED_TOGETHER).enumerate() {
