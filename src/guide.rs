@@ -58,17 +58,17 @@ mod tests {
     #[test]
     fn every_page_is_listed_and_every_link_leads_to_a_page() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut there: Vec<_> = std::fs::read_dir(root.join("src/guide"))
+        let mut pages: Vec<_> = std::fs::read_dir(root.join("src/guide"))
             .unwrap()
             .map(|e| e.unwrap().path())
             .collect();
-        there.sort();
+        pages.sort();
         let mut listed: Vec<_> = PAGES
             .iter()
             .map(|p| root.join(format!("src/guide/{}.md", p.topic)))
             .collect();
         listed.sort();
-        assert_eq!(there, listed);
+        assert_eq!(pages, listed);
         let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
         for page in PAGES {
             assert!(
@@ -86,11 +86,11 @@ mod tests {
             );
             for (at, _) in page.text.match_indices("](") {
                 let target = page.text[at + 2..].split(')').next().unwrap();
-                let there = target
+                let is_page = target
                     .strip_suffix(".md")
                     .is_some_and(|topic| super::page(topic).is_some());
                 assert!(
-                    there || target.starts_with("http"),
+                    is_page || target.starts_with("http"),
                     "{} links to {target}",
                     page.topic
                 );

@@ -296,7 +296,7 @@ mod tests {
     fn text_shows_each_point_at_its_height() {
         let lines = chart().text();
         assert_eq!(lines.len(), 1 + TEXT_LINES + 2 + 2);
-        let of = |letter: char| {
+        let height_of = |letter: char| {
             let line = lines[1..=TEXT_LINES]
                 .iter()
                 .rposition(|l| l.contains(letter));
@@ -304,7 +304,7 @@ mod tests {
         };
         // The axis ends at 1, which is 13 steps above 0.
         assert!(lines[1].starts_with("      1 │"), "{}", lines[1]);
-        assert_eq!((of('a'), of('b')), (3, 1));
+        assert_eq!((height_of('a'), height_of('b')), (3, 1));
         assert!(lines[TEXT_LINES + 2].contains("0.1") && lines[TEXT_LINES + 2].contains("0.5"));
         assert!(lines.last().unwrap().ends_with("b random"));
     }

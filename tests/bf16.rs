@@ -31,7 +31,7 @@ impl Tap for Record {
     fn hooks(&self) -> &[HookPoint] {
         &self.hooks
     }
-    fn at(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         self.seen.insert(hook.to_string(), x.squeeze(0)?);
         Ok(None)
     }

@@ -302,20 +302,24 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         assert_eq!(rows[0]["set"], if kind == "fit" { "k5" } else { kind });
     }
     let several = list("neuron,fit:k5,diffmean@2.mlp.hook_post");
-    let of = |set: &str, hook: &str| {
+    let count = |set: &str, hook: &str| {
         several
             .iter()
             .filter(|r| r["set"] == set && r["hook"] == hook)
             .count()
     };
-    let (here, there) = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post");
-    let counts = [of("neuron", here), of("k5", here), several.len()];
+    let (first_hook, second_hook) = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post");
+    let counts = [
+        count("neuron", first_hook),
+        count("k5", first_hook),
+        several.len(),
+    ];
     assert_eq!(
         counts,
         [support::D_MLP, 5, support::D_MLP + 5 + means.len()]
     );
     assert_eq!(
-        several.iter().filter(|r| r["hook"] == there).count(),
+        several.iter().filter(|r| r["hook"] == second_hook).count(),
         means.len()
     );
     let text = mlpeek(made.dir.path())
@@ -325,14 +329,14 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
     let text = String::from_utf8(text.stdout).unwrap();
     assert_eq!(
         text.lines()
-            .filter(|l| l.starts_with(&format!("kmeans at {here} ")))
+            .filter(|l| l.starts_with(&format!("kmeans at {first_hook} ")))
             .count(),
         5,
         "{text}"
     );
     assert_eq!(
         text.lines()
-            .filter(|l| l.starts_with(&format!("neuron at {here} ")))
+            .filter(|l| l.starts_with(&format!("neuron at {first_hook} ")))
             .count(),
         support::D_MLP
     );
@@ -424,8 +428,9 @@ fn a_feature_steers_with_its_core_or_with_its_own_neurons() {
     ]);
     let neurons = |id: &str| -> Vec<(u64, f64)> {
         let card = &run(&["feature", &made.study, id, "--json"])[0];
-        let of = card["neurons"].as_array().unwrap().iter();
-        of.map(|n| (n["neuron"].as_u64().unwrap(), n["weight"].as_f64().unwrap()))
+        let weights = card["neurons"].as_array().unwrap().iter();
+        weights
+            .map(|n| (n["neuron"].as_u64().unwrap(), n["weight"].as_f64().unwrap()))
             .collect()
     };
     let whole = neurons("0");
@@ -572,10 +577,10 @@ fn notes_follow_their_features_through_a_refit_and_broken_ones_are_left_alone() 
         .args(["notes", &made.study, "1", "x", "--fit", "first"])
         .assert()
         .code(1);
-    let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
     assert!(
-        said.contains("notes.json") && said.contains("line 2"),
-        "{said}"
+        message.contains("notes.json") && message.contains("line 2"),
+        "{message}"
     );
     assert_eq!(
         std::fs::read_to_string(&notes).unwrap(),
@@ -833,12 +838,12 @@ fn an_outlier_is_named_and_taken_out() {
         "--max-sweeps",
         "20",
     ];
-    let said = mlpeek(dir.path())
+    let output = mlpeek(dir.path())
         .args(fit)
         .args(["--name", "plain"])
         .output()
         .unwrap();
-    let words = String::from_utf8(said.stderr).unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
     assert!(
         words.contains("1 neuron of 60 holds ") && words.contains("(neuron 7)"),
         "{words}"
@@ -888,11 +893,11 @@ fn an_outlier_is_named_and_taken_out() {
     assert_eq!(tensors.tensor("neuron_weights").unwrap().shape(), [60]);
 
     let fails = |args: &[&str], words: &str| {
-        let said = failure(
+        let message = failure(
             mlpeek(dir.path()).args([&["fit", &study][..], args].concat()),
             2,
         );
-        assert!(said.contains(words), "{said}");
+        assert!(message.contains(words), "{message}");
     };
     fails(
         &["--from", "scaled", "--scale-neurons=false", "--name", "x"],
@@ -1146,11 +1151,11 @@ fn a_fit_goes_on_with_more_features_fewer_and_new_rows() {
     assert_eq!(shown.len(), 8);
 
     let fails = |args: &[&str], words: &str| {
-        let said = failure(
+        let message = failure(
             mlpeek(made.dir.path()).args([&["fit", study][..], args].concat()),
             2,
         );
-        assert!(said.contains(words), "{said}");
+        assert!(message.contains(words), "{message}");
     };
     fails(&["--from", "base", "--merge", "8"], "cannot be merged away");
     fails(
@@ -1234,11 +1239,11 @@ fn options_of_the_objective_and_a_first_look() {
     ]
     .concat());
     let resume = ["fit", &made.study, "--name", "early", "--resume", "--json"];
-    let said = failure(
+    let message = failure(
         mlpeek(made.dir.path()).args([&resume[..], &["--l1", "0.3"]].concat()),
         2,
     );
-    assert!(said.contains("other settings"), "{said}");
+    assert!(message.contains("other settings"), "{message}");
     let early = run(&resume);
     assert_eq!(
         (&early[0]["sweep"], &early.last().unwrap()["l1"]),
@@ -1263,8 +1268,8 @@ fn a_refused_fit_leaves_what_was_there() {
     let fit = ["fit", &made.study, "-l", "1", "--sparsity", "0.1", "--json"];
     let run = |args: &[&str]| json_lines(mlpeek(home).args(fit).args(args));
     let refused = |args: &[&str], code, word: &str| {
-        let said = failure(mlpeek(home).args(fit).args(args), code);
-        assert!(said.contains(word), "{said}");
+        let message = failure(mlpeek(home).args(fit).args(args), code);
+        assert!(message.contains(word), "{message}");
     };
     run(&["-k", "6", "--max-sweeps", "3", "--name", "one"]);
     let saved = |file: &str| fs::read(study.join("fits/one").join(file)).unwrap();
@@ -1317,13 +1322,13 @@ fn a_refused_fit_leaves_what_was_there() {
         json_lines(mlpeek(home).args(["features", &made.study, "--json"])).len(),
         5
     );
-    let said = failure(
+    let message = failure(
         mlpeek(home).args(["features", &made.study, "--fit", "one"]),
         1,
     );
     assert!(
-        said.contains("config.json") && said.contains("fit again"),
-        "{said}"
+        message.contains("config.json") && message.contains("fit again"),
+        "{message}"
     );
     let end = run(&["-k", "5", "--max-sweeps", "2", "--name", "two", "--fresh"])
         .pop()

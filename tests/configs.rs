@@ -239,11 +239,11 @@ fn switches(c: &Config) -> Value {
     let rope = |layer: usize| {
         let which = c.layers[layer].rope?;
         let f = &frequencies[which];
-        let mut of = [0, f.len() / 2, f.len() - 1]
+        let mut values = [0, f.len() / 2, f.len() - 1]
             .map(|i| rounded(f64::from(f[i])))
             .to_vec();
-        of.extend([2.0 * f.len() as f64, f64::from(c.ropes[which].amplitude())]);
-        Some(of)
+        values.extend([2.0 * f.len() as f64, f64::from(c.ropes[which].amplitude())]);
+        Some(values)
     };
     let windows = collapsed(c.layers.iter().map(|l| json!(l.window)).collect());
     let ropes = collapsed((0..c.layers.len()).map(|i| json!(rope(i))).collect());
@@ -310,20 +310,20 @@ fn table() -> Value {
 }
 
 /// What is not as it should be.
-fn difference(got: mlpeek::Result<Value>, wanted: &Value) -> Option<String> {
-    let got = match got {
+fn difference(actual: mlpeek::Result<Value>, wanted: &Value) -> Option<String> {
+    let actual = match actual {
         Err(e) => return Some(format!("refused: {e}")),
-        Ok(got) if near(&got, wanted) => return None,
-        Ok(got) => got,
+        Ok(actual) if near(&actual, wanted) => return None,
+        Ok(actual) => actual,
     };
     let differs = wanted
         .as_object()
         .unwrap()
         .iter()
-        .filter(|(key, value)| !near(value, &got[key.as_str()]));
+        .filter(|(key, value)| !near(value, &actual[key.as_str()]));
     Some(
         differs
-            .map(|(key, value)| format!("{key} is {}, transformers {value}", got[key.as_str()]))
+            .map(|(key, value)| format!("{key} is {}, transformers {value}", actual[key.as_str()]))
             .collect(),
     )
 }
@@ -335,8 +335,8 @@ fn every_key_means_what_transformers_makes_of_it() {
     let mut count = 0;
     for (kind, family) in table["families"].as_object().unwrap() {
         let base = &family["config"];
-        let mut hold = |what: String, got: mlpeek::Result<Value>, wanted: &Value| {
-            wrong.extend(difference(got, wanted).map(|why| format!("{kind} {what}: {why}")));
+        let mut hold = |what: String, actual: mlpeek::Result<Value>, wanted: &Value| {
+            wrong.extend(difference(actual, wanted).map(|why| format!("{kind} {what}: {why}")));
         };
         hold(
             "as it is".into(),
@@ -350,7 +350,7 @@ fn every_key_means_what_transformers_makes_of_it() {
         );
         for case in family["cases"].as_array().unwrap() {
             count += 1;
-            let got = match case["drop"].as_str() {
+            let actual = match case["drop"].as_str() {
                 Some(key) => {
                     let mut base = base.clone();
                     base.as_object_mut().unwrap().remove(key);
@@ -359,7 +359,7 @@ fn every_key_means_what_transformers_makes_of_it() {
                 None => read(kind, base, &case["set"]),
             };
             let what = format!("{}{}", case["drop"], case["set"]);
-            match (&got, case["refused"].as_str()) {
+            match (&actual, case["refused"].as_str()) {
                 (Err(e), Some(named)) if e.to_string().contains(named) => continue,
                 // Where transformers raises there is nothing to be equal to; the line must be one
                 // all the same.
@@ -373,15 +373,15 @@ fn every_key_means_what_transformers_makes_of_it() {
                         .as_object_mut()
                         .unwrap()
                         .extend(case["gives"].as_object().unwrap().clone());
-                    hold(what, got, &wanted);
+                    hold(what, actual, &wanted);
                 }
             }
         }
         for key in family["harmless"].as_array().unwrap() {
             count += 1;
             let key = key.as_str().unwrap();
-            let got = read(kind, base, &json!({ key: table["harmless"][key] }));
-            hold(format!("harmless {key}"), got, &family["gives"]);
+            let actual = read(kind, base, &json!({ key: table["harmless"][key] }));
+            hold(format!("harmless {key}"), actual, &family["gives"]);
         }
     }
     assert!(

@@ -133,21 +133,26 @@ fn features_are_described_offline_by_the_nearest_of_a_list() {
     let found = lines(home, &[&offline[..], &["--phrases", &list]].concat());
     assert_eq!(found.len(), 4);
     for line in &found {
-        let said = &line["description"];
+        let description = &line["description"];
         for side in ["input", "output"] {
-            let phrase = said[side].as_str().unwrap();
+            let phrase = description[side].as_str().unwrap();
             assert!(
                 ["the harbour", "monday", "a longer text"].contains(&phrase),
                 "{phrase}"
             );
         }
-        let judge = said["judge"].as_str().unwrap();
+        let judge = description["judge"].as_str().unwrap();
         assert!(
             judge.starts_with("nearest of 3 phrases of ") && judge.contains("encoder"),
             "{judge}"
         );
-        assert!(said["detection_score"]["judged_count"].as_u64().unwrap() > 0);
-        assert_eq!(said["fuzzing_score"], Value::Null);
+        assert!(
+            description["detection_score"]["judged_count"]
+                .as_u64()
+                .unwrap()
+                > 0
+        );
+        assert_eq!(description["fuzzing_score"], Value::Null);
     }
     let card = &lines(home, &["feature", &study, "0", "--json"])[0];
     assert_eq!(
@@ -302,8 +307,8 @@ fn features_are_described_scored_and_paid_for_once() {
         more > 0 && more <= with[0]["call_count"].as_u64().unwrap() as usize,
         "no more calls than were said"
     );
-    for of in ["input_sentences", "output_sentences"] {
-        let found = &with[1]["description"][of];
+    for side in ["input_sentences", "output_sentences"] {
+        let found = &with[1]["description"][side];
         let mean = |kind: &str| {
             let scores: Vec<f64> = found[kind]
                 .as_array()

@@ -192,7 +192,7 @@ fn an_endpoint_describes_writes_and_judges_each_feature_on_both_sides() {
         "{texts:?}"
     );
     let sentences = events(&lines, "sentences");
-    let of = |method: &str, side: &str| {
+    let row = |method: &str, side: &str| {
         sentences
             .iter()
             .find(|s| s["method"] == method && s["side"] == side)
@@ -200,10 +200,10 @@ fn an_endpoint_describes_writes_and_judges_each_feature_on_both_sides() {
     };
     for side in ["inputs", "outputs"] {
         for method in ["k5", "diffmean", "random"] {
-            assert_eq!(of(method, side)["feature_count"], 3, "{method} {side}");
+            assert_eq!(row(method, side)["feature_count"], 3, "{method} {side}");
         }
         // It was made of sentences of the same words: it tells the others that it has not seen.
-        assert_eq!(of("diffmean", side)["above_0"], 1.0);
+        assert_eq!(row("diffmean", side)["above_0"], 1.0);
     }
     let last = events(&lines, "steering");
     assert_eq!(last.len(), 2, "a table a side");
@@ -313,12 +313,12 @@ fn offline_a_feature_is_judged_by_the_nearest_phrase_and_sentences_of_the_corpus
     ];
     let (lines, notes, code) = made.output(&made.judged(&offline));
     assert_eq!(code, 0, "{notes}");
-    for said in [
+    for words in [
         "no more than the nearest of 3 phrases",
         "no one writes sentences offline",
         "sentence encoder encoder ",
     ] {
-        assert!(notes.contains(said), "{said} is not in: {notes}");
+        assert!(notes.contains(words), "{words} is not in: {notes}");
     }
     let concepts = events(&lines, "concept");
     assert!(!concepts.is_empty());
@@ -353,8 +353,8 @@ fn what_cannot_be_judged_by_descriptions_is_said_in_a_line() {
     let made = Made::new();
     let meaning = ["--judge", "meaning", "--encoder", ENCODER];
     let fails = |more: &[&str], code: i32, says: &str| {
-        let (_, stderr, got) = made.output(&made.judged(more));
-        assert_eq!(got, code, "{stderr}");
+        let (_, stderr, status) = made.output(&made.judged(more));
+        assert_eq!(status, code, "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
     };
     fails(&[], 2, "words know labels alone");

@@ -44,7 +44,12 @@ impl Tap for Push {
     fn hooks(&self) -> &[HookPoint] {
         &self.0
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> mlpeek::Result<Option<Tensor>> {
+    fn intercept(
+        &mut self,
+        _: &Pass<'_>,
+        _: HookPoint,
+        x: &Tensor,
+    ) -> mlpeek::Result<Option<Tensor>> {
         self.1.push(flat(x));
         Ok(Some((x + 0.01)?))
     }

@@ -101,8 +101,8 @@ impl Made {
     }
 
     fn fails(&self, args: &[&str], code: i32, says: &str) {
-        let (_, stderr, got) = self.output(args);
-        assert_eq!(got, code, "{stderr}");
+        let (_, stderr, status) = self.output(args);
+        assert_eq!(status, code, "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
     }
 }
@@ -185,8 +185,8 @@ fn fits_of_several_seeds_are_one_line() {
     let names: Vec<_> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
     assert_eq!(names, ["k5+other", "k5", "other", "random"]);
     for l in 0..3 {
-        let of = |row: usize| rows[row]["labels"][l]["auroc"].as_f64().unwrap();
-        assert!((of(0) - (of(1) + of(2)) / 2.0).abs() < 1e-12);
+        let auroc = |row: usize| rows[row]["labels"][l]["auroc"].as_f64().unwrap();
+        assert!((auroc(0) - (auroc(1) + auroc(2)) / 2.0).abs() < 1e-12);
         assert_eq!(
             rows[0]["labels"][l]["features"].as_array().unwrap().len(),
             2
@@ -688,15 +688,15 @@ fn a_direction_may_be_chosen_by_the_words_that_it_promotes() {
         ];
         let lines = made.lines(&[&plain[..], &["--max-tokens", "2"], choose].concat());
         let texts = events(&lines, "text").into_iter();
-        let of = |method: &str| -> Vec<u64> {
+        let features_of = |method: &str| -> Vec<u64> {
             let mine = texts.clone().filter(|t| t["method"] == method);
             mine.map(|t| t["feature"].as_u64().unwrap()).collect()
         };
         assert!(
-            !of("k5").is_empty() && of("diffmean").iter().all(|d| *d < 3),
+            !features_of("k5").is_empty() && features_of("diffmean").iter().all(|d| *d < 3),
             "a label's own mean stays its own"
         );
-        of("neuron")
+        features_of("neuron")
     };
     // Of 64 neurons the one that a label excites most promotes its words most by chance alone.
     assert_ne!(run(&["--choose", "output"]), run(&[]));
@@ -1062,11 +1062,11 @@ fn what_steers_by_design_stands_beside_the_same_choice_among_random_directions()
     );
     let found = made.lines(&ask);
     let all = events(&found, "measure");
-    let of = |measure: &str| -> Vec<&Value> {
+    let rows_of = |measure: &str| -> Vec<&Value> {
         let rows = all.iter().filter(|m| m["measure"] == measure);
         rows.copied().collect()
     };
-    let names: Vec<&str> = of("own")
+    let names: Vec<&str> = rows_of("own")
         .iter()
         .map(|m| m["method"].as_str().unwrap())
         .collect();
@@ -1080,7 +1080,7 @@ fn what_steers_by_design_stands_beside_the_same_choice_among_random_directions()
     ];
     assert_eq!(names, wanted);
     let rises = events(&found, "rise");
-    for (row, rise) in of("rise").iter().zip(&rises) {
+    for (row, rise) in rows_of("rise").iter().zip(&rises) {
         assert_eq!(row["value_interval"], rise["rise_interval"]);
     }
     for row in &all {

@@ -139,7 +139,7 @@ impl Tap for Record {
     fn hooks(&self) -> &[HookPoint] {
         &self.hooks
     }
-    fn at(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         self.seen.insert(hook.to_string(), x.squeeze(0)?.copy()?);
         Ok(None)
     }
@@ -489,7 +489,7 @@ impl Tap for Add {
     fn hooks(&self) -> &[HookPoint] {
         std::slice::from_ref(&self.hook)
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(x.broadcast_add(&self.vector)?))
     }
 }

@@ -70,21 +70,21 @@ impl Made {
 
     fn ok(&self, args: &[&str]) -> String {
         let out = self.run(args);
-        let (said, code) = (String::from_utf8(out.stderr).unwrap(), out.status.code());
-        assert_eq!(code, Some(0), "{args:?}: {said}");
-        said
+        let (message, code) = (String::from_utf8(out.stderr).unwrap(), out.status.code());
+        assert_eq!(code, Some(0), "{args:?}: {message}");
+        message
     }
 
     /// What a run that must be refused says in its last line.
     fn refused(&self, args: &[&str]) -> String {
         let out = self.run(args);
-        let said = String::from_utf8(out.stderr).unwrap();
+        let message = String::from_utf8(out.stderr).unwrap();
         assert!(
             matches!(out.status.code(), Some(1 | 2)),
-            "{args:?} is not refused: {said}"
+            "{args:?} is not refused: {message}"
         );
-        assert!(!said.contains("panicked"), "{said}");
-        said.lines().last().unwrap_or_default().to_owned()
+        assert!(!message.contains("panicked"), "{message}");
+        message.lines().last().unwrap_or_default().to_owned()
     }
 
     fn manifest(&self) -> Value {
@@ -238,10 +238,10 @@ fn a_model_of_which_any_part_is_another_is_refused_by_every_command() {
     for (file, change, expected) in changes() {
         while_changed(&made.model.join(file), change, || {
             for command in made.commands() {
-                let said = made.refused(&command);
+                let message = made.refused(&command);
                 assert!(
-                    said.contains(expected),
-                    "{command:?} with another {file}: {said}"
+                    message.contains(expected),
+                    "{command:?} with another {file}: {message}"
                 );
                 assert!(made.bytes() == before, "{command:?} changed the study");
             }
@@ -345,25 +345,31 @@ fn what_is_asked_of_a_study_must_be_what_it_is_and_is_taken_from_it_where_it_is_
             ];
             args.extend(more);
             args.extend(append.then_some("--append"));
-            let said = made.refused(&args);
-            assert!(said.contains(expected), "{args:?}: {said}");
+            let message = made.refused(&args);
+            assert!(message.contains(expected), "{args:?}: {message}");
             assert!(made.bytes() == before, "{args:?}");
         }
     }
-    let said = made.refused(&[
+    let message = made.refused(&[
         "collect", "--model", model, "--data", &made.more, "--out", "study",
     ]);
-    assert!(said.contains("--append adds another corpus"), "{said}");
+    assert!(
+        message.contains("--append adds another corpus"),
+        "{message}"
+    );
     // A model of other widths: nothing is registered, and the right one goes on.
     let wide = support::tiny_model(&made.dir.path().join("wide"));
     edit(&wide.join("config.json"), |c| {
         c["num_attention_heads"] = json!(2)
     });
     let wide = wide.to_str().unwrap();
-    let said = made.refused(&[
+    let message = made.refused(&[
         "collect", "--model", wide, "--data", &made.more, "--out", "study", "--append",
     ]);
-    assert!(said.contains(wide) || said.contains("tensor"), "{said}");
+    assert!(
+        message.contains(wide) || message.contains("tensor"),
+        "{message}"
+    );
     assert!(made.bytes() == before);
     let out = made.run(&[
         "collect", "--data", &made.more, "--out", "study", "--append", "--json",
@@ -381,10 +387,10 @@ fn a_study_goes_with_its_model_to_another_place() {
     let moved = made.dir.path().join("moved");
     fs::rename(&made.model, &moved).unwrap();
     let trace = ["trace", "study", "--text", "the river"];
-    let said = made.refused(&trace);
+    let message = made.refused(&trace);
     assert!(
-        said.contains(made.model.to_str().unwrap()) && said.contains("--model"),
-        "{said}"
+        message.contains(made.model.to_str().unwrap()) && message.contains("--model"),
+        "{message}"
     );
     assert!(
         made.refused(&["steer", "study", "0", "--alpha", "1"])
@@ -400,17 +406,17 @@ fn a_study_goes_with_its_model_to_another_place() {
     let other = support::tiny_model(&made.dir.path().join("other"));
     edit(&other.join("config.json"), |c| c["rope_theta"] = json!(1.0));
     let before = made.bytes();
-    let said = made.refused(&[&trace[..], &["--model", other.to_str().unwrap()]].concat());
+    let message = made.refused(&[&trace[..], &["--model", other.to_str().unwrap()]].concat());
     assert!(
-        said.contains("is another model, it has another configuration"),
-        "{said}"
+        message.contains("is another model, it has another configuration"),
+        "{message}"
     );
-    let said = made.refused(&[&trace[..], &["--model", "nowhere/at/all"]].concat());
-    assert!(said.contains("nowhere/at/all"), "{said}");
+    let message = made.refused(&[&trace[..], &["--model", "nowhere/at/all"]].concat());
+    assert!(message.contains("nowhere/at/all"), "{message}");
     assert!(made.bytes() == before);
 
-    let said = made.ok(&[&trace[..], &["--model", "moved"]].concat());
-    assert!(said.contains("from now on"), "{said}");
+    let message = made.ok(&[&trace[..], &["--model", "moved"]].concat());
+    assert!(message.contains("from now on"), "{message}");
     assert_eq!(
         made.manifest()["model"]["id"],
         json!(moved.canonicalize().unwrap())

@@ -34,8 +34,8 @@ impl Schema {
         let fields = members.keys().cloned().collect();
         let key = (command.to_owned(), event);
         let known = self.lines.entry(key.clone()).or_insert_with(|| fields);
-        let here: BTreeSet<String> = members.keys().cloned().collect();
-        assert_eq!(*known, here, "lines of {key:?} have different fields");
+        let present: BTreeSet<String> = members.keys().cloned().collect();
+        assert_eq!(*known, present, "lines of {key:?} have different fields");
         self.members(line);
     }
 
@@ -102,8 +102,8 @@ impl Made {
             .arg("--json")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {stderr}");
         let lines: Vec<Value> = String::from_utf8(output.stdout)
             .unwrap()
             .lines()
@@ -439,9 +439,9 @@ fn every_field_of_every_command_is_documented_and_has_one_type() {
         std::fs::write(page(), &text).unwrap();
     }
     let fields = documented(&text);
-    let there: BTreeSet<&String> = found.types.keys().collect();
+    let seen: BTreeSet<&String> = found.types.keys().collect();
     let known: BTreeSet<&String> = fields.keys().collect();
-    let printed: Vec<_> = there
+    let printed: Vec<_> = seen
         .difference(&known)
         .map(|name| (name, &found.types[*name]))
         .collect();
@@ -449,7 +449,7 @@ fn every_field_of_every_command_is_documented_and_has_one_type() {
         printed.is_empty(),
         "printed, and not on the page: {printed:#?}"
     );
-    let gone: Vec<_> = known.difference(&there).collect();
+    let gone: Vec<_> = known.difference(&seen).collect();
     assert!(gone.is_empty(), "on the page, and not printed: {gone:?}");
     for (name, types) in &found.types {
         assert!(

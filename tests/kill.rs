@@ -310,11 +310,11 @@ fn a_second_fit_is_refused_while_the_first_runs() {
         "the first fit goes on: {line}"
     );
     let second = command(home, &fit).output().unwrap();
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert_eq!(second.status.code(), Some(1), "{said}");
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{message}");
     assert!(
-        said.contains("study") && said.contains(&first.id().to_string()),
-        "{said}"
+        message.contains("study") && message.contains(&first.id().to_string()),
+        "{message}"
     );
     first.kill().unwrap();
     first.wait().unwrap();
@@ -347,10 +347,10 @@ fn a_collection_that_was_cut_short_is_told_by_every_command_and_goes_on_by_the_s
     )
     .output()
     .unwrap();
-    let said = String::from_utf8(fit.stderr).unwrap();
+    let message = String::from_utf8(fit.stderr).unwrap();
     assert!(
-        fit.status.success() && said.contains(&state.to_string()),
-        "{said}"
+        fit.status.success() && message.contains(&state.to_string()),
+        "{message}"
     );
     for args in [
         &["features", &study][..],
@@ -358,21 +358,23 @@ fn a_collection_that_was_cut_short_is_told_by_every_command_and_goes_on_by_the_s
         &["tree", &study],
     ] {
         let out = command(home, args).output().unwrap();
-        let said = String::from_utf8(out.stderr).unwrap();
+        let message = String::from_utf8(out.stderr).unwrap();
         assert!(
-            out.status.success() && said.contains(&state.to_string()) && said.contains("goes on"),
-            "{said}"
+            out.status.success()
+                && message.contains(&state.to_string())
+                && message.contains("goes on"),
+            "{message}"
         );
     }
     // Neither the corpus nor a layer need be named again, nor be there.
     std::fs::remove_file(&data).unwrap();
     let whole = finish(home, &["collect", "--out", &study, "--json"]);
     assert_eq!(whole["sample_count"], 400);
-    let said = command(home, &["features", &study])
+    let message = command(home, &["features", &study])
         .output()
         .unwrap()
         .stderr;
-    assert!(!String::from_utf8(said).unwrap().contains("collected"));
+    assert!(!String::from_utf8(message).unwrap().contains("collected"));
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -433,14 +435,14 @@ fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     child.wait().unwrap();
     assert_eq!(registered()["complete"], false);
     let refused = add(&other).output().unwrap();
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let message = String::from_utf8(refused.stderr).unwrap();
     assert!(
         !refused.status.success()
-            && said.contains("collect --out")
-            && said.contains("of 3,030 samples"),
-        "{said}"
+            && message.contains("collect --out")
+            && message.contains("of 3,030 samples"),
+        "{message}"
     );
-    assert!(said.contains("--withdraw"), "{said}");
+    assert!(message.contains("--withdraw"), "{message}");
     // It can be taken out again, as if it had never been added, or gone on with.
     let copy = home.join("copy");
     copy_dir(Path::new(&study), &copy);
@@ -541,18 +543,18 @@ fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished
     };
     // Alone, what was stopped is shown, with a word; what was killed has nothing to show.
     let killed_at = ended_by("-KILL", 3, &mut long("killed"));
-    let (shown, said) = notes(&["features", &study]);
+    let (shown, message) = notes(&["features", &study]);
     assert!(
         !shown
-            && said.contains("'killed' was stopped at sweep")
-            && said.contains("--name killed --resume"),
-        "{said}"
+            && message.contains("'killed' was stopped at sweep")
+            && message.contains("--name killed --resume"),
+        "{message}"
     );
     let stopped_at = ended_by("-TERM", 3, &mut long("stopped"));
-    let (shown, said) = notes(&["features", &study]);
+    let (shown, message) = notes(&["features", &study]);
     assert!(
-        shown && said.contains(&format!("'stopped' was stopped at sweep {stopped_at}")),
-        "{said}"
+        shown && message.contains(&format!("'stopped' was stopped at sweep {stopped_at}")),
+        "{message}"
     );
 
     let fits = || {
@@ -561,14 +563,17 @@ fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished
             .fits()
             .unwrap()
     };
-    let of = |name: &str| fits().into_iter().find(|fit| fit.name == name).unwrap();
+    let fit_named = |name: &str| fits().into_iter().find(|fit| fit.name == name).unwrap();
     use mlpeek::study::FitState;
     assert_eq!(
-        (of("stopped").state, of("stopped").reached as u64),
+        (
+            fit_named("stopped").state,
+            fit_named("stopped").reached as u64
+        ),
         (FitState::Stopped, stopped_at)
     );
-    assert_eq!(of("killed").state, FitState::Cut);
-    assert!(of("killed").reached as u64 >= killed_at && !of("killed").has_factors());
+    assert_eq!(fit_named("killed").state, FitState::Cut);
+    assert!(fit_named("killed").reached as u64 >= killed_at && !fit_named("killed").has_factors());
 
     // Beside a finished one they are not the newest, although they are newer.
     finish(
@@ -585,7 +590,7 @@ fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished
             "whole",
         ],
     );
-    assert_eq!(of("whole").state, FitState::MaxSweeps);
+    assert_eq!(fit_named("whole").state, FitState::MaxSweeps);
     ended_by("-TERM", 2, &mut long("later"));
     assert_eq!(fits().last().unwrap().name, "later");
     let traced = finish(home, &["trace", &study, "--text", "a river", "--json"]);
@@ -598,12 +603,12 @@ fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished
         &["feature", &study, "0"],
         &["tree", &study],
     ] {
-        let (shown, said) = notes(args);
-        assert!(shown && !said.contains("stopped"), "{said}");
+        let (shown, message) = notes(args);
+        assert!(shown && !message.contains("stopped"), "{message}");
     }
-    let (shown, said) = notes(&["features", &study, "--fit", "later"]);
+    let (shown, message) = notes(&["features", &study, "--fit", "later"]);
     assert!(
-        shown && said.contains("'later' was stopped at sweep"),
-        "{said}"
+        shown && message.contains("'later' was stopped at sweep"),
+        "{message}"
     );
 }

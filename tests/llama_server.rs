@@ -166,21 +166,28 @@ fn a_real_server_describes_and_judges() {
     let all = event(&described, "described");
     assert_eq!(all.len(), 2);
     for line in &all {
-        let said = &line["description"];
+        let description = &line["description"];
         assert!(
-            said["input"].as_str().is_some_and(|s| s.len() > 3) && said["output"].is_string(),
-            "{said}"
+            description["input"].as_str().is_some_and(|s| s.len() > 3)
+                && description["output"].is_string(),
+            "{description}"
         );
         assert!(
-            said["judge"].as_str().unwrap().starts_with("smollm2 at "),
-            "{said}"
+            description["judge"]
+                .as_str()
+                .unwrap()
+                .starts_with("smollm2 at "),
+            "{description}"
         );
         // Whatever it did not give is told.
-        let missing =
-            said["input_sentences"].is_null() || said["detection"]["missing"].as_u64() > Some(0);
+        let missing = description["input_sentences"].is_null()
+            || description["detection"]["missing"].as_u64() > Some(0);
         assert!(
-            !missing || said["errors"].as_array().is_some_and(|e| !e.is_empty()),
-            "{said}"
+            !missing
+                || description["errors"]
+                    .as_array()
+                    .is_some_and(|e| !e.is_empty()),
+            "{description}"
         );
     }
     let usage = &event(&described, "usage")[0]["usage"];
@@ -220,10 +227,10 @@ fn a_real_server_describes_and_judges() {
     let judged = event(&found, "text");
     assert!(!judged.is_empty());
     for text in &judged {
-        let said = &text["judgement"];
+        let judgement = &text["judgement"];
         assert!(
-            said["concept"].is_number() && said["fluency"].is_number()
-                || said["unrated"].is_string(),
+            judgement["concept"].is_number() && judgement["fluency"].is_number()
+                || judgement["unrated"].is_string(),
             "{text}"
         );
     }

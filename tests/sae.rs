@@ -284,10 +284,10 @@ fn training_tells_of_every_pass_and_compares() {
     ];
     text.extend(&TRAIN[..8]);
     let output = mlpeek(made.dir.path()).args(text).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.success() && said.contains("pass 1 of 2: FVU ") && said.contains("dead "),
-        "{said}"
+        output.status.success() && stderr.contains("pass 1 of 2: FVU ") && stderr.contains("dead "),
+        "{stderr}"
     );
     fs::remove_dir_all(Path::new(&made.study).join("saes/said")).unwrap();
     let again = run(&["--name", "again"]);

@@ -50,7 +50,7 @@ pub enum Axis {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Concentration {
     /// Whether the members are neurons or rows.
-    pub of: Axis,
+    pub axis: Axis,
     /// The number of all neurons or rows.
     pub count: usize,
     /// The share of ‖A‖² that the members have together.
@@ -170,7 +170,7 @@ impl Energy {
             (Axis::Neurons, &neurons, self.neurons.len()),
             (Axis::Rows, &self.strongest, self.rows),
         ];
-        let found = parts.into_iter().filter_map(|(of, strongest, count)| {
+        let found = parts.into_iter().filter_map(|(axis, strongest, count)| {
             let shares: Vec<(usize, f64)> = strongest
                 .iter()
                 .take(MAX_MEMBERS)
@@ -178,12 +178,12 @@ impl Energy {
                 .collect();
             let members = outstanding(&shares, count)?;
             let share = members.iter().map(|m| m.1).sum();
-            let first = match of {
+            let first = match axis {
                 Axis::Neurons => format!("neuron {}", members[0].0),
                 Axis::Rows => name(members[0].0),
             };
             Some(Concentration {
-                of,
+                axis,
                 count,
                 share,
                 members: members.to_vec(),
@@ -213,7 +213,7 @@ impl Concentration {
     /// The finding as a sentence: "1 neuron of 4,864 holds 72 % of the sum of squares (neuron
     /// 1234)".
     pub fn description(&self) -> String {
-        let (what, one) = match self.of {
+        let (what, one) = match self.axis {
             Axis::Neurons => ("neurons", "neuron"),
             Axis::Rows => ("rows", "row"),
         };
@@ -243,7 +243,7 @@ impl Concentration {
 
     /// The finding, its effect on a fit, and the option that avoids the effect.
     pub fn advice(&self) -> String {
-        let each = if self.of == Axis::Neurons {
+        let each = if self.axis == Axis::Neurons {
             "neuron"
         } else {
             "token"
@@ -259,7 +259,7 @@ impl Concentration {
     /// 1234)".
     pub fn short_advice(&self) -> String {
         let (count, share) = (self.members.len(), 100.0 * self.share);
-        let what = match (self.of, count) {
+        let what = match (self.axis, count) {
             (Axis::Neurons, 1) => "neuron holds",
             (Axis::Neurons, _) => "neurons hold",
             (Axis::Rows, 1) => "row holds",
@@ -273,7 +273,7 @@ impl Concentration {
     }
 
     fn remedy(&self) -> &'static str {
-        match self.of {
+        match self.axis {
             Axis::Neurons => "--scale-neurons",
             Axis::Rows => "--scale-rows",
         }
@@ -308,7 +308,7 @@ mod tests {
         // 23² · 1000 of 23² · 1000 + 199 · 1000.
         let neuron = found(&source(23.0, 1.0));
         assert_eq!(
-            (neuron.len(), neuron[0].of, neuron[0].members.len()),
+            (neuron.len(), neuron[0].axis, neuron[0].members.len()),
             (1, Axis::Neurons, 1)
         );
         assert!((neuron[0].share - 529.0 / 728.0).abs() < 1e-9 && neuron[0].members[0].0 == 3);
@@ -323,7 +323,7 @@ mod tests {
         );
         let row = found(&source(1.0, 20.0));
         assert_eq!(
-            (row.len(), row[0].of, row[0].members[0].0),
+            (row.len(), row[0].axis, row[0].members[0].0),
             (1, Axis::Rows, 700)
         );
         assert!((row[0].share - 400.0 / 1399.0).abs() < 1e-9 && row[0].first == "row 700");

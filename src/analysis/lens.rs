@@ -291,7 +291,7 @@ impl Tap for CaptureTap {
         &self.hook
     }
 
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         self.rows = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         Ok(None)
     }

@@ -84,10 +84,10 @@ fn with_candidates(command: clap::Command) -> clap::Command {
 type NamesOf = fn(&Study) -> Result<Vec<(String, String)>>;
 
 /// Completes `arg` with names from the study on the line.
-fn names(arg: Arg, of: NamesOf) -> Arg {
+fn names(arg: Arg, names_of: NamesOf) -> Arg {
     arg.add(ArgValueCandidates::new(move || {
         // Where the study cannot be read there is nothing to offer; the command itself says why.
-        let found = study_on_the_line().and_then(|study| of(&study).ok());
+        let found = study_on_the_line().and_then(|study| names_of(&study).ok());
         offered(found.unwrap_or_default())
     }))
 }
@@ -272,9 +272,9 @@ fn noted_features(study: &Study) -> Result<Vec<(String, String)>> {
 
 /// Models on this machine, and files.
 fn models(current: &OsStr) -> Vec<CompletionCandidate> {
-    let here = source::list_local();
+    let local = source::list_local();
     let begins = |id: &str| current.to_str().is_some_and(|typed| id.starts_with(typed));
-    let known = here
+    let known = local
         .iter()
         .filter(|model| begins(&model.id) && !model.encoder)
         .map(|model| (model.id.as_str(), model.summary.as_str()));

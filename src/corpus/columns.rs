@@ -60,9 +60,9 @@ pub(super) fn is_columnar(object: &[(String, Json)]) -> Result<bool, String> {
         return if labels && equal && object.len() > 1 && (usual || has(LABEL)) {
             either()
         } else if equal && has(LABEL) && object.len() > 1 {
-            let there = names(object.iter().map(|(key, _)| key.as_str()));
+            let columns = names(object.iter().map(|(key, _)| key.as_str()));
             Err(format!(
-                "is made of columns, none of them text or prompt: there are {there}; rename the one that holds the texts"
+                "is made of columns, none of them text or prompt: there are {columns}; rename the one that holds the texts"
             ))
         } else {
             Ok(false)

@@ -36,7 +36,7 @@ impl Header {
         reader
             .read_record(&mut record)
             .ok()
-            .filter(|there| *there)?;
+            .filter(|was_read| *was_read)?;
         Some(Self {
             delimiter,
             columns: record.iter().map(|c| c.trim().to_owned()).collect(),

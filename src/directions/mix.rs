@@ -53,19 +53,19 @@ fn ridge(f: &[f64], k: usize, share: f64) -> f64 {
     share * trace / k.max(1) as f64
 }
 
-/// (F + ridge·I)⁻¹ b over the directions of `of`, 0 for the others.
-fn solve(f: &[f64], b: &[f64], of: &[usize], ridge: f64) -> Vec<f64> {
-    let (k, m) = (b.len(), of.len());
-    let mut a: Vec<f64> = of
+/// (F + ridge·I)⁻¹ b over the directions of `chosen`, 0 for the others.
+fn solve(f: &[f64], b: &[f64], chosen: &[usize], ridge: f64) -> Vec<f64> {
+    let (k, m) = (b.len(), chosen.len());
+    let mut a: Vec<f64> = chosen
         .iter()
-        .flat_map(|&i| of.iter().map(move |&j| f[i * k + j]))
+        .flat_map(|&i| chosen.iter().map(move |&j| f[i * k + j]))
         .collect();
     (0..m).for_each(|i| a[i * m + i] += ridge);
-    let mut c: Vec<f64> = of.iter().map(|&j| b[j]).collect();
+    let mut c: Vec<f64> = chosen.iter().map(|&j| b[j]).collect();
     cholesky::factor(&mut a, m, f64::MIN_POSITIVE);
     cholesky::solve(&a, m, &mut c);
     let mut out = vec![0.0; k];
-    of.iter().zip(c).for_each(|(&j, c)| out[j] = c);
+    chosen.iter().zip(c).for_each(|(&j, c)| out[j] = c);
     out
 }
 

@@ -132,12 +132,12 @@ impl Opener {
             let mut fits = study.fits()?;
             if let Some((hook, _)) = wanted.hook {
                 if !manifest.hooks.contains(&hook) {
-                    let there: Vec<String> =
+                    let hooks: Vec<String> =
                         manifest.hooks.iter().map(ToString::to_string).collect();
                     return Err(Error::refused(format!(
                         "{} has {}, not {hook}: open one of these, or collect that layer into another study",
                         dir.display(),
-                        there.join(", ")
+                        hooks.join(", ")
                     )));
                 }
                 fits.retain(|fit| fit.hook == hook);
@@ -272,15 +272,15 @@ impl Opener {
         ctx: &TaskCtx,
     ) -> Result<(HookPoint, String)> {
         let (mut study, hook) = if Study::is_at(dir) {
-            let there = Study::open_read_only(dir)?;
+            let existing = Study::open_read_only(dir)?;
             let hook = if request.layer.is_some() {
                 hook
             } else {
-                there.manifest().hooks[0]
+                existing.manifest().hooks[0]
             };
-            there.manifest().hook_index(hook)?;
-            there.check_corpus(corpus)?;
-            there.check_model(model.info())?;
+            existing.manifest().hook_index(hook)?;
+            existing.check_corpus(corpus)?;
+            existing.check_model(model.info())?;
             self.release_study_in(dir);
             (Study::open(dir)?, hook)
         } else {

@@ -102,7 +102,7 @@ pub(super) fn export_levels(session: &Session, path: &Path) -> Result<()> {
     let fit = session.shown()?.fit;
     let levels = lock(&session.last_levels)
         .clone()
-        .filter(|(of, _)| *of == fit);
+        .filter(|(fit_name, _)| *fit_name == fit);
     let (_, levels) =
         levels.ok_or_else(|| Error::refused("the levels of this fit were not found yet"))?;
     export::write(path, &export::line(&json::levels(&levels, &fit)))?;
@@ -218,8 +218,8 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
             let mut scores = vec![0.0; factors.features.columns()];
             for feature in &trace.features {
                 let peak = contexts::peak(factors, feature.id);
-                let here = feature.values.iter().copied().fold(0.0, f32::max);
-                scores[feature.id] = if peak > 0.0 { here / peak } else { 0.0 };
+                let highest = feature.values.iter().copied().fold(0.0, f32::max);
+                scores[feature.id] = if peak > 0.0 { highest / peak } else { 0.0 };
             }
             scores
         }
@@ -232,11 +232,11 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
 /// was typed.
 pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
     let typed = Notes::of_line(note.id, &note.line)?;
-    let here = session.has_open(&note.study);
+    let is_open = session.has_open(&note.study);
     let shown = session
         .shown()
         .ok()
-        .filter(|shown| here && shown.set.is_none() && shown.fit == note.fit);
+        .filter(|shown| is_open && shown.set.is_none() && shown.fit == note.fit);
     let Some(shown) = shown else {
         return Study::open_read_only(&note.study)?
             .change_notes(&note.fit, |notes| notes.replace(&[note.id], typed))

@@ -151,8 +151,9 @@ mod tests {
 
     #[test]
     fn an_error_of_a_tensor_becomes_one_line_that_says_what_to_do() {
-        let of = |text: &str| Error::from(candle_core::Error::Msg(text.into()));
-        let full = of("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")\n   0: a\n   1: b");
+        let error_of = |text: &str| Error::from(candle_core::Error::Msg(text.into()));
+        let full =
+            error_of("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")\n   0: a\n   1: b");
         assert!(full.is_device_full());
         let text = full.to_string();
         assert!(
@@ -161,9 +162,9 @@ mod tests {
                 && !text.contains('\n'),
             "{text}"
         );
-        let lost = of("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"…\")");
+        let lost = error_of("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"…\")");
         assert!(!lost.is_device_full() && lost.to_string().contains("has stopped"));
-        let other = of("shape mismatch in matmul\n  0: a frame");
+        let other = error_of("shape mismatch in matmul\n  0: a frame");
         assert!(matches!(other, Error::Tensor(_)));
         assert_eq!(
             other.to_string(),

@@ -141,11 +141,11 @@ impl<'a> Detector<'a> {
         let values = self.held.scores(scores, c);
         let auroc = auroc_by_group(&values, &self.held.groups, self.split.labels.len())[l]?;
         let mean = |inside: bool| {
-            let of = values
+            let side_values = values
                 .iter()
                 .zip(&self.held.groups)
                 .filter(|(_, g)| (**g == Some(l as u32)) == inside);
-            let (sum, count) = of.fold((0.0, 0usize), |(sum, count), (&v, _)| {
+            let (sum, count) = side_values.fold((0.0, 0usize), |(sum, count), (&v, _)| {
                 (sum + f64::from(v), count + 1)
             });
             sum / count.max(1) as f64

@@ -35,7 +35,7 @@ pub fn rivals(means: &Directions, count: usize) -> Vec<Vec<usize>> {
             .map(|(a, b)| f64::from(a * b))
             .sum::<f64>()
     };
-    let of = |i: usize| {
+    let nearest = |i: usize| {
         let mut others: Vec<(f64, usize)> = (0..k)
             .filter(|&j| j != i)
             .map(|j| (cosine(i, j), j))
@@ -43,7 +43,7 @@ pub fn rivals(means: &Directions, count: usize) -> Vec<Vec<usize>> {
         others.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         others.into_iter().take(count).map(|(_, j)| j).collect()
     };
-    (0..k).map(of).collect()
+    (0..k).map(nearest).collect()
 }
 
 /// Scores the direction that was chosen for each label once more, against its rivals alone; an
@@ -74,17 +74,18 @@ pub fn against_rivals(
                 continue;
             };
             let side = |held_out: bool| -> Vec<(f32, bool)> {
-                let of = split
+                let sentences = split
                     .sentences
                     .iter()
                     .enumerate()
                     .filter(|(_, s)| s.held_out == held_out);
-                of.filter_map(|(i, s)| {
-                    let label = place(s.label?)?;
-                    (label == own || rivals[own].contains(&label))
-                        .then(|| (scores.at(i, c).0, label == own))
-                })
-                .collect()
+                sentences
+                    .filter_map(|(i, s)| {
+                        let label = place(s.label?)?;
+                        (label == own || rivals[own].contains(&label))
+                            .then(|| (scores.at(i, c).0, label == own))
+                    })
+                    .collect()
             };
             out[at] = judge(&side(false), &side(true));
         }
@@ -99,12 +100,12 @@ fn judge(train: &[(f32, bool)], held: &[(f32, bool)]) -> Option<HardNegatives> {
     let groups: Vec<Option<u32>> = held.iter().map(|s| s.1.then_some(0)).collect();
     let auroc = auroc_by_group(&scores, &groups, 1)[0]?;
     let right = |own: bool| {
-        let of: Vec<bool> = held
+        let correct: Vec<bool> = held
             .iter()
             .filter(|s| s.1 == own)
             .map(|s| (s.0 >= threshold) == own)
             .collect();
-        of.iter().filter(|&&r| r).count() as f64 / of.len() as f64
+        correct.iter().filter(|&&r| r).count() as f64 / correct.len() as f64
     };
     Some(HardNegatives {
         auroc,

@@ -127,9 +127,9 @@ impl<'a> Phrases<'a> {
         scored: bool,
         ctx: &TaskCtx,
     ) -> Result<Description> {
-        let of = |texts: &[&str]| self.encoder.embed(texts, ctx);
-        let shown = of(&material.shown_plain())?;
-        let silent = of(&material.silent())?;
+        let embed = |texts: &[&str]| self.encoder.embed(texts, ctx);
+        let shown = embed(&material.shown_plain())?;
+        let silent = embed(&material.silent())?;
         let words = self.words(material.fired_on(), ctx)?;
         // Against silent texts what all texts of the corpus share is taken away.
         let contexts = (!shown.is_empty()).then(|| {

@@ -165,8 +165,8 @@ impl PredictionSums {
     ) -> Result<()> {
         let each = match (base, now) {
             (LogProbabilities::OnHost { .. }, LogProbabilities::OnHost { .. }) => {
-                let of = |(&place, &target): (&usize, &u32)| {
-                    let (p, q) = (base.at(place), now.at(place));
+                let change_at = |(&place, &target): (&usize, &u32)| {
+                    let (p, q) = (base.position(place), now.position(place));
                     let terms = p.iter().zip(q);
                     let divergence: f64 = terms
                         .map(|(p, q)| f64::from(p.exp()) * f64::from(p - q))
@@ -174,7 +174,7 @@ impl PredictionSums {
                     (-f64::from(q[target as usize]), divergence)
                 };
                 let all = predictions.places.par_iter().zip(&predictions.targets);
-                all.map(of).collect::<Vec<_>>()
+                all.map(change_at).collect::<Vec<_>>()
             }
             (LogProbabilities::OnDevice(p), LogProbabilities::OnDevice(q)) => {
                 let likelihoods = likelihood::log_likelihoods(q, &predictions.targets)?;
@@ -242,7 +242,7 @@ enum LogProbabilities {
 }
 
 impl LogProbabilities {
-    fn at(&self, place: usize) -> &[f32] {
+    fn position(&self, place: usize) -> &[f32] {
         match self {
             Self::OnHost { vocab, values } => &values[place * vocab..][..*vocab],
             Self::OnDevice(_) => &[],
@@ -291,7 +291,7 @@ impl Tap for ReplaceTap<'_> {
         &self.hooks
     }
 
-    fn at(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         let (rows, tokens, width) = x.dims3()?;
         let mut values = x
             .to_device(&Device::Cpu)?

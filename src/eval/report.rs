@@ -181,7 +181,7 @@ fn label_score(
     seeds: &[Vec<LabelDetection>],
     tokens: &TokenTable,
 ) -> LabelScore {
-    let of: Vec<_> = seeds
+    let same_label: Vec<_> = seeds
         .iter()
         .flatten()
         .filter(|l| l.label == first.label)
@@ -192,9 +192,9 @@ fn label_score(
             .get(first.label as usize)
             .cloned()
             .unwrap_or_default(),
-        auroc: mean(of.iter().map(|l| l.auroc)).unwrap_or(first.auroc),
-        train_auroc: mean(of.iter().map(|l| l.train_auroc)).unwrap_or(first.train_auroc),
-        s_cd: mean(of.iter().filter_map(|l| l.s_cd())),
+        auroc: mean(same_label.iter().map(|l| l.auroc)).unwrap_or(first.auroc),
+        train_auroc: mean(same_label.iter().map(|l| l.train_auroc)).unwrap_or(first.train_auroc),
+        s_cd: mean(same_label.iter().filter_map(|l| l.s_cd())),
         feature: first.feature,
     }
 }

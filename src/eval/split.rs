@@ -78,16 +78,16 @@ impl Split {
         let mut sentences = sentences(tokens);
         let mut of_label: Vec<Vec<usize>> = vec![Vec::new(); tokens.labels.len()];
         for (i, sentence) in sentences.iter().enumerate() {
-            if let Some(of) = sentence.label.and_then(|l| of_label.get_mut(l as usize)) {
-                of.push(i);
+            if let Some(samples) = sentence.label.and_then(|l| of_label.get_mut(l as usize)) {
+                samples.push(i);
             }
         }
         let mut labels: Vec<u32> = Vec::new();
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (label, of) in (0..).zip(of_label) {
-            if of.len() >= holdout.label_size.max(2) {
+        for (label, group) in (0..).zip(of_label) {
+            if group.len() >= holdout.label_size.max(2) {
                 labels.push(label);
-                groups.push(of);
+                groups.push(group);
             }
         }
         if groups.is_empty() {
@@ -394,14 +394,14 @@ pub(crate) mod tests {
         assert_ne!(split, shuffled);
         for side in [false, true] {
             let labels = |s: &Split| {
-                let mut of: Vec<_> = s
+                let mut side_labels: Vec<_> = s
                     .sentences
                     .iter()
                     .filter(|s| s.held_out == side)
                     .map(|s| s.label)
                     .collect();
-                of.sort_unstable();
-                of
+                side_labels.sort_unstable();
+                side_labels
             };
             assert_eq!(labels(&split), labels(&shuffled));
         }

@@ -213,7 +213,7 @@ impl<'a> SweepProgress<'a> {
         }
     }
 
-    fn at(done: u64, total: u64) -> Progress {
+    fn progress(done: u64, total: u64) -> Progress {
         Progress::new("sweeping over k", done, total, "features")
     }
 
@@ -231,7 +231,7 @@ impl<'a> SweepProgress<'a> {
             if progress.unit == "sweeps" {
                 let part = (k * progress.done / expected).min(k * 9 / 10);
                 // The fit itself checks whether it was cancelled.
-                let _ = whole.checkpoint(Self::at(done + part, total));
+                let _ = whole.checkpoint(Self::progress(done + part, total));
             }
         })
     }
@@ -242,7 +242,7 @@ impl<'a> SweepProgress<'a> {
             .factors
             .as_ref()
             .map_or(self.expected, |factors| factors.sweep as u64);
-        self.ctx.checkpoint(Self::at(self.done, self.total))
+        self.ctx.checkpoint(Self::progress(self.done, self.total))
     }
 }
 

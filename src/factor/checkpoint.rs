@@ -133,7 +133,7 @@ impl StateHeader {
             && want
                 .iter()
                 .zip(self.lengths)
-                .all(|(w, got)| *w == Some(got))
+                .all(|(w, length)| *w == Some(length))
     }
 }
 

@@ -250,7 +250,7 @@ impl<'s> SwapEvaluator<'s> {
             .map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE)
             .collect();
         let gram = |a: u32, b: u32| sums.gram[a as usize * k + b as usize];
-        let of = |i: usize| {
+        let build = |i: usize| {
             let systems = NeuronSystems::new(
                 i * SYSTEMS_PER_CHUNK..d.min((i + 1) * SYSTEMS_PER_CHUNK),
                 rows,
@@ -262,7 +262,7 @@ impl<'s> SwapEvaluator<'s> {
         };
         let (systems, found): (Vec<_>, Vec<_>) = (0..d.div_ceil(SYSTEMS_PER_CHUNK))
             .into_par_iter()
-            .map(of)
+            .map(build)
             .unzip();
         let mut costs = vec![f64::INFINITY; features.indices.len()];
         found
@@ -308,7 +308,7 @@ impl<'s> SwapEvaluator<'s> {
             .map(|(l, u)| if *u { *l } else { f64::INFINITY })
             .collect();
         let criterion = SwapCriterion::new(weights, &least);
-        let of = |(chunk, systems): (usize, &NeuronSystems)| {
+        let search_chunk = |(chunk, systems): (usize, &NeuronSystems)| {
             let mut lines = vec![0.0; NEURONS_PER_BLOCK * criterion.width()];
             let (mut at_one, mut found) = (Vec::new(), Vec::new());
             for first in (chunk * SYSTEMS_PER_CHUNK..d.min((chunk + 1) * SYSTEMS_PER_CHUNK))
@@ -332,8 +332,12 @@ impl<'s> SwapEvaluator<'s> {
             }
             found
         };
-        let found: Vec<Vec<(u32, Candidate)>> =
-            self.systems.par_iter().enumerate().map(of).collect();
+        let found: Vec<Vec<(u32, Candidate)>> = self
+            .systems
+            .par_iter()
+            .enumerate()
+            .map(search_chunk)
+            .collect();
         let count = found.iter().map(Vec::len).sum::<usize>();
         let mut gains: Vec<Vec<SwapGain>> = least
             .iter()

@@ -70,11 +70,11 @@ fn into_new_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(St
     let corpus = given(args)?.unwrap_or_else(Corpus::bundled);
     let files = source::resolve(args.model.model.as_deref(), ctx)?;
     let mut layers = args.layer.clone();
-    let there = describe(&files)?.0.layers.len();
+    let layer_count = describe(&files)?.0.layers.len();
     if layers.is_empty() {
-        layers.push(there / 2);
+        layers.push(layer_count / 2);
     }
-    check_layers(&layers, there)?;
+    check_layers(&layers, layer_count)?;
     layers.sort_unstable();
     layers.dedup();
     let model = open_files(&files, &options(args, layers.last(), None), out, ctx)?;

@@ -212,7 +212,7 @@ fn show(subject: &Subject, description: &Description, out: &mut Output) -> Resul
         );
     }
     let accuracy = |score: &Option<Score>| cell(score.and_then(|s| s.balanced_accuracy), 2);
-    let said = |text: &Option<String>| text::clean(text.as_deref().unwrap_or("-"));
+    let shown = |text: &Option<String>| text::clean(text.as_deref().unwrap_or("-"));
     let name = subject
         .title
         .as_ref()
@@ -221,15 +221,15 @@ fn show(subject: &Subject, description: &Description, out: &mut Output) -> Resul
         "{name:>5}  detection {:>4}  fuzzing {:>4}  fires on: {}  ·  promotes: {}",
         accuracy(&description.detection),
         accuracy(&description.fuzzing),
-        said(&description.input),
-        said(&description.output)
+        shown(&description.input),
+        shown(&description.output)
     ))?;
-    for (of, found) in [
+    for (side, found) in [
         ("inputs", &description.input_sentences),
         ("outputs", &description.output_sentences),
     ] {
         if let Some(found) = found {
-            out.line(&format!("{:>5}  {}", "", sentences_line(of, found)))?;
+            out.line(&format!("{:>5}  {}", "", sentences_line(side, found)))?;
         }
     }
     description
@@ -240,14 +240,14 @@ fn show(subject: &Subject, description: &Description, out: &mut Output) -> Resul
 }
 
 /// "S_CD +1.39 on sentences written for its inputs: 0.30 on 5 activating, 0.07 on 5 neutral".
-fn sentences_line(of: &str, found: &Sentences) -> String {
+fn sentences_line(side: &str, found: &Sentences) -> String {
     let s_cd = found
         .s_cd
         .map_or_else(|| "undefined".to_owned(), |s| format!("{s:+.2}"));
     let (activating, neutral) = found.means();
     let (more, less) = (found.activating.len(), found.neutral.len());
     format!(
-        "S_CD {s_cd} on sentences written for its {of}: {activating:.3} on {more} activating, {neutral:.3} on {less} neutral"
+        "S_CD {s_cd} on sentences written for its {side}: {activating:.3} on {more} activating, {neutral:.3} on {less} neutral"
     )
 }
 

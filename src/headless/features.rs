@@ -82,11 +82,11 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
         None => open(&study, model.as_ref().ok())?,
     };
     let tokens = study.tokens()?;
-    let of = |set: &dyn DirectionSet| format!("{} at {}", set.name(), set.hook());
+    let set_title = |set: &dyn DirectionSet| format!("{} at {}", set.name(), set.hook());
     // Of one set its name stands above the list, of several in each line.
     let names = sets
         .iter()
-        .map(|set| of(set.as_ref()).chars().count())
+        .map(|set| set_title(set.as_ref()).chars().count())
         .max()
         .filter(|_| sets.len() > 1);
     if !out.is_json() {
@@ -121,7 +121,9 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
             continue;
         }
         rows.sort_by(|a, b| b.share.total_cmp(&a.share));
-        let whose = names.map_or(String::new(), |width| format!("{:<width$} ", of(set)));
+        let whose = names.map_or(String::new(), |width| {
+            format!("{:<width$} ", set_title(set))
+        });
         rows.iter().try_for_each(|row| {
             let line = format!("{whose}{}", list_line(row));
             out.line(&match does(row.id) {
@@ -252,13 +254,18 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         if let Some(words) = recipe_words(set.recipe(id)) {
             out.line(&format!("mixed of    {words}"))?;
         }
-        let Some(said) = described else { return Ok(()) };
-        let lines = [("fires on", &said.input), ("promotes", &said.output)];
+        let Some(description) = described else {
+            return Ok(());
+        };
+        let lines = [
+            ("fires on", &description.input),
+            ("promotes", &description.output),
+        ];
         return lines.into_iter().try_for_each(|(what, text)| match text {
             Some(text) => out.line(&format!(
                 "{what:<11} {} (said {})",
                 text::clean(text),
-                text::clean(&said.judge)
+                text::clean(&description.judge)
             )),
             None => Ok(()),
         });

@@ -59,9 +59,9 @@ impl Subject {
             ..Holdout::default()
         };
         let concentrated = study.concentrations(&study.energy(hook, ctx)?)?;
-        let seen = |of: Axis| {
+        let seen = |axis: Axis| {
             fits.iter().any(|f| {
-                if of == Axis::Neurons {
+                if axis == Axis::Neurons {
                     !f.scale_neurons
                 } else {
                     !f.scale_rows
@@ -70,7 +70,7 @@ impl Subject {
         };
         concentrated
             .iter()
-            .filter(|found| seen(found.of))
+            .filter(|found| seen(found.axis))
             .for_each(|found| out.note(&found.advice()));
         Ok(Self {
             source: study.activations(hook)?,

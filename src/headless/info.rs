@@ -23,7 +23,7 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
             "widths": manifest.widths, "dtype": manifest.dtype.name(), "bos": manifest.bos,
             "corpora": json::corpora(manifest), "complete": state.is_complete(),
             "collected": {
-                "sample_count": state.samples, "total_sample_count": state.of, "row_count": state.rows,
+                "sample_count": state.samples, "total_sample_count": state.total, "row_count": state.rows,
             },
             "fits": fits.iter().map(fit).collect::<Vec<_>>(),
         }));

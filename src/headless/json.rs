@@ -51,7 +51,7 @@ pub(super) fn concentrations(found: &[Concentration]) -> Value {
             .map(|(index, share)| json!({"index": index, "share": share}))
             .collect();
         json!({
-            "axis": c.of, "total_count": c.count, "share": c.share, "strongest": members, "first": c.first,
+            "axis": c.axis, "total_count": c.count, "share": c.share, "strongest": members, "first": c.first,
         })
     };
     found.iter().map(one).collect()

@@ -109,12 +109,12 @@ fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
 }
 
 /// Refuses a layer that the model does not have, before its weights are read.
-fn check_layers(asked: &[usize], there: usize) -> Result<()> {
-    let beyond = asked.iter().find(|layer| **layer >= there);
+fn check_layers(asked: &[usize], count: usize) -> Result<()> {
+    let beyond = asked.iter().find(|layer| **layer >= count);
     beyond.map_or(Ok(()), |layer| {
         Err(Error::usage(format!(
             "layer {layer} does not exist: this model has layers 0 to {}",
-            there.saturating_sub(1)
+            count.saturating_sub(1)
         )))
     })
 }

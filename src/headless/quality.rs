@@ -176,11 +176,11 @@ fn intervals(found: &Quality, out: &mut Output) -> Result<()> {
     out.line(&format!("{:NAMES$}{heads}", "95 % intervals"))?;
     for method in &found.methods {
         let cells = MEASURES.map(|measure| {
-            let of = found
+            let interval = found
                 .intervals
                 .iter()
                 .find(|i| i.method == method.name && i.measure == measure);
-            let text = of.map_or_else(|| "-".to_owned(), |i| with_interval(i.mean));
+            let text = interval.map_or_else(|| "-".to_owned(), |i| with_interval(i.mean));
             format!("  {text:<CELL$}")
         });
         out.line(format!("{:NAMES$}{}", method.name, cells.concat()).trim_end())?;

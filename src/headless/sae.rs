@@ -60,12 +60,12 @@ fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
     }
     let path = source::resolve_folder(&args.sae, &interop::sae::FILES, &ctx)?;
     let found = interop::sae::open(&path, &args.sae)?;
-    let said = SaeOverrides {
+    let overrides = SaeOverrides {
         layer: args.layer,
         site: args.hook,
         force: args.force,
     };
-    let (hook, notes) = saes::place(&study, &found, said)?;
+    let (hook, notes) = saes::place(&study, &found, overrides)?;
     notes.iter().for_each(|note| out.note(note));
     let entry = saes::register(&study, &name, hook, &found, &args.sae, &ctx)?;
     if let Some(note) = entry.figures.as_ref().and_then(|f| saes::misfit(&name, f)) {

@@ -40,7 +40,7 @@ fn format(args: &TreeArgs, json: bool) -> Result<TreeFormat> {
 
 /// Refuses what would be ignored, and a file that could not be written.
 fn check(args: &TreeArgs, format: TreeFormat) -> Result<()> {
-    let (name, of) = match format {
+    let (name, endings) = match format {
         TreeFormat::Text => ("text", &["txt", "text"][..]),
         TreeFormat::Json => ("json", &["json", "jsonl"][..]),
         TreeFormat::Newick => ("newick", &["nwk", "newick", "nw", "tree", "tre"][..]),
@@ -76,7 +76,7 @@ fn check(args: &TreeArgs, format: TreeFormat) -> Result<()> {
     }
     args.out
         .as_deref()
-        .map_or(Ok(()), |path| check_target(path, of))
+        .map_or(Ok(()), |path| check_target(path, endings))
 }
 
 fn dendrogram(args: &TreeArgs, format: TreeFormat, out: &mut Output) -> Result<()> {
@@ -201,13 +201,13 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
 fn level_lines(levels: &Levels) -> Vec<String> {
     let mut lines = Vec::new();
     for (l, info) in levels.levels.iter().enumerate() {
-        let of = if l == 0 {
+        let basis = if l == 0 {
             "the fit".to_owned()
         } else {
             format!("level {}", l - 1)
         };
         lines.push(format!(
-            "level {l}: {} features, p {:.4} ({}), error {:.4} on {of}",
+            "level {l}: {} features, p {:.4} ({}), error {:.4} on {basis}",
             info.features, info.sparsity, levels.growth, info.relative_error
         ));
         if let Some((before, after)) = info.joint {

@@ -79,11 +79,12 @@ fn parse(bytes: &[u8]) -> Result<Explanations, String> {
 
 fn lines(bytes: &[u8]) -> Result<Vec<Value>, String> {
     let all = bytes.split(|&b| b == b'\n').enumerate();
-    let said = all.filter(|(_, line)| !line.trim_ascii().is_empty());
-    said.map(|(i, line)| {
-        serde_json::from_slice(line).map_err(|e| format!("line {} is no JSON: {e}", i + 1))
-    })
-    .collect()
+    let filled = all.filter(|(_, line)| !line.trim_ascii().is_empty());
+    filled
+        .map(|(i, line)| {
+            serde_json::from_slice(line).map_err(|e| format!("line {} is no JSON: {e}", i + 1))
+        })
+        .collect()
 }
 
 /// A number, which Neuronpedia writes as text.

@@ -339,7 +339,7 @@ mod tests {
                 // all.
                 for block in [100 * cols + 5, cols - 1, rows * cols] {
                     let mut heights = Vec::new();
-                    let (_, _, got) = read.read_all(block).unwrap();
+                    let (_, _, values) = read.read_all(block).unwrap();
                     read.each_block_of(block, &mut |b| {
                         heights.push(b.len() / cols);
                         Ok(())
@@ -348,7 +348,7 @@ mod tests {
                     assert_eq!(heights[0], (block / cols).max(1));
                     assert_eq!(heights.iter().sum::<usize>(), rows);
                     assert!(
-                        got.iter().zip(&by_row).all(|(a, b)| f64::from(*a) == *b),
+                        values.iter().zip(&by_row).all(|(a, b)| f64::from(*a) == *b),
                         "{descr} {order} {block}"
                     );
                 }

@@ -89,8 +89,8 @@ mod tests {
             features: 100,
             ..FitConfig::default()
         };
-        let of = |n, memory, disk| FitBudget::of(&config, (n, 1536), memory, disk);
-        let small = of(10_000, Some(8 << 30), 0).unwrap();
+        let budget = |n, memory, disk| FitBudget::of(&config, (n, 1536), memory, disk);
+        let small = budget(10_000, Some(8 << 30), 0).unwrap();
         assert!(small.disk == 0 && small.memory > 3 * 4 * 100 * 10_000);
         // A million rows, however much memory there is; and few where there is little.
         for (n, memory) in [
@@ -98,24 +98,24 @@ mod tests {
             (1_000_000, Some(1 << 40)),
             (200_000, Some(550 << 20)),
         ] {
-            let large = of(n, memory, 1 << 40).unwrap();
+            let large = budget(n, memory, 1 << 40).unwrap();
             assert!(
                 large.disk >= 4 * 4 * 100 * n as u64 && large.memory < 600 << 20,
                 "{large:?}"
             );
         }
         assert!(
-            of(1_000_000, None, 500_000_000)
+            budget(1_000_000, None, 500_000_000)
                 .unwrap_err()
                 .contains("at most 3")
         );
         assert!(
-            of(1_000_000, None, 1000)
+            budget(1_000_000, None, 1000)
                 .unwrap_err()
                 .contains("smaller corpus")
         );
         assert!(
-            of(10_000, Some(4096), 1 << 40)
+            budget(10_000, Some(4096), 1 << 40)
                 .unwrap_err()
                 .contains("4.0 KiB is free")
         );

@@ -182,8 +182,9 @@ pub fn prepare(
         .unwrap_or_else(|| format!("steering-{:016x}", xxh3_64(plan.to_string().as_bytes())));
     let log = Log::open(&study.evaluation_dir(&name)?, &plan)?;
     let owned = |held_out| {
-        let of = evaluation::sentences(split, &tokens, held_out).into_iter();
-        of.map(|(label, text)| (label.to_owned(), text.to_owned()))
+        let sentences = evaluation::sentences(split, &tokens, held_out).into_iter();
+        sentences
+            .map(|(label, text)| (label.to_owned(), text.to_owned()))
             .collect()
     };
     let poor = poor_words(model, &held_out, &labels)?;
@@ -239,7 +240,7 @@ pub struct Plan {
     /// Steered texts when every KL target is reached.
     pub texts: usize,
     /// Those of them that the log has.
-    pub there: usize,
+    pub written: usize,
     /// Tokens of a text.
     pub tokens: usize,
 }
@@ -247,7 +248,7 @@ pub struct Plan {
 impl Prepared {
     /// How much there is to generate, whatever labels a judge will leave out.
     pub fn plan(&self) -> Plan {
-        let there = self
+        let written = self
             .log
             .texts()
             .iter()
@@ -257,7 +258,7 @@ impl Prepared {
         Plan {
             directions,
             texts: texts_of(directions, &self.config),
-            there,
+            written,
             tokens: self.config.sampling.max_tokens,
         }
     }
@@ -339,14 +340,14 @@ impl Prepared {
         ctx: &TaskCtx,
     ) -> Result<Causal> {
         self.notes.iter().for_each(|n| note(n));
-        let there = self.log.texts().len();
-        let steered = self.plan().there;
+        let texts_before = self.log.texts().len();
+        let steered = self.plan().written;
         let begun = Instant::now();
         let mut run = Run::new(model, &self.config, &self.watched, &mut self.log)?;
         let unsteered = run.unsteered(ctx)?;
         // What was just generated tells how long the rest takes; where all was there, the progress
         // tells it.
-        let fresh = (unsteered.len() + steered).saturating_sub(there);
+        let fresh = (unsteered.len() + steered).saturating_sub(texts_before);
         let seconds_a_text = (fresh > 0).then(|| begun.elapsed().as_secs_f64() / fresh as f64);
         let (learn, scale) = (pairs(&self.learn), pairs(&self.scale));
         let (mut words, mut meaning, mut aurocs) = (None, None, Vec::new());

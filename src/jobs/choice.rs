@@ -139,14 +139,14 @@ fn lift(logits: &[f32], tokens: &[u32]) -> Option<f64> {
         &mut logits.iter().map(|&l| (f64::from(l) - all).powi(2)),
         logits.len(),
     );
-    let of = mean(
+    let token_mean = mean(
         &mut tokens
             .iter()
             .filter_map(|&t| logits.get(t as usize))
             .map(|&l| f64::from(l)),
         tokens.len(),
     );
-    (!tokens.is_empty() && variance > 0.0).then(|| (of - all) / variance.sqrt())
+    (!tokens.is_empty() && variance > 0.0).then(|| (token_mean - all) / variance.sqrt())
 }
 
 #[cfg(test)]

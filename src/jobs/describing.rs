@@ -208,8 +208,8 @@ impl Material {
         sets.sort_unstable();
         sets.dedup();
         for set in sets {
-            let of = all().filter(|(s, d)| s.set == set && !says_nothing(d));
-            study.add_descriptions(set, of.map(|(s, d)| (s.id, d.clone())).collect())?;
+            let described = all().filter(|(s, d)| s.set == set && !says_nothing(d));
+            study.add_descriptions(set, described.map(|(s, d)| (s.id, d.clone())).collect())?;
         }
         Ok(())
     }

@@ -180,7 +180,7 @@ impl<'a> Detection<'a> {
         let mut rows = Vec::new();
         for (reported, (_, hook)) in self.choices.reported.iter().zip(self.hooks()) {
             let source = study.activations(hook)?;
-            let of = |member: &MethodDirections| {
+            let with_hard = |member: &MethodDirections| {
                 let hard = against_rivals(
                     source.as_ref(),
                     self.split,
@@ -191,7 +191,7 @@ impl<'a> Detection<'a> {
                 )?;
                 Ok(member.found.clone().into_iter().zip(hard).collect())
             };
-            let members = self.choices.members(reported).map(of);
+            let members = self.choices.members(reported).map(with_hard);
             let members = members.collect::<Result<Vec<_>>>()?;
             let row = row_of(&reported.name, hook, &members, &tokens.labels, self.seed);
             seen(&row)?;
@@ -210,8 +210,11 @@ fn row_of(
     seed: u64,
 ) -> DetectedMethod {
     let mut found: BTreeMap<u32, Vec<(&LabelDetection, Option<HardNegatives>)>> = BTreeMap::new();
-    for (of, hard) in members.iter().flatten() {
-        found.entry(of.label).or_default().push((of, *hard));
+    for (detection, hard) in members.iter().flatten() {
+        found
+            .entry(detection.label)
+            .or_default()
+            .push((detection, *hard));
     }
     let labels: Vec<DetectedLabel> = found
         .iter()

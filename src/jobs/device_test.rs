@@ -243,7 +243,7 @@ impl Tested {
         let rate = GENERATED as f64 / started.elapsed().as_secs_f64().max(1e-9);
         // Each token reads all weights once.
         let read = rate * model.info().weight_bytes as f64;
-        let of = self
+        let share = self
             .cards
             .first()
             .and_then(|card| card.bandwidth)
@@ -255,7 +255,7 @@ impl Tested {
             });
         Ok(Check::fact(
             "rate: generation",
-            format!("{rate:.1} tokens/s of one text{of}"),
+            format!("{rate:.1} tokens/s of one text{share}"),
         ))
     }
 }
@@ -327,12 +327,12 @@ fn lanes(device: &Device, on: &str) -> Check {
 /// Whether a tensor arrives at the next card as it was.
 fn crossing(from: &Device, to: &Device) -> Check {
     let values: Vec<f32> = (0..4097).map(|i| i as f32).collect();
-    let there = || -> Result<Vec<f32>> {
+    let carried = || -> Result<Vec<f32>> {
         let x = (Tensor::from_slice(&values, values.len(), from)? * 1.0)?;
         let x = device::carry(&x, to)?;
         Ok((x * 1.0)?.to_vec1()?)
     };
-    let (ok, detail) = match there() {
+    let (ok, detail) = match carried() {
         Ok(found) if found == values => (true, "arrives as it was".to_owned()),
         Ok(_) => (false, "arrives changed".to_owned()),
         Err(e) => (false, e.to_string()),
@@ -380,9 +380,9 @@ impl Tap for ToHost {
     fn hooks(&self) -> &[HookPoint] {
         &self.0
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
-        let here = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        self.1 += here.elem_count();
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+        let copied = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        self.1 += copied.elem_count();
         Ok(None)
     }
 }
@@ -399,7 +399,7 @@ fn memory_rate(device: &Device, card: Option<&Card>) -> Result<Check> {
         device.synchronize()?;
         Ok(4.0 * 3.0 * 4.0 * count as f64)
     })?;
-    let of = card
+    let peak_words = card
         .and_then(|card| card.bandwidth)
         .map_or_else(String::new, |most| {
             format!(" of {}/s", human_bytes(most as u64))
@@ -407,7 +407,7 @@ fn memory_rate(device: &Device, card: Option<&Card>) -> Result<Check> {
     Ok(Check::fact(
         "rate: memory",
         format!(
-            "{}/s read and written by a sum{of}",
+            "{}/s read and written by a sum{peak_words}",
             human_bytes(found as u64)
         ),
     ))
@@ -424,7 +424,7 @@ fn product_rate(device: &Device, dtype: DType, card: Option<&Card>) -> Result<Ch
         Ok(4.0 * 2.0 * (n as f64).powi(3))
     })?;
     let half = dtype != DType::F32;
-    let of = card
+    let peak_words = card
         .and_then(|card| card.peak)
         .filter(|_| half)
         .map_or_else(String::new, |most| {
@@ -432,7 +432,10 @@ fn product_rate(device: &Device, dtype: DType, card: Option<&Card>) -> Result<Ch
         });
     Ok(Check::fact(
         format!("rate: products in {}", dtype.as_str()),
-        format!("{:.2} Tflop/s of {n} × {n} matrices{of}", found / 1e12),
+        format!(
+            "{:.2} Tflop/s of {n} × {n} matrices{peak_words}",
+            found / 1e12
+        ),
     ))
 }
 
@@ -471,13 +474,13 @@ fn fit_rate(device: &Device, ctx: &TaskCtx) -> Result<Check> {
         }
         Ok((started.elapsed().as_secs_f64() / 2.0, error))
     };
-    let ((there, error), (here, right)) = (sweeps(Some(device))?, sweeps(None)?);
+    let ((on_device, error), (on_cpu, right)) = (sweeps(Some(device))?, sweeps(None)?);
     let apart = (error - right).abs() / right.max(f64::MIN_POSITIVE);
     Ok(Check {
         name: "fit".into(),
         ok: apart <= 1e-4,
         detail: format!(
-            "{there:.3} s a sweep of {n} × {d} with {features} features, on the CPU {here:.3} s; the errors differ by \
+            "{on_device:.3} s a sweep of {n} × {d} with {features} features, on the CPU {on_cpu:.3} s; the errors differ by \
              {apart:.1e} (at most 1e-4)"
         ),
     })
@@ -508,7 +511,7 @@ mod tests {
 
     #[test]
     fn what_does_not_agree_fails() {
-        let of = |found| {
+        let checked = |found| {
             verdict(
                 "operation",
                 " on cuda:1",
@@ -520,10 +523,13 @@ mod tests {
                 },
             )
         };
-        let wrong = of(Ok(1.0));
+        let wrong = checked(Ok(1.0));
         assert_eq!(wrong.name, "operation: product in bf16 on cuda:1");
         assert!(!wrong.ok && wrong.detail.contains("1.0e0"));
-        assert!(!of(Ok(f64::NAN)).ok && of(Ok(1e-3)).ok);
-        assert_eq!(of(Err("no kernel image".into())).detail, "no kernel image");
+        assert!(!checked(Ok(f64::NAN)).ok && checked(Ok(1e-3)).ok);
+        assert_eq!(
+            checked(Err("no kernel image".into())).detail,
+            "no kernel image"
+        );
     }
 }

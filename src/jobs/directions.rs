@@ -366,32 +366,35 @@ mod tests {
     #[test]
     fn a_direction_is_written_with_its_set_and_weight() {
         let read = |text: &str| Reference::parse(text).unwrap();
-        let of = |kind, id: &str, weight| Reference {
+        let reference = |kind, id: &str, weight| Reference {
             kind,
             id: id.to_owned(),
             weight,
         };
-        assert_eq!(read("3"), of(SetKind::FIT, "3", 1.0));
-        assert_eq!(read(" 17:-0.5"), of(SetKind::FIT, "17", -0.5));
-        assert_eq!(read("fit:3:2"), of(SetKind::FIT, "3", 2.0));
+        assert_eq!(read("3"), reference(SetKind::FIT, "3", 1.0));
+        assert_eq!(read(" 17:-0.5"), reference(SetKind::FIT, "17", -0.5));
+        assert_eq!(read("fit:3:2"), reference(SetKind::FIT, "3", 2.0));
         assert_eq!(
             read("fit:k-1.5/3:2"),
-            of(SetKind::Fit(Some("k-1.5".to_owned())), "3", 2.0)
+            reference(SetKind::Fit(Some("k-1.5".to_owned())), "3", 2.0)
         );
-        assert_eq!(read("sae:17:-1"), of(SetKind::Sae(None), "17", -1.0));
+        assert_eq!(read("sae:17:-1"), reference(SetKind::Sae(None), "17", -1.0));
         assert_eq!(
             read("sae:topk/17"),
-            of(SetKind::Sae(Some("topk".to_owned())), "17", 1.0)
+            reference(SetKind::Sae(Some("topk".to_owned())), "17", 1.0)
         );
         assert_eq!(
             read("diffmean:body parts"),
-            of(Baseline::DiffMean.into(), "body parts", 1.0)
+            reference(Baseline::DiffMean.into(), "body parts", 1.0)
         );
         assert_eq!(
             read("diffmean:weekday/Monday:0.5"),
-            of(Baseline::DiffMean.into(), "weekday/Monday", 0.5)
+            reference(Baseline::DiffMean.into(), "weekday/Monday", 0.5)
         );
-        assert_eq!(read("neuron:7:-1"), of(Baseline::Neuron.into(), "7", -1.0));
+        assert_eq!(
+            read("neuron:7:-1"),
+            reference(Baseline::Neuron.into(), "7", -1.0)
+        );
         let at = SetKind::Baseline {
             kind: Baseline::DiffMean,
             hook: Some(HookPoint {
@@ -401,7 +404,7 @@ mod tests {
         };
         assert_eq!(
             read("diffmean@1.hook_resid_post:months:0.5"),
-            of(at, "months", 0.5)
+            reference(at, "months", 0.5)
         );
         assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
         for bad in [

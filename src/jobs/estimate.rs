@@ -98,11 +98,11 @@ fn local_files(spec: Option<&str>) -> Result<Option<ModelFiles>> {
         ..SourceSettings::from_env()?
     };
     let name = spec.unwrap_or(source::DEFAULT_MODEL);
-    let here = Path::new(name).exists()
+    let is_local = Path::new(name).exists()
         || source::list_in(&settings)
             .iter()
             .any(|m| m.id == name && m.problem.is_none());
-    if !here {
+    if !is_local {
         return Ok(None);
     }
     source::resolve_in(&settings, spec, &crate::TaskCtx::silent()).map(Some)

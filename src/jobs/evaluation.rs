@@ -424,8 +424,8 @@ pub fn sentences<'a>(
     tokens: &'a TokenTable,
     held_out: bool,
 ) -> Vec<(&'a str, &'a str)> {
-    let of = split.sentences.iter().filter(|s| s.held_out == held_out);
-    of.filter_map(|s| {
+    let side = split.sentences.iter().filter(|s| s.held_out == held_out);
+    side.filter_map(|s| {
         let label = s.label.filter(|l| split.labels.binary_search(l).is_ok())?;
         let sample = tokens.rows.get(s.rows.start)?.sample as usize;
         Some((

@@ -129,8 +129,8 @@ impl FitRun {
     ) -> Result<Self> {
         config.check(study.activations(hook)?.shape())?;
         if resume != Resume::Never && study.checkpoint_path(name)?.is_file() {
-            let (of, asked) = study.fit_request(name)?;
-            if of != hook || !config.same_fit(&asked) {
+            let (saved_hook, asked) = study.fit_request(name)?;
+            if saved_hook != hook || !config.same_fit(&asked) {
                 return Err(Error::usage(format!(
                     "fit '{name}' has a checkpoint of other settings: go on with it by --name {name} --resume alone, give another --name, or drop it by --fresh"
                 )));

@@ -25,7 +25,7 @@ impl Tap for Recorder {
         &self.hooks
     }
 
-    fn at(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         self.seen.insert(hook, x.squeeze(0)?.to_dtype(DType::F32)?);
         Ok(None)
     }

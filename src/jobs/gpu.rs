@@ -82,8 +82,8 @@ mod tests {
                 name: "gpu:0".into(),
                 free,
             };
-            let there = FitGpu { gpu, asked }.for_fit(config, (1000, 1000));
-            there.map(|(device, words)| (device.is_some(), words))
+            let chosen = FitGpu { gpu, asked }.for_fit(config, (1000, 1000));
+            chosen.map(|(device, words)| (device.is_some(), words))
         };
         let plain = FitConfig::default();
         let capped = FitConfig {

@@ -144,8 +144,9 @@ pub fn measure(
     subjects: &[Subject],
     ctx: &TaskCtx,
 ) -> Result<Vec<ReconstructionMetrics>> {
-    let of = |subject: &Subject| reconstruction_metrics(source, subject.model.as_ref(), ctx);
-    subjects.iter().map(of).collect()
+    let metrics_of =
+        |subject: &Subject| reconstruction_metrics(source, subject.model.as_ref(), ctx);
+    subjects.iter().map(metrics_of).collect()
 }
 
 /// What becomes of about `most` of the model's predictions on the texts of `rows` with each

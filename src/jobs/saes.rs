@@ -27,11 +27,11 @@ pub struct SaeOverrides {
 pub fn place(
     study: &Study,
     found: &Published,
-    said: SaeOverrides,
+    overrides: SaeOverrides,
 ) -> Result<(HookPoint, Vec<String>)> {
     let manifest = study.manifest();
     let mut notes = found.notes.clone();
-    if let (Some(theirs), Some(ours), false) = (&found.model, &manifest.model, said.force) {
+    if let (Some(theirs), Some(ours), false) = (&found.model, &manifest.model, overrides.force) {
         match same_model(theirs, &ours.id) {
             Likeness::Same => {}
             Likeness::Variant => notes.push(format!(
@@ -47,12 +47,12 @@ pub fn place(
         }
     }
     let theirs = found.hook.as_deref().map(hook_of).transpose();
-    let theirs = if said.force {
+    let theirs = if overrides.force {
         theirs.ok().flatten()
     } else {
         theirs?
     };
-    let hook = chosen(study, theirs, found.hook.as_deref(), said, &mut notes)?;
+    let hook = chosen(study, theirs, found.hook.as_deref(), overrides, &mut notes)?;
     let width = manifest.widths[manifest
         .hook_index(hook)
         .map_err(|_| elsewhere(study, hook))?];
@@ -70,13 +70,13 @@ fn chosen(
     study: &Study,
     theirs: Option<HookPoint>,
     name: Option<&str>,
-    said: SaeOverrides,
+    overrides: SaeOverrides,
     notes: &mut Vec<String>,
 ) -> Result<HookPoint> {
     let fits = |h: &HookPoint| {
-        said.layer.is_none_or(|l| h.layer == l) && said.site.is_none_or(|s| h.site == s)
+        overrides.layer.is_none_or(|l| h.layer == l) && overrides.site.is_none_or(|s| h.site == s)
     };
-    if let (Some(theirs), false) = (theirs, said.force) {
+    if let (Some(theirs), false) = (theirs, overrides.force) {
         return if fits(&theirs) {
             Ok(theirs)
         } else {
@@ -95,7 +95,7 @@ fn chosen(
         .collect();
     match hooks[..] {
         [one] => {
-            if said.layer.is_none() || said.site.is_none() {
+            if overrides.layer.is_none() || overrides.site.is_none() {
                 notes.push(format!("{}: taken to be {one}", says(name)));
             }
             Ok(one)
@@ -256,11 +256,11 @@ pub fn name_for(from: &str) -> String {
 /// [`Error::Usage`] with what is there and what to do.
 pub fn check_free(study: &Study, name: &str) -> Result<()> {
     let checkpoint = study.sae_checkpoint(name)?.exists();
-    let Some(there) = study.saes()?.into_iter().find(|s| s.name == name) else {
+    let Some(existing) = study.saes()?.into_iter().find(|s| s.name == name) else {
         return Ok(());
     };
-    let (format, latents) = (&there.format, there.latents);
-    Err(Error::usage(match (there.figures, checkpoint) {
+    let (format, latents) = (&existing.format, existing.latents);
+    Err(Error::usage(match (existing.figures, checkpoint) {
         (_, true) => format!(
             "SAE '{name}' has a checkpoint of a training that was stopped: go on with mlpeek sae train --resume, begin anew \
              with --fresh, or give another --name"
@@ -292,14 +292,14 @@ pub(crate) fn check_memory(
         return Ok(());
     }
     let bytes = disk::human_bytes;
-    let of = |latents: usize| {
+    let memory_of = |latents: usize| {
         TrainConfig {
             latents,
             ..config.clone()
         }
         .memory_bytes(n, d)
     };
-    let (none, one) = (of(0), of(1) - of(0));
+    let (none, one) = (memory_of(0), memory_of(1) - memory_of(0));
     let most = free.saturating_sub(none) / one.max(1);
     let fits = match most {
         0 => format!(
@@ -350,7 +350,7 @@ pub fn register(
 /// # Errors
 /// Autoencoders of the study that cannot be read.
 pub fn default_name(study: &Study, hook: HookPoint, config: &TrainConfig) -> Result<String> {
-    let there = study.saes()?;
+    let existing = study.saes()?;
     let layer = if study.manifest().hooks.len() > 1 {
         format!("l{}-", hook.layer)
     } else {
@@ -358,7 +358,7 @@ pub fn default_name(study: &Study, hook: HookPoint, config: &TrainConfig) -> Res
     };
     let base = format!("{layer}topk{}", config.latents);
     let free = |name: &String| {
-        let taken = there.iter().find(|s| s.name == *name);
+        let taken = existing.iter().find(|s| s.name == *name);
         taken.is_none_or(|sae| sae.hook == hook && sae.trained.as_ref() == Some(config))
     };
     let mut names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));

@@ -96,16 +96,16 @@ pub fn run(model: &Model, ctx: &TaskCtx) -> Result<SelfTest> {
     let generated = last_logits(model, &ids, last, Phase::Generated, ctx)?;
 
     let allowed = TOLERANCE[usize::from(model.info().compute_dtype != "f32")];
-    let of = |found, allowed| Difference { found, allowed };
+    let bounded = |found, allowed| Difference { found, allowed };
     Ok(SelfTest {
         tokens: ids.len(),
         text_tokens: text.len(),
         is_text_back,
         logits: values.len(),
         is_finite: values.iter().all(|v| v.is_finite()),
-        cached: of(difference(&cached, &whole.get(last)?)?, allowed),
-        batched: of(batched, allowed),
-        generated: of(
+        cached: bounded(difference(&cached, &whole.get(last)?)?, allowed),
+        batched: bounded(batched, allowed),
+        generated: bounded(
             difference(&generated, &whole.get(last)?)?,
             QUANTISED_TOLERANCE,
         ),

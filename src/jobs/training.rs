@@ -104,8 +104,8 @@ impl TrainRun {
         source: &'a dyn ActivationSource,
         ctx: &TaskCtx,
     ) -> Result<(Trainer<'a>, bool)> {
-        let there = self.checkpoint.exists();
-        match (self.resume, there) {
+        let has_checkpoint = self.checkpoint.exists();
+        match (self.resume, has_checkpoint) {
             (Resume::Must | Resume::IfThere, true) => Ok((
                 Trainer::resume(source, self.config.clone(), &self.checkpoint, ctx)?,
                 true,

@@ -203,8 +203,8 @@ mod tests {
             .collect();
         factor(&mut a, 3, 0.0);
         solve(&a, 3, &mut b);
-        for (got, want) in b.iter().zip(x) {
-            assert!((got - want).abs() < 1e-12);
+        for (computed, expected) in b.iter().zip(x) {
+            assert!((computed - expected).abs() < 1e-12);
         }
     }
 
@@ -230,7 +230,7 @@ mod tests {
             assert!(
                 b.iter()
                     .zip(&x)
-                    .all(|(got, want)| (got - want).abs() < 1e-9),
+                    .all(|(computed, expected)| (computed - expected).abs() < 1e-9),
                 "{rows:?}: {b:?}"
             );
         };

@@ -369,10 +369,10 @@ mod tests {
                 }
             }
             hals_sweep(&mut y, &p, &gram, 0.05, relaxation as f32);
-            for (got, want) in y.iter().zip(&want) {
+            for (computed, want) in y.iter().zip(&want) {
                 assert!(
-                    (f64::from(*got) - want).abs() < 1e-5,
-                    "k {k}: {got} against {want}"
+                    (f64::from(*computed) - want).abs() < 1e-5,
+                    "k {k}: {computed} against {want}"
                 );
             }
         }

@@ -394,21 +394,21 @@ mod tests {
                 pack(&mut packed, &y);
                 accumulate(&mut sums, &lines, &packed, true, false, &lines);
                 accumulate(&mut sums, &lines, &packed, false, false, &[]);
-                let got = lines_of(&sums, m, k);
-                for (at, got) in got.iter().enumerate() {
+                let computed = lines_of(&sums, m, k);
+                for (at, computed) in computed.iter().enumerate() {
                     let (i, j) = (at % m, at / m);
                     assert!(
-                        (got - 2.0 * want(&lines, i, j)).abs() < 1e-4,
+                        (computed - 2.0 * want(&lines, i, j)).abs() < 1e-4,
                         "{m} × {k}: ({i}, {j})"
                     );
                 }
                 // The upper half is whole, whatever the tiles.
                 let mut gram = vec![0.0; k * padded_width(k)];
                 accumulate(&mut gram, &y, &packed, true, true, &[]);
-                let got = lines_of(&gram, k, k);
+                let computed = lines_of(&gram, k, k);
                 for (i, j) in (0..k).flat_map(|j| (0..=j).map(move |i| (i, j))) {
                     assert!(
-                        (got[j * k + i] - want(&y, i, j)).abs() < 1e-4,
+                        (computed[j * k + i] - want(&y, i, j)).abs() < 1e-4,
                         "{k}: ({i}, {j})"
                     );
                 }

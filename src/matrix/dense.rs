@@ -296,8 +296,11 @@ mod tests {
             })
             .collect();
         let solved = solve_symmetric(&g, k, 0.0, &b, d);
-        for (got, want) in solved.iter().zip(&x) {
-            assert!((f64::from(*got) - want).abs() < 1e-4, "{got} {want}");
+        for (computed, expected) in solved.iter().zip(&x) {
+            assert!(
+                (f64::from(*computed) - expected).abs() < 1e-4,
+                "{computed} {expected}"
+            );
         }
         // Rank 5 of 37: without a ridge there is no solution, with the raised one it is finite.
         let solved = solve_symmetric(&gram(5, k), k, 0.0, &b, d);
@@ -312,10 +315,13 @@ mod tests {
         assert!(values.windows(2).all(|v| v[0] >= v[1]));
         for (e, want) in g.iter().enumerate() {
             let (i, j) = (e / k, e % k);
-            let got: f64 = (0..k)
+            let computed: f64 = (0..k)
                 .map(|v| values[v] * vectors[v * k + i] * vectors[v * k + j])
                 .sum();
-            assert!((got - want).abs() < 1e-12 * values[0], "{got} {want}");
+            assert!(
+                (computed - want).abs() < 1e-12 * values[0],
+                "{computed} {want}"
+            );
         }
         assert!(eigen_symmetric(&[1.0, f64::NAN, f64::NAN, 1.0], 2).is_none());
     }

@@ -279,7 +279,7 @@ mod tests {
                     strip.add_product(k, View::rows(&a, k), View::rows(&b[first..], columns));
                 }
             });
-            for (i, got) in out.iter().enumerate() {
+            for (i, computed) in out.iter().enumerate() {
                 let (r, c) = (i / columns, i % columns);
                 let sum: f32 = (0..k).map(|p| a[r * k + p] * b[p * columns + c]).sum();
                 let first = if r == rows - 1 && c % width == 0 {
@@ -288,7 +288,7 @@ mod tests {
                     0.0
                 };
                 assert_eq!(
-                    *got,
+                    *computed,
                     i as f32 + sum + first,
                     "{rows} × {columns}, element {i}"
                 );

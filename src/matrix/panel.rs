@@ -219,8 +219,8 @@ mod tests {
         }
         let mut lines = vec![f32::NAN; k];
         line_sums(&mut lines, &y);
-        for (got, line) in lines.iter().zip(y.chunks(PANEL)) {
-            assert!((got - line.iter().sum::<f32>()).abs() < 1e-4);
+        for (computed, line) in lines.iter().zip(y.chunks(PANEL)) {
+            assert!((computed - line.iter().sum::<f32>()).abs() < 1e-4);
         }
         let (mut base_p, mut base_sums, mut base_rows) =
             (vec![0.0; k * PANEL], vec![1.0; 9], vec![0.0; PANEL]);
@@ -247,12 +247,12 @@ mod tests {
         let (offsets, indices): (_, Vec<u32>) = ([0, 37, 39], (0..37).chain([3, 39]).collect());
         let mut sums = vec![0.0f32; 39];
         gather_products(&mut sums, &panel, &y, &offsets, &indices);
-        for (q, (got, &i)) in sums.iter().zip(&indices).enumerate() {
+        for (q, (computed, &i)) in sums.iter().zip(&indices).enumerate() {
             let j = usize::from(q >= 37);
             let want: f32 = (0..PANEL)
                 .map(|r| panel[i as usize * PANEL + r] * y[j * PANEL + r])
                 .sum();
-            assert!((got - want).abs() < 1e-4, "entry {q}");
+            assert!((computed - want).abs() < 1e-4, "entry {q}");
         }
     }
 }

@@ -294,10 +294,10 @@ mod tests {
                 let exact: f64 = (0..k)
                     .map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p]))
                     .sum();
-                let got = f64::from(out[i * stride + j]);
+                let computed = f64::from(out[i * stride + j]);
                 assert!(
-                    (got - exact).abs() < 1e-4 * (k as f64).sqrt(),
-                    "({i}, {j}) of {m}x{k}x{n}: {got}, not {exact}"
+                    (computed - exact).abs() < 1e-4 * (k as f64).sqrt(),
+                    "({i}, {j}) of {m}x{k}x{n}: {computed}, not {exact}"
                 );
             }
             let beyond = (i * stride + n).min(out.len())..((i + 1) * stride).min(out.len());

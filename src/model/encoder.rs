@@ -330,8 +330,8 @@ pub(crate) mod tests {
         let texts = texts();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         assert_eq!(expected.shape(), [texts.len(), encoder.width()]);
-        let got = encoder.embed(&texts, &TaskCtx::silent()).unwrap().concat();
-        let pairs = got.iter().zip(expected.to_f32());
+        let vectors = encoder.embed(&texts, &TaskCtx::silent()).unwrap().concat();
+        let pairs = vectors.iter().zip(expected.to_f32());
         pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     }
 
@@ -370,9 +370,9 @@ pub(crate) mod tests {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let ctx = TaskCtx::silent();
         let together = encoder.embed(&texts, &ctx).unwrap();
-        for (text, there) in texts.iter().zip(&together) {
+        for (text, batched) in texts.iter().zip(&together) {
             let alone = &encoder.embed(&[text], &ctx).unwrap()[0];
-            let off = alone.iter().zip(there).map(|(a, b)| (a - b).abs());
+            let off = alone.iter().zip(batched).map(|(a, b)| (a - b).abs());
             assert!(off.fold(0.0, f32::max) < 1e-6, "{text}");
             let norm: f32 = alone.iter().map(|v| v * v).sum();
             assert!((norm - 1.0).abs() < 1e-5, "{text}: {norm}");

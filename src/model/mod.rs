@@ -134,7 +134,8 @@ pub trait Tap {
     ///
     /// # Errors
     /// Whatever the tap refuses; the pass ends with it.
-    fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>>;
+    fn intercept(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor)
+    -> Result<Option<Tensor>>;
 }
 
 /// A tap that is never called.
@@ -144,7 +145,7 @@ impl Tap for NoTap {
     fn hooks(&self) -> &[HookPoint] {
         &[]
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, _: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, _: &Tensor) -> Result<Option<Tensor>> {
         Ok(None)
     }
 }

@@ -214,8 +214,8 @@ pub fn last_logits(
         let (base, steered) = (host::rows(base)?, host::rows(steered)?);
         out.iter_mut()
             .zip(&base)
-            .filter(|(of, _)| of.is_empty())
-            .for_each(|(of, base)| of.push(base.clone()));
+            .filter(|(logits, _)| logits.is_empty())
+            .for_each(|(logits, base)| logits.push(base.clone()));
         steered
             .into_iter()
             .enumerate()
@@ -387,7 +387,7 @@ pub fn calibrate_by(
         let steerings: Vec<Steering> = signed
             .iter()
             .zip(&proposed)
-            .flat_map(|(signed, of)| of.iter().map(move |&a| (signed, a)))
+            .flat_map(|(signed, alphas)| alphas.iter().map(move |&a| (signed, a)))
             .map(steering)
             .collect();
         if steerings.is_empty() {
@@ -398,8 +398,8 @@ pub fn calibrate_by(
         let kls = read.kls(&steerings, ctx)?;
         let mut kls = &kls[..];
         for (search, alphas) in searches.iter_mut().zip(&proposed) {
-            let (of, rest) = kls.split_at(alphas.len());
-            search.observe(alphas, of);
+            let (observed, rest) = kls.split_at(alphas.len());
+            search.observe(alphas, observed);
             kls = rest;
         }
     }
@@ -411,8 +411,8 @@ fn mean_kls(base: &[Vec<f32>], steered: &[Vec<f32>]) -> Vec<f64> {
         .par_iter()
         .map(|logits| BaseDistribution::of(logits))
         .collect();
-    let mean = |of: &[Vec<f32>]| {
-        of.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
+    let mean = |steered: &[Vec<f32>]| {
+        steered.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
     };
     steered.par_chunks(base.len()).map(mean).collect()
 }
@@ -422,7 +422,7 @@ fn mean_kls_on_device(base: &Tensor, steered: &Tensor) -> Result<Vec<f64>> {
     let prompts = base.dim(0)?;
     let repeated = log_softmax(base)?.repeat((steered.dim(0)? / prompts, 1))?;
     let each = divergences(&repeated, &log_softmax(steered)?)?;
-    let mean = |of: &[f64]| of.iter().sum::<f64>() / prompts as f64;
+    let mean = |kls: &[f64]| kls.iter().sum::<f64>() / prompts as f64;
     Ok(each.chunks(prompts).map(mean).collect())
 }
 

@@ -161,15 +161,15 @@ impl<'a> EffectPass<'a> {
                 .for_each_pass(&steerings, ctx, |base, steered| {
                     let (base, steered) = (host::rows(base)?, host::rows(steered)?);
                     let count = steered.len() / base.len();
-                    let here = &open[at..at + count];
+                    let chunk = &open[at..at + count];
                     at += count;
-                    let best: Vec<f64> = here.iter().map(|&i| searches[i].nearest).collect();
+                    let best: Vec<f64> = chunk.iter().map(|&i| searches[i].nearest).collect();
                     let seen: Vec<(f64, Option<Vec<Vec<f32>>>)> = steered
                         .par_chunks(base.len())
                         .zip(&best)
                         .map(|(steered, &best)| see(&base, steered, self.target, best))
                         .collect();
-                    for (&i, (kl, shifts)) in here.iter().zip(seen) {
+                    for (&i, (kl, shifts)) in chunk.iter().zip(seen) {
                         if let Some(shifts) = shifts {
                             let alpha = searches[i].alpha;
                             found[i] = Some(Effect { alpha, kl, shifts });
@@ -232,8 +232,8 @@ fn see(
     }
     let change = |(b, s): (&Vec<f32>, &Vec<f32>)| {
         let shared = log_sum_exp(s) - log_sum_exp(b);
-        let of = |(s, b): (&f32, &f32)| (f64::from(*s) - f64::from(*b) - shared) as f32;
-        s.iter().zip(b).map(of).collect()
+        let difference = |(s, b): (&f32, &f32)| (f64::from(*s) - f64::from(*b) - shared) as f32;
+        s.iter().zip(b).map(difference).collect()
     };
     (kl, Some(base.iter().zip(steered).map(change).collect()))
 }

@@ -59,8 +59,8 @@ impl Intervention {
             }
         }
         let part = |hook: HookPoint| {
-            let of: Vec<&SteerTerm> = terms.iter().filter(|t| t.hook == hook).collect();
-            Ok((hook, HookTerms::new(&of, mode)?))
+            let at_hook: Vec<&SteerTerm> = terms.iter().filter(|t| t.hook == hook).collect();
+            Ok((hook, HookTerms::new(&at_hook, mode)?))
         };
         Ok(Self {
             mode,
@@ -78,7 +78,7 @@ impl Intervention {
         self.parts.iter().map(|(hook, _)| *hook)
     }
 
-    pub(super) fn at(&self, hook: HookPoint) -> Option<&HookTerms> {
+    pub(super) fn terms_at(&self, hook: HookPoint) -> Option<&HookTerms> {
         self.parts
             .iter()
             .find(|(h, _)| *h == hook)

@@ -112,14 +112,14 @@ impl Search {
                 Stage::Refine(done) => {
                     self.stage = Stage::Refine(done + 1);
                     let count = if done < SMOOTH_ROUNDS { 1 } else { CANDIDATES };
-                    let of = |&target: &f64| {
+                    let candidates_of = |&target: &f64| {
                         Curve {
                             target,
                             points: &self.points,
                         }
                         .candidates(count)
                     };
-                    let mut out: Vec<f64> = self.targets.iter().flat_map(of).collect();
+                    let mut out: Vec<f64> = self.targets.iter().flat_map(candidates_of).collect();
                     out.sort_by(f64::total_cmp);
                     out.dedup();
                     return out;

@@ -159,7 +159,7 @@ impl SteerTap {
             let Some(steering) = self.steering(row)? else {
                 continue;
             };
-            let Some(part) = steering.intervention.at(hook) else {
+            let Some(part) = steering.intervention.terms_at(hook) else {
                 continue;
             };
             if part.width() != width {
@@ -183,7 +183,7 @@ impl SteerTap {
         };
         let along = match along
             .iter()
-            .filter_map(|(_, s)| s.intervention.at(hook))
+            .filter_map(|(_, s)| s.intervention.terms_at(hook))
             .map(|p| p.count())
             .max()
         {
@@ -195,7 +195,7 @@ impl SteerTap {
                 );
                 let (mut gain, mut offset) = (vec![0.0f32; batch * m], vec![0.0f32; batch * m]);
                 for (slot, steering) in along {
-                    let Some(part) = steering.intervention.at(hook) else {
+                    let Some(part) = steering.intervention.terms_at(hook) else {
                         continue;
                     };
                     let span = slot * m * width..slot * m * width + part.count() * width;
@@ -234,7 +234,12 @@ impl Tap for SteerTap {
         &self.hooks
     }
 
-    fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(
+        &mut self,
+        pass: &Pass<'_>,
+        hook: HookPoint,
+        x: &Tensor,
+    ) -> Result<Option<Tensor>> {
         let Some(at) = self.hooks.iter().position(|h| *h == hook) else {
             return Ok(None);
         };
@@ -306,7 +311,9 @@ mod tests {
             samples,
             phase,
         };
-        Ok(tap.at(&pass, HOOK, &x)?.map(|t| t.to_vec3().unwrap()))
+        Ok(tap
+            .intercept(&pass, HOOK, &x)?
+            .map(|t| t.to_vec3().unwrap()))
     }
 
     #[test]

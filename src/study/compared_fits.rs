@@ -67,10 +67,10 @@ pub fn compare(a: &ComparedFit, b: &ComparedFit) -> Result<FitComparison> {
         )));
     }
     if let Some(parts) = identity::models_differ(a.model.as_ref(), b.model.as_ref()) {
-        let said = format!(
+        let message = format!(
             "the two studies are of different models ({parts}): their neurons have nothing in common"
         );
-        return Err(Error::usage(said));
+        return Err(Error::usage(message));
     }
     Ok(matching::compare(
         (&a.name, &a.factors.features),

@@ -86,14 +86,14 @@ impl fmt::Display for FitStatus {
 /// The newest of `fits` (the newest last) that ended by itself; where none did, the newest that has
 /// factors.
 pub fn newest(fits: &[FitEntry], at: impl Fn(HookPoint) -> bool) -> Option<&FitEntry> {
-    let there = || {
+    let with_factors = || {
         fits.iter()
             .rev()
             .filter(|fit| fit.has_factors() && at(fit.hook))
     };
-    there()
+    with_factors()
         .find(|fit| fit.is_finished())
-        .or_else(|| there().next())
+        .or_else(|| with_factors().next())
 }
 
 /// The last sweep of the error curve at `path` that was written whole.

@@ -232,14 +232,14 @@ impl Study {
         check_name(name)?;
         let dir = self.fits_root().join(name);
         if !dir.join(CONFIG).is_file() {
-            let there = self.fit_names()?;
-            let there = if there.is_empty() {
+            let names = self.fit_names()?;
+            let names = if names.is_empty() {
                 "no fit yet".to_owned()
             } else {
-                there.join(", ")
+                names.join(", ")
             };
             return Err(Error::usage(format!(
-                "the study has no fit '{name}': it has {there}"
+                "the study has no fit '{name}': it has {names}"
             )));
         }
         let file = FitFile::read(&dir)?;

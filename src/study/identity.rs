@@ -220,19 +220,19 @@ impl Study {
 }
 
 /// In which respect a study on disk is not the one asked for.
-pub(super) fn difference(there: &Manifest, request: &Manifest) -> Option<String> {
+pub(super) fn difference(saved: &Manifest, request: &Manifest) -> Option<String> {
     let name = |m: &Manifest| {
         m.model
             .as_ref()
             .map_or("an imported matrix".to_owned(), |m| m.id.clone())
     };
-    let parts = match (&there.model, &request.model) {
-        (Some(a), Some(b)) => differing_parts(a, b, there.bos).join(", "),
+    let parts = match (&saved.model, &request.model) {
+        (Some(a), Some(b)) => differing_parts(a, b, saved.bos).join(", "),
         (a, b) if a.is_some() == b.is_some() => String::new(),
         _ => "another source".to_owned(),
     };
     if !parts.is_empty() {
-        let (a, b) = (name(there), name(request));
+        let (a, b) = (name(saved), name(request));
         let how = if a == b {
             ", which now has".to_owned()
         } else {
@@ -240,31 +240,31 @@ pub(super) fn difference(there: &Manifest, request: &Manifest) -> Option<String>
         };
         return Some(format!("it was made with {a}{how} {parts}"));
     }
-    if (&there.hooks, &there.widths) != (&request.hooks, &request.widths) {
+    if (&saved.hooks, &saved.widths) != (&request.hooks, &request.widths) {
         return Some(format!(
             "it holds {}, not {}",
-            list(&there.hooks),
+            list(&saved.hooks),
             list(&request.hooks)
         ));
     }
     let wanted = &request.corpora[0];
-    dtype_differs(there.dtype, request.dtype)
-        .or_else(|| bos_differs(there.bos, request.bos))
-        .or_else(|| corpus_differs(there, &wanted.name, &wanted.sha256))
+    dtype_differs(saved.dtype, request.dtype)
+        .or_else(|| bos_differs(saved.bos, request.bos))
+        .or_else(|| corpus_differs(saved, &wanted.name, &wanted.sha256))
 }
 
-fn corpus_differs(there: &Manifest, name: &str, sha256: &str) -> Option<String> {
-    there.first_sample(sha256).is_none().then(|| {
-        if there.corpora.iter().any(|corpus| corpus.name == name) {
+fn corpus_differs(saved: &Manifest, name: &str, sha256: &str) -> Option<String> {
+    saved.first_sample(sha256).is_none().then(|| {
+        if saved.corpora.iter().any(|corpus| corpus.name == name) {
             return format!("{name} has changed since it was made");
         }
-        let own: Vec<&str> = there
+        let own: Vec<&str> = saved
             .corpora
             .iter()
             .map(|corpus| corpus.name.as_str())
             .collect();
         // A matrix cannot be added to.
-        let remedy = if there.model.is_some() {
+        let remedy = if saved.model.is_some() {
             " (--append adds another corpus)"
         } else {
             ""
@@ -293,10 +293,10 @@ fn list(hooks: &[HookPoint]) -> String {
         .join(", ")
 }
 
-fn hooks_differ(there: &[HookPoint], request: &StudyRequest) -> Option<String> {
+fn hooks_differ(saved: &[HookPoint], request: &StudyRequest) -> Option<String> {
     let layers: BTreeSet<usize> = request.layers.iter().copied().collect();
-    let own: BTreeSet<usize> = there.iter().map(|h| h.layer).collect();
-    let at = |site| there.iter().all(|h| h.site == site);
+    let own: BTreeSet<usize> = saved.iter().map(|h| h.layer).collect();
+    let at = |site| saved.iter().all(|h| h.site == site);
     if (layers.is_empty() || layers == own) && request.site.is_none_or(at) {
         return None;
     }
@@ -306,36 +306,36 @@ fn hooks_differ(there: &[HookPoint], request: &StudyRequest) -> Option<String> {
         (false, None) => format!("layer {}", layers.join(", ")),
         (true, site) => site.map(|s| s.to_string()).unwrap_or_default(),
     };
-    Some(format!("it holds {}, not {wanted}", list(there)))
+    Some(format!("it holds {}, not {wanted}", list(saved)))
 }
 
-fn dtype_differs(there: CacheDtype, request: CacheDtype) -> Option<String> {
-    (there != request).then(|| format!("its cache is {}, not {}", there.name(), request.name()))
+fn dtype_differs(saved: CacheDtype, request: CacheDtype) -> Option<String> {
+    (saved != request).then(|| format!("its cache is {}, not {}", saved.name(), request.name()))
 }
 
-fn bos_differs(there: BosRule, request: BosRule) -> Option<String> {
-    (there != request).then(|| {
-        format!("its BOS rule is {there:?}, not {request:?}")
+fn bos_differs(saved: BosRule, request: BosRule) -> Option<String> {
+    (saved != request).then(|| {
+        format!("its BOS rule is {saved:?}, not {request:?}")
             .to_lowercase()
             .replace("bos", "BOS")
     })
 }
 
-/// What of `request` is not as it is in `there`, for a sentence: "other weights", "another
+/// What of `request` is not as it is in `saved`, for a sentence: "other weights", "another
 /// tokenizer". What an earlier version did not record cannot differ.
-fn differing_parts(there: &ModelInfo, request: &ModelInfo, bos: BosRule) -> Vec<String> {
+fn differing_parts(saved: &ModelInfo, request: &ModelInfo, bos: BosRule) -> Vec<String> {
     let mut parts = Vec::new();
-    if there.weights_sha256 != request.weights_sha256 {
+    if saved.weights_sha256 != request.weights_sha256 {
         parts.push("other weights".to_owned());
     }
-    let (Some(own), Some(new)) = (&there.identity, &request.identity) else {
+    let (Some(own), Some(new)) = (&saved.identity, &request.identity) else {
         // Versions without an identity read `tokenizer.json` alone.
         let file = request
             .identity
             .as_ref()
             .map(|identity| &identity.tokenizer_file);
-        if there.tokenizer_sha256 != request.tokenizer_sha256
-            && file != Some(&there.tokenizer_sha256)
+        if saved.tokenizer_sha256 != request.tokenizer_sha256
+            && file != Some(&saved.tokenizer_sha256)
         {
             parts.push("another tokenizer".to_owned());
         }
@@ -346,8 +346,10 @@ fn differing_parts(there: &ModelInfo, request: &ModelInfo, bos: BosRule) -> Vec<
         .keys()
         .chain(new.configuration.keys())
         .collect();
-    let value = |of: &std::collections::BTreeMap<String, String>, name: &String| {
-        of.get(name).map_or_else(|| "off".to_owned(), Clone::clone)
+    let value = |configuration: &std::collections::BTreeMap<String, String>, name: &String| {
+        configuration
+            .get(name)
+            .map_or_else(|| "off".to_owned(), Clone::clone)
     };
     let mut switches: Vec<String> = names
         .into_iter()

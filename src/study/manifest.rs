@@ -85,10 +85,10 @@ impl Manifest {
     /// [`Error::Usage`] lists the hooks of the study.
     pub fn hook_index(&self, hook: HookPoint) -> Result<usize> {
         self.hooks.iter().position(|&h| h == hook).ok_or_else(|| {
-            let there: Vec<_> = self.hooks.iter().map(ToString::to_string).collect();
+            let names: Vec<_> = self.hooks.iter().map(ToString::to_string).collect();
             Error::usage(format!(
                 "the study has no {hook}: it holds {}",
-                there.join(", ")
+                names.join(", ")
             ))
         })
     }

@@ -118,9 +118,9 @@ impl Measured {
     /// A file that cannot be written; [`Error::Usage`] for a record of another size.
     pub fn add(&mut self, new: Vec<(u32, Vec<u8>)>) -> Result<()> {
         if let Some((_, odd)) = new.iter().find(|(_, bytes)| bytes.len() != self.size) {
-            let (size, got) = (self.size, odd.len());
+            let (size, length) = (self.size, odd.len());
             return Err(Error::usage(format!(
-                "a record of {got} bytes among those of {size}"
+                "a record of {length} bytes among those of {size}"
             )));
         }
         let _lock = match &self.borrowed {

@@ -84,8 +84,8 @@ impl Study {
     ) -> Result<Self> {
         let asked = new_manifest(model, hooks, widths, CorpusEntry::of(corpus), dtype, bos)?;
         let lock = Self::create_and_lock(dir)?;
-        if let Some(there) = same_study(dir, &asked)? {
-            return Ok(Self::with(dir, there, Some(lock)));
+        if let Some(saved) = same_study(dir, &asked)? {
+            return Ok(Self::with(dir, saved, Some(lock)));
         }
         samples::write(dir, 0, &corpus.samples)?;
         asked.write(dir)?;
@@ -427,9 +427,9 @@ fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
     if !dir.join(manifest::FILE).exists() {
         return Ok(None);
     }
-    let there = Manifest::read(dir)?;
-    match difference(&there, asked) {
-        None => Ok(Some(there)),
+    let saved = Manifest::read(dir)?;
+    match difference(&saved, asked) {
+        None => Ok(Some(saved)),
         Some(difference) => Err(Error::refused(format!(
             "{} is another study: {difference}; choose another directory",
             dir.display()

@@ -16,7 +16,7 @@ pub struct CollectState {
     /// Samples whose rows are stored.
     pub samples: usize,
     /// Samples of all corpora of the study.
-    pub of: usize,
+    pub total: usize,
     /// Token rows that are stored.
     pub rows: usize,
 }
@@ -28,12 +28,12 @@ impl CollectState {
             return 100;
         }
         // As wide as a damaged manifest's numbers may be.
-        (self.samples as u128 * 100 / self.of as u128) as usize
+        (self.samples as u128 * 100 / self.total as u128) as usize
     }
 
     /// Whether every sample is there.
     pub fn is_complete(&self) -> bool {
-        self.samples >= self.of
+        self.samples >= self.total
     }
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for CollectState {
             "collected {} %: {} of {} samples",
             self.percent(),
             count(self.samples),
-            count(self.of)
+            count(self.total)
         )
     }
 }
@@ -64,18 +64,18 @@ impl Study {
     /// # Errors
     /// A log of token rows that is damaged.
     pub fn collected(&self) -> Result<CollectState> {
-        let (manifest, of) = (self.manifest(), self.manifest().samples());
+        let (manifest, total) = (self.manifest(), self.manifest().samples());
         if manifest.complete {
             return Ok(CollectState {
-                samples: of,
-                of,
+                samples: total,
+                total,
                 rows: manifest.rows,
             });
         }
         let log = tokens::Log::read(self.dir())?;
         Ok(CollectState {
-            samples: log.samples().min(of),
-            of,
+            samples: log.samples().min(total),
+            total,
             rows: log.rows(),
         })
     }

@@ -111,14 +111,14 @@ impl Study {
         let dir = self.saes_root().join(name);
         let path = dir.join(ABOUT);
         if !path.is_file() {
-            let there: Vec<_> = self.saes()?.into_iter().map(|e| e.name).collect();
-            let there = if there.is_empty() {
+            let names: Vec<_> = self.saes()?.into_iter().map(|e| e.name).collect();
+            let names = if names.is_empty() {
                 "none yet".to_owned()
             } else {
-                there.join(", ")
+                names.join(", ")
             };
             return Err(Error::usage(format!(
-                "the study has no SAE '{name}': it has {there}"
+                "the study has no SAE '{name}': it has {names}"
             )));
         }
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;

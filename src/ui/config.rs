@@ -251,22 +251,22 @@ mod tests {
         let config = read(
             "colour = \"mauve\"\nmuose = true\n[keys]\nx = \"sorrt\"\n\"hyper-x\" = \"sort\"\ny = \"zoom\"\n",
         );
-        let said = config.problems.join("\n");
+        let problems = config.problems.join("\n");
         assert!(
-            said.contains("config.toml:1: unknown color 'mauve'"),
-            "{said}"
+            problems.contains("config.toml:1: unknown color 'mauve'"),
+            "{problems}"
         );
         assert!(
-            said.contains("config.toml:2: unknown setting 'muose'; did you mean 'mouse'?"),
-            "{said}"
+            problems.contains("config.toml:2: unknown setting 'muose'; did you mean 'mouse'?"),
+            "{problems}"
         );
         assert!(
-            said.contains("config.toml:4: unknown action 'sorrt'; did you mean 'sort'?"),
-            "{said}"
+            problems.contains("config.toml:4: unknown action 'sorrt'; did you mean 'sort'?"),
+            "{problems}"
         );
         assert!(
-            said.contains("config.toml:5: unknown key 'hyper-x'"),
-            "{said}"
+            problems.contains("config.toml:5: unknown key 'hyper-x'"),
+            "{problems}"
         );
         let near = read("[keys]\npagedwn = \"sort\"\n\"ctrl-entre\" = \"sort\"\n")
             .problems
@@ -292,10 +292,10 @@ mod tests {
             (action(PaneId::Features), action(PaneId::Fit)),
             (Some(Action::Help), Some(Action::Help))
         );
-        let said = config.problems.join("\n");
+        let problems = config.problems.join("\n");
         assert!(
-            said.contains("config.toml:2: 's' is help everywhere now: sort in Features"),
-            "{said}"
+            problems.contains("config.toml:2: 's' is help everywhere now: sort in Features"),
+            "{problems}"
         );
         // What a person bound keeps its own key.
         let both = read("[keys]\ns = \"help\"\n\"ctrl-s\" = \"sort\"\n");

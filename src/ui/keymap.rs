@@ -178,15 +178,15 @@ impl Keymap {
 
     /// What `key` does in `pane`.
     pub fn action(&self, key: Key, pane: PaneId) -> Option<Action> {
-        let here = || {
+        let bound = || {
             self.bindings
                 .iter()
                 .filter(|(k, a)| *k == key && a.info().lives_in(pane))
                 .map(|(_, a)| *a)
         };
-        here()
+        bound()
             .find(|a| !a.info().panes.is_empty())
-            .or_else(|| here().next())
+            .or_else(|| bound().next())
     }
 
     /// The keys of `action`, as spelt; empty when it has none.

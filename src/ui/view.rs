@@ -224,11 +224,11 @@ fn fit_state(app: &App) -> (String, Style) {
 }
 
 fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
-    let here = app.focus().tab();
+    let current = app.focus().tab();
     let mut spans = vec![Span::raw(" ")];
     for (tab, ..) in app.tab_spans() {
         let label = app.tab_text(tab);
-        if tab == here {
+        if tab == current {
             spans.push(Span::styled(
                 label,
                 app.theme

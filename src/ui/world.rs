@@ -202,10 +202,10 @@ impl World {
         );
         match &list.set {
             Some(_) if other_list => {
-                let here = (self.selected, std::mem::take(&mut self.marked));
+                let selection = (self.selected, std::mem::take(&mut self.marked));
                 self.clear_ids();
                 if !was_set {
-                    self.fit_selection = Some(here);
+                    self.fit_selection = Some(selection);
                 }
             }
             Some(_) => {}
@@ -345,7 +345,9 @@ impl World {
 
     /// Whether the ids at hand are of another fit than this one.
     pub fn is_other_fit(&self, fit: &str) -> bool {
-        self.fit_of_ids.as_ref().is_some_and(|of| of != fit)
+        self.fit_of_ids
+            .as_ref()
+            .is_some_and(|ids_fit| ids_fit != fit)
     }
 
     /// Of what is being opened: layer and hook, and the corpus.

@@ -48,7 +48,7 @@ impl Tap for Collect {
     fn hooks(&self) -> &[HookPoint] {
         &self.hooks
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         self.sum += x.flatten_all()?.to_vec1::<f32>()?.iter().sum::<f32>();
         Ok(None)
     }
@@ -64,7 +64,7 @@ impl Tap for Steer {
     fn hooks(&self) -> &[HookPoint] {
         std::slice::from_ref(&self.hook)
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(x.broadcast_add(&self.direction)?))
     }
 }

@@ -397,8 +397,8 @@ fn what_would_be_ignored_or_cannot_be_is_refused_before_any_work() {
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let said = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
-        if output.status.code() != Some(2) || !said.contains(says) || !output.stdout.is_empty() {
+        let message = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        if output.status.code() != Some(2) || !message.contains(says) || !output.stdout.is_empty() {
             wrong.push(format!(
                 "mlpeek {line}\n  exits with {:?}, not 2 with '{says}': {stderr}",
                 output.status.code()
@@ -507,9 +507,12 @@ fn help_that_cannot_be_written_is_a_failure() {
     ] {
         let full = std::fs::File::options().write(true).open("/dev/full");
         let output = made.command(line).stdout(full.unwrap()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{line:?}: {said}");
-        assert!(said.contains("cannot write to standard output"), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {message}");
+        assert!(
+            message.contains("cannot write to standard output"),
+            "{message}"
+        );
     }
 }
 

@@ -99,14 +99,14 @@ fn wait(child: &mut Child, dir: &Path) -> Option<String> {
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             let stderr = fs::read_to_string(dir.join("stderr")).unwrap_or_default();
-            let said: String = stderr
+            let message: String = stderr
                 .split_whitespace()
                 .collect::<Vec<_>>()
                 .join(" ")
                 .chars()
                 .take(500)
                 .collect();
-            return (!status.success()).then(|| format!("ends the process ({status}, {said})"));
+            return (!status.success()).then(|| format!("ends the process ({status}, {message})"));
         }
         let now = begun(dir);
         if now != seen.0 {
@@ -155,13 +155,13 @@ fn a_process_that_reads() {
             Ok(Ok(())) => {}
             Ok(Err(wrong)) => found.push(format!("input {at}: {what}: {wrong}")),
             Err(panic) => {
-                let said = panic.downcast_ref::<String>().cloned();
-                let said = said
+                let message = panic.downcast_ref::<String>().cloned();
+                let message = message
                     .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
                     .unwrap_or_default();
                 found.push(format!(
                     "input {at}: {what}: panicked: {}",
-                    said.escape_debug()
+                    message.escape_debug()
                 ));
             }
         }

@@ -178,21 +178,21 @@ fn json_text(text: &[u8], rng: &mut Pcg64Mcg) -> (Vec<u8>, String) {
             format!("{path} is gone")
         }
         1 => {
-            let there = value.pointer(&path).cloned().unwrap_or_default();
+            let current = value.pointer(&path).cloned().unwrap_or_default();
             if let Some(Value::Object(map)) = value.pointer_mut(parent) {
-                map.insert(format!("{key}x"), there);
+                map.insert(format!("{key}x"), current);
             }
             format!("{path} under another key too")
         }
         // Twice under one key, or a number that JSON may not hold: by the text.
         2 | 3 => {
             let marker = "\"@here@\"";
-            let there = value.pointer(&path).cloned().unwrap_or_default();
+            let current = value.pointer(&path).cloned().unwrap_or_default();
             if let Some(place) = value.pointer_mut(&path) {
                 *place = json!("@here@");
             }
             let new = WRITTEN[rng.random_range(0..WRITTEN.len())];
-            let twice = format!("{there},{}:{new}", json!(key));
+            let twice = format!("{current},{}:{new}", json!(key));
             let new = if key.is_empty() || rng.random_bool(0.7) {
                 new
             } else {

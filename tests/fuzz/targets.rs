@@ -388,9 +388,9 @@ impl Targets {
             }
             Ok(_) => Ok(()),
             Err(e) => {
-                let said = e.to_string();
-                if said.contains('\n') || said.len() > 1000 {
-                    Err(format!("no short line: {said:.300}"))
+                let message = e.to_string();
+                if message.contains('\n') || message.len() > 1000 {
+                    Err(format!("no short line: {message:.300}"))
                 } else {
                     Ok(())
                 }

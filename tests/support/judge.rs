@@ -137,7 +137,7 @@ fn misbehave(mode: &str, call: usize, asked: &Value) -> (u16, String, String) {
             json!({"choices": [choice], "usage": usage}).to_string(),
         )
     };
-    let said = |text: String| chat(json!({"role": "assistant", "content": text}), "stop");
+    let message = |text: String| chat(json!({"role": "assistant", "content": text}), "stop");
     let refused = |status: u16, why: &str| {
         (
             status,
@@ -146,10 +146,10 @@ fn misbehave(mode: &str, call: usize, asked: &Value) -> (u16, String, String) {
         )
     };
     match mode {
-        "think" => said(format!(
+        "think" => message(format!(
             "<think>\nRating: 2 would be too much. Description: no.\n</think>\n\n{text}"
         )),
-        "thinkplain" => said(format!(
+        "thinkplain" => message(format!(
             "<think>\nhm\n</think>\n\n{}",
             text.replace("Description: ", "")
         )),
@@ -157,7 +157,7 @@ fn misbehave(mode: &str, call: usize, asked: &Value) -> (u16, String, String) {
             json!({"content": "<think>\nOkay, let me look at the texts one by one"}),
             "length",
         ),
-        "thinkopen" => said(
+        "thinkopen" => message(
             "<think>\nI am to begin with \"Description:\". I lean to Rating: 2 at first but"
                 .to_owned(),
         ),
@@ -219,11 +219,11 @@ fn misbehave(mode: &str, call: usize, asked: &Value) -> (u16, String, String) {
             let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(1));
             (429, format!("Retry-After: {date}\r\n"), String::new())
         }
-        "fenced" => said(format!("```\n{text}\n```")),
-        "sure" => said(format!("Sure! Here is my answer:\n\n{text}")),
-        "wide" => said(text.replace('1', "１")),
-        "outof" => said(text.replace("Rating: 1", "Rating: 1 out of 10")),
-        "esc" => said(text.replace("months", "\u{1b}[31mmonths\u{202e}")),
-        _ => said(text),
+        "fenced" => message(format!("```\n{text}\n```")),
+        "sure" => message(format!("Sure! Here is my answer:\n\n{text}")),
+        "wide" => message(text.replace('1', "１")),
+        "outof" => message(text.replace("Rating: 1", "Rating: 1 out of 10")),
+        "esc" => message(text.replace("months", "\u{1b}[31mmonths\u{202e}")),
+        _ => message(text),
     }
 }

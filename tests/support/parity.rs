@@ -36,8 +36,8 @@ impl Row {
             self.reference.into(),
             or_none(self.hooks),
             bound(self.logits),
-            or_none(self.on_tensors.map(|of| of.0)),
-            or_none(self.on_tensors.map(|of| of.1)),
+            or_none(self.on_tensors.map(|bounds| bounds.0)),
+            or_none(self.on_tensors.map(|bounds| bounds.1)),
         ]
     }
 }
@@ -122,11 +122,15 @@ fn check(row: &Row, cells: &[String]) {
     for (name, stated, measured) in [
         ("hooks", &cells[3], row.hooks),
         ("logits", &cells[4], Some(row.logits)),
-        ("hooks on tensors", &cells[5], row.on_tensors.map(|of| of.0)),
+        (
+            "hooks on tensors",
+            &cells[5],
+            row.on_tensors.map(|bounds| bounds.0),
+        ),
         (
             "logits on tensors",
             &cells[6],
-            row.on_tensors.map(|of| of.1),
+            row.on_tensors.map(|bounds| bounds.1),
         ),
     ] {
         match (stated.parse::<f32>().ok(), measured) {

@@ -41,8 +41,8 @@ pub fn directions(
     let ridge = RIDGE * mean;
     // The logistic loss curves at most ¼ along each row; the offset is a coordinate of the size √mean.
     let curvature = |label: usize| {
-        let of = norms.iter().enumerate();
-        let sum: f64 = of
+        let terms = norms.iter().enumerate();
+        let sum: f64 = terms
             .map(|(i, norm)| sides.weight(label, labels[i]) * (norm + mean))
             .sum();
         0.25 * sum + ridge
@@ -74,10 +74,10 @@ pub fn directions(
             );
             let mut sums = vec![0.0f32; count];
             for (i, margins) in margins.chunks_exact_mut(count).enumerate() {
-                let of = labels[start + i];
+                let row_label = labels[start + i];
                 for (l, margin) in margins.iter_mut().enumerate() {
                     let total = f64::from(*margin + offset * ahead[l * width + d]);
-                    *margin = sides.slope(l, of, total) as f32;
+                    *margin = sides.slope(l, row_label, total) as f32;
                     sums[l] += *margin;
                 }
             }
@@ -132,17 +132,17 @@ impl Sides {
     fn of(labels: &[Option<u32>], count: usize, rows: usize) -> Self {
         let mut inside = vec![0; count];
         for label in labels.iter().take(rows).flatten() {
-            if let Some(of) = inside.get_mut(*label as usize) {
-                *of += 1;
+            if let Some(count) = inside.get_mut(*label as usize) {
+                *count += 1;
             }
         }
         Self { inside, rows }
     }
 
     /// The weight of a row in the loss of a label: each side weighs one half.
-    fn weight(&self, label: usize, of: Option<u32>) -> f64 {
+    fn weight(&self, label: usize, row_label: Option<u32>) -> f64 {
         let inside = self.inside[label];
-        let own = of == Some(label as u32);
+        let own = row_label == Some(label as u32);
         let side = if own { inside } else { self.rows - inside };
         if inside == 0 || inside == self.rows {
             0.0
@@ -152,9 +152,13 @@ impl Sides {
     }
 
     /// The derivative of the row's loss by its margin: −w y / (1 + exp(y · margin)).
-    fn slope(&self, label: usize, of: Option<u32>, margin: f64) -> f64 {
-        let y = if of == Some(label as u32) { 1.0 } else { -1.0 };
-        -self.weight(label, of) * y / (1.0 + (y * margin).exp())
+    fn slope(&self, label: usize, row_label: Option<u32>, margin: f64) -> f64 {
+        let y = if row_label == Some(label as u32) {
+            1.0
+        } else {
+            -1.0
+        };
+        -self.weight(label, row_label) * y / (1.0 + (y * margin).exp())
     }
 }
 

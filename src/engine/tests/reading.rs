@@ -34,10 +34,10 @@ fn numbers_a_feature_answer_what_was_asked() {
     let live = Live::opened(&workshop, 6);
     let ask = |probe: Probe| {
         let events = live.ask(Command::Find(probe.clone()));
-        let [Event::Found(of, scores)] = &events[..] else {
+        let [Event::Found(asked, scores)] = &events[..] else {
             panic!("{events:?}")
         };
-        assert_eq!((of, scores.len()), (&probe, 6));
+        assert_eq!((asked, scores.len()), (&probe, 6));
         scores.to_vec()
     };
     let like = ask(Probe::Like(2));

@@ -236,17 +236,17 @@ impl HttpClient {
         status: u16,
         headers: &HeaderMap,
     ) -> Result<(), Failure> {
-        let there = headers
+        let location = headers
             .get("location")
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default();
         let from: Uri = form.url.parse().unwrap_or_default();
-        let target = if there.starts_with("//") {
-            format!("{}:{there}", from.scheme_str().unwrap_or("http"))
-        } else if there.starts_with('/') {
-            format!("{}{there}", origin(&from))
+        let target = if location.starts_with("//") {
+            format!("{}:{location}", from.scheme_str().unwrap_or("http"))
+        } else if location.starts_with('/') {
+            format!("{}{location}", origin(&from))
         } else {
-            there.to_owned()
+            location.to_owned()
         };
         let to = target
             .parse::<Uri>()

@@ -128,11 +128,11 @@ pub fn describe(
                 })
                 .collect();
             let mut answers = judge.ask(&batches.concat(), ctx)?.into_iter();
-            let of: Vec<Vec<_>> = batches
+            let answers_by_batch: Vec<Vec<_>> = batches
                 .iter()
                 .map(|b| answers.by_ref().take(b.len()).collect())
                 .collect();
-            Ok(of)
+            Ok(answers_by_batch)
         };
         for (i, answers) in ask(judge, &out, FeatureMaterial::detection)?
             .into_iter()

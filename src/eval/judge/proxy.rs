@@ -184,7 +184,7 @@ mod tests {
             name("http://x/v1", &[("http_proxy", ""), ("all_proxy", "p")]).as_deref(),
             Some("http://p:80 (all_proxy)")
         );
-        for here in [
+        for local in [
             "127.0.0.1:8080",
             "127.3.2.1",
             "localhost:1",
@@ -195,7 +195,11 @@ mod tests {
             "[::ffff:127.0.0.1]",
         ] {
             for scheme in ["http", "https"] {
-                assert_eq!(name(&format!("{scheme}://{here}/v1"), &all), None, "{here}");
+                assert_eq!(
+                    name(&format!("{scheme}://{local}/v1"), &all),
+                    None,
+                    "{local}"
+                );
             }
         }
         let secret = name("https://x", &[("https_proxy", "http://me:sk-secret@p:1")]).unwrap();

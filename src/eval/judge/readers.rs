@@ -133,11 +133,13 @@ pub fn read_sentences(answer: &str) -> Vec<String> {
         line.ends_with([':', '：'])
             || i == 0 && announces(line) && line.to_lowercase().contains("sentence")
     };
-    let said = lines(answer)
+    let sentences = lines(answer)
         .enumerate()
         .filter(|(i, line)| !announced(*i, line))
         .map(|(_, line)| plain(line));
-    said.filter(|l| l.split_whitespace().count() >= 3).collect()
+    sentences
+        .filter(|l| l.split_whitespace().count() >= 3)
+        .collect()
 }
 
 /// Just `count` verdicts, or none: digits 0 and 1 that stand alone.
@@ -146,16 +148,16 @@ pub fn read_verdicts(answer: &str, count: usize) -> Option<Vec<bool>> {
     let mut verdicts: Vec<bool> = Vec::new();
     for line in lines(&answer) {
         // Prose without a digit announces; after a colon the digits follow.
-        let said = line
+        let numbers = line
             .rsplit_once(':')
             .filter(|(before, _)| !before.contains(|c: char| c.is_numeric()))
             .map_or(line, |s| s.1);
-        if !said.contains(|c: char| c.is_numeric()) {
+        if !numbers.contains(|c: char| c.is_numeric()) {
             continue;
         }
-        let said = said.trim_end().trim_end_matches('.');
+        let numbers = numbers.trim_end().trim_end_matches('.');
         let between = |c: char| c.is_whitespace() || ",;|[](){}\"'*`".contains(c);
-        for word in said.split(between).filter(|w| !w.is_empty()) {
+        for word in numbers.split(between).filter(|w| !w.is_empty()) {
             match word {
                 "0" | "1" => verdicts.push(word == "1"),
                 // "10110": all in one.

@@ -67,8 +67,8 @@ impl Sentences {
     }
 }
 
-fn mean(of: &[Sentence]) -> f64 {
-    of.iter().map(|s| s.score).sum::<f64>() / of.len().max(1) as f64
+fn mean(sentences: &[Sentence]) -> f64 {
+    sentences.iter().map(|s| s.score).sum::<f64>() / sentences.len().max(1) as f64
 }
 
 /// The questions of a description: activating, then neutral sentences.

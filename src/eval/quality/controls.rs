@@ -38,8 +38,8 @@ pub(super) fn judge(judge: &mut MethodJudge<'_>, config: &QualityConfig) -> Resu
         let is_counted = baseline.count() == Count::Features;
         let counts = distinct(shapes.iter().map(|&(k, _)| if is_counted { k } else { 0 }));
         for k in counts {
-            let of = shapes.iter().filter(|shape| !is_counted || shape.0 == k);
-            let shares = distinct(of.map(|&(_, p)| p));
+            let with_count = shapes.iter().filter(|shape| !is_counted || shape.0 == k);
+            let shares = distinct(with_count.map(|&(_, p)| p));
             let name = match is_counted {
                 true => format!("{} k {k}", baseline.title()),
                 false => baseline.title().to_owned(),

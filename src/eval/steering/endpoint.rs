@@ -138,10 +138,13 @@ impl TextJudge for EndpointJudge {
     }
 }
 
-fn rating(of: &str, answer: &Result<Answer, String>) -> Result<f64, String> {
-    let answer = answer.as_ref().map_err(|why| format!("{of}: {why}"))?;
+fn rating(what: &str, answer: &Result<Answer, String>) -> Result<f64, String> {
+    let answer = answer.as_ref().map_err(|why| format!("{what}: {why}"))?;
     read_rating(&answer.text).map(f64::from).ok_or_else(|| {
         let shown: String = answer.text.trim().chars().take(SHOWN).collect();
-        format!("{of}: no rating in the answer \"{}\"", shown.escape_debug())
+        format!(
+            "{what}: no rating in the answer \"{}\"",
+            shown.escape_debug()
+        )
     })
 }

@@ -96,7 +96,7 @@ mod tests {
             unrated: "silence".into(),
         };
         assert_eq!((none.score(), none.is_rated()), (None, false));
-        let said = serde_json::to_string(&none).unwrap();
-        assert_eq!(serde_json::from_str::<Judgement>(&said).unwrap(), none);
+        let json = serde_json::to_string(&none).unwrap();
+        assert_eq!(serde_json::from_str::<Judgement>(&json).unwrap(), none);
     }
 }

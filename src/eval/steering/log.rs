@@ -40,13 +40,13 @@ impl Log {
         let path = dir.join(PLAN);
         if path.exists() {
             let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-            let there: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+            let saved: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
                 Error::file(
                     &path,
                     format!("not a plan: {e}; remove the directory and start again"),
                 )
             })?;
-            if there != wanted {
+            if saved != wanted {
                 return Err(Error::refused(format!(
                     "{} holds another evaluation: give another --name, or remove it",
                     dir.display()
@@ -253,17 +253,17 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let plan = SteeringConfig::default();
         let mut log = Log::open(dir.path(), &plan).unwrap();
-        let said = |judgement| JudgedRecord {
+        let judged = |judgement| JudgedRecord {
             key: key(0),
             judgement,
         };
-        let rated = said(Judgement::Rated {
+        let rated = judged(Judgement::Rated {
             concept: 2.0,
             fluency: 1.0,
         });
         log.add_judged(
             "a",
-            &[said(Judgement::Unrated {
+            &[judged(Judgement::Unrated {
                 unrated: "no number".into(),
             })],
         )

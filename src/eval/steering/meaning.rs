@@ -67,10 +67,10 @@ impl<'a> MeaningJudge<'a> {
         let mut labels: Vec<&str> = learn.iter().map(|s| s.0).collect();
         labels.sort_unstable();
         labels.dedup();
-        let of = |texts: &[LabelledText<'_>]| {
+        let embedded = |texts: &[LabelledText<'_>]| {
             encoder.embed(&texts.iter().map(|s| s.1).collect::<Vec<_>>(), ctx)
         };
-        let (learnt, scaled) = (of(learn)?, of(scale)?);
+        let (learnt, scaled) = (embedded(learn)?, embedded(scale)?);
         let texts: Vec<&str> = unsteered.iter().map(|t| t.text.as_str()).collect();
         let bare = encoder.embed(&texts, ctx)?;
         let centres: Vec<Vec<f64>> = labels
@@ -272,8 +272,8 @@ mod tests {
     }
 
     fn concept(judge: &mut MeaningJudge<'_>, label: &str, text: &str) -> Option<f64> {
-        let said = judge.rate(&[case(label, text)], &TaskCtx::silent());
-        match said.unwrap().remove(0) {
+        let judgements = judge.rate(&[case(label, text)], &TaskCtx::silent());
+        match judgements.unwrap().remove(0) {
             Judgement::Rated { concept, .. } => Some(concept),
             Judgement::Unrated { .. } => None,
         }
@@ -346,8 +346,8 @@ mod tests {
             "harbour",
         ] {
             let wanted = 2.0 * ((score(text) - zero) / (own - zero)).clamp(0.0, 1.0);
-            let got = concept(&mut judge, "sea", text).unwrap();
-            assert!((got - wanted).abs() < 1e-5, "{text}: {got} {wanted}");
+            let rating = concept(&mut judge, "sea", text).unwrap();
+            assert!((rating - wanted).abs() < 1e-5, "{text}: {rating} {wanted}");
         }
         assert_eq!(
             concept(&mut judge, "sea", " \n"),
@@ -396,7 +396,7 @@ mod tests {
             .join("data")
             .join(corpus);
         let corpus = crate::corpus::Corpus::open(&path).unwrap();
-        let of = |half: usize| -> Vec<LabelledText<'_>> {
+        let sentences_of = |half: usize| -> Vec<LabelledText<'_>> {
             let mut seen: HashMap<&str, usize> = HashMap::new();
             let samples = corpus.samples.iter().filter_map(|s| {
                 let label = s.label.as_deref()?;
@@ -406,7 +406,7 @@ mod tests {
             });
             samples.collect()
         };
-        let (one, other) = (of(0), of(1));
+        let (one, other) = (sentences_of(0), sentences_of(1));
         let (base, ctx) = ([unsteered("I think that")], TaskCtx::silent());
         let each = [(&one, &other), (&other, &one)].map(|(learn, scale)| {
             MeaningJudge::learn(&encoder, learn, scale, &base, &ctx)

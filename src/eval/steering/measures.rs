@@ -98,15 +98,15 @@ pub fn measures(
     for measure in Measure::ALL {
         let first = out.len();
         for &target in &targets {
-            let here = || {
+            let at_target = || {
                 let promoting = |s: &&StrengthRecord| s.target == target && s.sign > 0 && s.reached;
                 strengths.iter().filter(promoting)
             };
             let values = |line: &ReportLine| -> BTreeMap<String, f64> {
                 mean_by_label(line.members.iter().map(|member| {
-                    let of: Vec<_> = here().filter(|s| s.method == *member).collect();
-                    let chance: Vec<_> = here().filter(|s| s.method == CHANCE).collect();
-                    by_label(measure, &of, &chance)
+                    let records: Vec<_> = at_target().filter(|s| s.method == *member).collect();
+                    let chance: Vec<_> = at_target().filter(|s| s.method == CHANCE).collect();
+                    by_label(measure, &records, &chance)
                 }))
             };
             let base = lines.iter().find(|l| l.name == against).map(&values);
@@ -154,7 +154,7 @@ pub fn measures(
 /// A measure of each label, of one method's records at one target.
 fn by_label(
     measure: Measure,
-    of: &[&StrengthRecord],
+    records: &[&StrengthRecord],
     chance: &[&StrengthRecord],
 ) -> BTreeMap<String, f64> {
     let mean = |values: Vec<f64>| {
@@ -179,13 +179,14 @@ fn by_label(
             }
             Measure::Own => {
                 // One direction may stand for several labels: it is no other label's then.
-                let others = of.iter().filter(|o| o.places != s.places);
+                let others = records.iter().filter(|o| o.places != s.places);
                 let others = others.filter_map(|o| o.places.get(&s.label).copied());
                 Some(s.rise? - mean(others.collect())?)
             }
         }
     };
-    of.iter()
+    records
+        .iter()
         .filter_map(|s| Some((s.label.clone(), value(s)?)))
         .collect()
 }
@@ -228,23 +229,23 @@ mod tests {
         ];
         let lines = ["m", "diffmean"].map(ReportLine::one);
         let found = measures(&all, &lines, "diffmean", 1);
-        let of = |method: &str, measure: Measure| {
+        let row = |method: &str, measure: Measure| {
             found
                 .iter()
                 .find(|r| r.method == method && r.measure == measure)
                 .unwrap()
         };
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a}, wanted {b}");
-        near(of("m", Measure::Rise).value.mean, 0.85);
-        near(of("m", Measure::Calibrated).value.mean, (0.5 + 0.3) / 2.0);
-        near(of("m", Measure::New).value.mean, (0.5 + 0.3) / 2.0);
+        near(row("m", Measure::Rise).value.mean, 0.85);
+        near(row("m", Measure::Calibrated).value.mean, (0.5 + 0.3) / 2.0);
+        near(row("m", Measure::New).value.mean, (0.5 + 0.3) / 2.0);
         // x: 0.9 − 0.5; y: 0.8 − the mean of 0.6 and 0.6.
-        near(of("m", Measure::Own).value.mean, (0.4 + 0.2) / 2.0);
-        near(of("m", Measure::Nats).value.mean, 2.0);
-        let compared = of("m", Measure::Calibrated).compared.as_ref().unwrap();
+        near(row("m", Measure::Own).value.mean, (0.4 + 0.2) / 2.0);
+        near(row("m", Measure::Nats).value.mean, 2.0);
+        let compared = row("m", Measure::Calibrated).compared.as_ref().unwrap();
         near(compared.difference.mean, (0.3 + 0.1) / 2.0);
         assert_eq!((compared.comparisons, &*compared.against), (1, "diffmean"));
-        assert!(of("diffmean", Measure::Own).compared.is_none());
+        assert!(row("diffmean", Measure::Own).compared.is_none());
         assert!(found.iter().all(|r| r.method != CHANCE));
     }
 }

@@ -53,8 +53,12 @@ pub struct WatchedWords {
 
 impl WatchedWords {
     /// Where the words of each label that has any stand.
-    fn places(&self, of: &[Vec<u32>], ranks: &Percentiles<'_>) -> BTreeMap<String, f64> {
-        let each = self.labels.iter().zip(of);
+    fn places(
+        &self,
+        words_by_label: &[Vec<u32>],
+        ranks: &Percentiles<'_>,
+    ) -> BTreeMap<String, f64> {
+        let each = self.labels.iter().zip(words_by_label);
         each.filter_map(|(label, words)| Some((label.clone(), ranks.mean(words)?)))
             .collect()
     }

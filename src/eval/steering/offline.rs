@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn words_that_do_not_carry_over_judge_nothing() {
         let learn: Vec<(String, String)> = corpus();
-        let pairs = |of: &'static str, text: &'static str| (0..6).map(move |_| (of, text));
+        let pairs = |label: &'static str, text: &'static str| (0..6).map(move |_| (label, text));
         let scale: Vec<LabelledText<'_>> = pairs("days", "a day of other words")
             .chain(pairs("sea", "the boat and the harbour"))
             .collect();

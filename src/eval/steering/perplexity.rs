@@ -41,17 +41,17 @@ pub fn mean_nll(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Resu
                 out.push(0.0);
                 continue;
             };
-            let of = logits.i((r, first..first + new.len()))?;
+            let rows = logits.i((r, first..first + new.len()))?;
             if !model.decoder().is_mapped() {
-                let each = likelihood::log_likelihoods(&likelihood::log_softmax(&of)?, new)?;
+                let each = likelihood::log_likelihoods(&likelihood::log_softmax(&rows)?, new)?;
                 out.push(-each.iter().sum::<f64>() / new.len() as f64);
                 continue;
             }
-            let of = host::rows(&of)?;
+            let rows = host::rows(&rows)?;
             let nll =
                 |(line, &id): (&Vec<f32>, &u32)| log_sum_exp(line) - f64::from(line[id as usize]);
             // Summed in the order of the tokens, whatever the threads.
-            let each: Vec<f64> = of.par_iter().zip(new.par_iter()).map(nll).collect();
+            let each: Vec<f64> = rows.par_iter().zip(new.par_iter()).map(nll).collect();
             out.push(each.iter().sum::<f64>() / new.len() as f64);
         }
     }

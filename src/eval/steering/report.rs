@@ -148,27 +148,28 @@ pub fn chart(reports: &[SteeringReport], title: String, unsteered: Option<f64>) 
 type Table<'a> = BTreeMap<(u64, i8), Vec<(&'a TextKey, f64)>>;
 
 fn of_line(line: &ReportLine, all: &[JudgedRecord], seed: u64) -> SteeringReport {
-    let of = |member: &String| {
+    let judged_of = |member: &String| {
         all.iter()
             .filter(|j| j.key.method == *member)
             .collect::<Vec<_>>()
     };
-    let members: Vec<Vec<&JudgedRecord>> = line.members.iter().map(of).collect();
+    let members: Vec<Vec<&JudgedRecord>> = line.members.iter().map(judged_of).collect();
     let tables: Vec<BTreeMap<&str, Table<'_>>> =
         members.iter().map(|judged| tables(judged)).collect();
     // Each seed's best is chosen on its own texts.
     let both = |signs: &[i8]| {
-        let of = |labels: &BTreeMap<&str, Table<'_>>| -> BTreeMap<String, f64> {
+        let best_of = |labels: &BTreeMap<&str, Table<'_>>| -> BTreeMap<String, f64> {
             labels
                 .iter()
                 .filter_map(|(l, table)| Some(((*l).to_owned(), best(table, signs)?)))
                 .collect()
         };
-        mean_by_label(tables.iter().map(of))
+        mean_by_label(tables.iter().map(best_of))
     };
     let all = both(&[1, -1]);
-    let mean =
-        |of: &BTreeMap<String, f64>| interval(&of.values().copied().collect::<Vec<_>>(), seed);
+    let mean = |by_label: &BTreeMap<String, f64>| {
+        interval(&by_label.values().copied().collect::<Vec<_>>(), seed)
+    };
     let judged = members.concat();
     SteeringReport {
         method: line.name.clone(),
@@ -185,8 +186,9 @@ fn tables<'a>(judged: &[&'a JudgedRecord]) -> BTreeMap<&'a str, Table<'a>> {
     let mut labels: BTreeMap<&str, Table<'_>> = BTreeMap::new();
     for record in judged {
         if let Some(score) = record.judgement.score() {
-            let of = labels.entry(&record.key.label).or_default();
-            of.entry((record.key.target.to_bits(), record.key.sign))
+            let table = labels.entry(&record.key.label).or_default();
+            table
+                .entry((record.key.target.to_bits(), record.key.sign))
                 .or_default()
                 .push((&record.key, score));
         }
@@ -204,7 +206,7 @@ pub(super) fn mean_by_label<L: Ord>(
         .for_each(|(label, v)| values.entry(label).or_default().push(v));
     values
         .into_iter()
-        .map(|(label, of)| (label, of.iter().sum::<f64>() / of.len() as f64))
+        .map(|(label, scores)| (label, scores.iter().sum::<f64>() / scores.len() as f64))
         .collect()
 }
 
@@ -215,8 +217,8 @@ fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
     let single = table.values().flatten().all(|(key, _)| key.prompt == 0);
     let half_of = |key: &TextKey| if single { key.sample } else { key.prompt } % 2;
     let half = |scores: &[(&TextKey, f64)], which: usize| {
-        let of = scores.iter().filter(|(key, _)| half_of(key) == which);
-        mean(of.map(|s| s.1))
+        let chosen = scores.iter().filter(|(key, _)| half_of(key) == which);
+        mean(chosen.map(|s| s.1))
     };
     let ways = [0, 1].map(|which| {
         let mut candidates: Vec<_> = table
@@ -255,7 +257,7 @@ fn cells(judged: &[&JudgedRecord], seed: u64) -> Vec<CellReport> {
         let each = |value: &dyn Fn(&Judgement) -> Option<f64>| -> Vec<f64> {
             labels
                 .values()
-                .filter_map(|of| mean(of.iter().filter_map(|j| value(j))))
+                .filter_map(|records| mean(records.iter().filter_map(|j| value(j))))
                 .collect()
         };
         let rating = |pick: fn(f64, f64) -> f64| {
@@ -295,7 +297,7 @@ pub fn interval(values: &[f64], seed: u64) -> Option<MeanInterval> {
 mod tests {
     use super::*;
 
-    fn said(
+    fn judged_text(
         label: &str,
         target: f64,
         sign: i8,
@@ -327,11 +329,11 @@ mod tests {
         // On prompt 0 the KL of 0.1 looks best, on prompt 1 the KL of 0.5: choosing on either and
         // reporting on the other gives what the other says of it, not the largest.
         let judged = [
-            said("a", 0.1, 1, 0, Some(2.0)),
-            said("a", 0.1, 1, 1, Some(0.0)),
-            said("a", 0.5, 1, 0, Some(0.0)),
-            said("a", 0.5, 1, 1, Some(2.0)),
-            said("a", 0.5, -1, 0, Some(1.0)),
+            judged_text("a", 0.1, 1, 0, Some(2.0)),
+            judged_text("a", 0.1, 1, 1, Some(0.0)),
+            judged_text("a", 0.5, 1, 0, Some(0.0)),
+            judged_text("a", 0.5, 1, 1, Some(2.0)),
+            judged_text("a", 0.5, -1, 0, Some(1.0)),
         ];
         let report = &report(&judged, &[ReportLine::one("m")], 1)[0];
         assert_eq!(report.best.unwrap().mean, 0.0);
@@ -361,7 +363,7 @@ mod tests {
             (0.5, 1, [0.0, 0.0]),
         ] {
             for (prompt, score) in scores.into_iter().enumerate() {
-                judged.push(said("a", target, sign, prompt, Some(score)));
+                judged.push(judged_text("a", target, sign, prompt, Some(score)));
             }
         }
         // Chosen on prompt 0: promoting at 0.1 (0 on the other); chosen on prompt 1: suppressing
@@ -376,10 +378,10 @@ mod tests {
     #[test]
     fn a_text_without_rating_is_in_no_mean() {
         let judged = [
-            said("a", 0.1, 1, 0, Some(2.0)),
-            said("a", 0.1, 1, 1, None),
-            said("b", 0.1, 1, 0, None),
-            said("b", 0.1, 1, 1, None),
+            judged_text("a", 0.1, 1, 0, Some(2.0)),
+            judged_text("a", 0.1, 1, 1, None),
+            judged_text("b", 0.1, 1, 0, None),
+            judged_text("b", 0.1, 1, 1, None),
         ];
         let report = &report(&judged, &["m", "n"].map(ReportLine::one), 1);
         assert_eq!((report[0].texts, report[0].unrated), (4, 3));
@@ -399,8 +401,14 @@ mod tests {
         let mut judged = Vec::new();
         for (i, label) in ["a", "b", "c", "d"].into_iter().enumerate() {
             for prompt in 0..2 {
-                judged.push(said(label, 0.1, 1, prompt, Some(1.0 + 0.1 * i as f64)));
-                let mut other = said(label, 0.1, 1, prompt, Some(0.5 + 0.1 * i as f64));
+                judged.push(judged_text(
+                    label,
+                    0.1,
+                    1,
+                    prompt,
+                    Some(1.0 + 0.1 * i as f64),
+                ));
+                let mut other = judged_text(label, 0.1, 1, prompt, Some(0.5 + 0.1 * i as f64));
                 other.key.method = "n".into();
                 judged.push(other);
             }
@@ -419,19 +427,19 @@ mod tests {
     fn several_seeds_are_one_line() {
         // Each seed's best is its own: at another KL, on labels of which one is judged under one
         // seed alone.
-        let of = |method: &str, label, target, score| {
+        let records_of = |method: &str, label, target, score| {
             [0, 1].map(|prompt| {
-                let mut record = said(label, target, 1, prompt, Some(score));
+                let mut record = judged_text(label, target, 1, prompt, Some(score));
                 record.key.method = method.into();
                 record
             })
         };
         let judged: Vec<JudgedRecord> = [
-            of("s1", "a", 0.1, 2.0),
-            of("s1", "a", 0.5, 0.0),
-            of("s2", "a", 0.1, 0.0),
-            of("s2", "a", 0.5, 1.0),
-            of("s2", "b", 0.1, 2.0),
+            records_of("s1", "a", 0.1, 2.0),
+            records_of("s1", "a", 0.5, 0.0),
+            records_of("s2", "a", 0.1, 0.0),
+            records_of("s2", "a", 0.5, 1.0),
+            records_of("s2", "b", 0.1, 2.0),
         ]
         .into_iter()
         .flatten()

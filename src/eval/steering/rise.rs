@@ -81,10 +81,10 @@ pub fn rises(strengths: &[StrengthRecord], lines: &[ReportLine], seed: u64) -> V
             mine.filter_map(|s| Some((s.label.as_str(), s.rise.filter(|_| s.reached)?)))
                 .collect()
         };
-        let of = |line: &ReportLine| mean_by_label(line.members.iter().map(of_one));
-        let first = lines.first().map(of).unwrap_or_default();
+        let rises_of = |line: &ReportLine| mean_by_label(line.members.iter().map(of_one));
+        let first = lines.first().map(rises_of).unwrap_or_default();
         for (i, line) in lines.iter().enumerate() {
-            let own = of(line);
+            let own = rises_of(line);
             let pairs: Vec<(f64, f64)> = first
                 .iter()
                 .filter_map(|(label, &a)| own.get(label).map(|&b| (a, b)))

@@ -297,12 +297,12 @@ impl<'a> Run<'a> {
         let known = texts.iter().filter(|t| judge.knows(&t.key.label));
         let texts = &known.cloned().collect::<Vec<TextRecord>>()[..];
         let cases: Vec<RatingCase> = texts.iter().map(case).collect();
-        let said = judge.rate(&cases, ctx)?;
+        let judgements = judge.rate(&cases, ctx)?;
         let record = |(t, judgement): (&TextRecord, Judgement)| JudgedRecord {
             key: t.key.clone(),
             judgement,
         };
-        let judged: Vec<JudgedRecord> = texts.iter().zip(said).map(record).collect();
+        let judged: Vec<JudgedRecord> = texts.iter().zip(judgements).map(record).collect();
         self.log.add_judged(judge.name(), &judged)?;
         on_event(RunEvent::Texts(judge.name(), texts, &judged))
     }

@@ -103,13 +103,13 @@ impl TextJudge for SideJudge<'_> {
         };
         let known: Vec<Option<RatingCase>> = cases.iter().map(described).collect();
         let asked: Vec<RatingCase> = known.iter().flatten().cloned().collect();
-        let mut said = self.inner.rate(&asked, ctx)?.into_iter();
+        let mut judgements = self.inner.rate(&asked, ctx)?.into_iter();
         let none = || Judgement::Unrated {
             unrated: format!("it has no description of its {}", self.side),
         };
         let each = known
             .iter()
-            .map(|case| case.as_ref().and_then(|_| said.next()));
+            .map(|case| case.as_ref().and_then(|_| judgements.next()));
         Ok(each
             .map(|judgement| judgement.unwrap_or_else(none))
             .collect())
@@ -163,13 +163,13 @@ mod tests {
             distinct: 1.0,
         };
         let cases = ["fit 1", "fit 2 of outputs", "fit 2 of inputs"].map(case);
-        let said = judge.rate(&cases, &TaskCtx::silent()).unwrap();
+        let judgements = judge.rate(&cases, &TaskCtx::silent()).unwrap();
         let concept = |j: &Judgement| match j {
             Judgement::Rated { concept, .. } => Some(*concept),
             Judgement::Unrated { .. } => None,
         };
         assert_eq!(
-            said.iter().map(concept).collect::<Vec<_>>(),
+            judgements.iter().map(concept).collect::<Vec<_>>(),
             [Some(2.0), None, Some(3.0)]
         );
         assert!(judge.knows("fit 1") && !judge.knows("fit 2 of outputs") && !judge.knows("fit 3"));

@@ -50,14 +50,14 @@ impl Run<'_> {
         let targets = &self.config.targets;
         let known = |(subject, sign): &(&LabelDirection, i8)| -> Option<Vec<StrengthRecord>> {
             let all = self.log.strengths().iter();
-            let of = all.filter(|s| {
+            let records = all.filter(|s| {
                 s.method == subject.method && s.label == subject.label && s.sign == *sign
             });
-            let of: Vec<StrengthRecord> = of.cloned().collect();
+            let records: Vec<StrengthRecord> = records.cloned().collect();
             targets
                 .iter()
-                .all(|t| of.iter().any(|k| k.target == *t))
-                .then_some(of)
+                .all(|t| records.iter().any(|k| k.target == *t))
+                .then_some(records)
         };
         let mut out: Vec<Option<Vec<StrengthRecord>>> = signed.iter().map(known).collect();
         let missing: Vec<usize> = (0..signed.len()).filter(|&i| out[i].is_none()).collect();
@@ -93,8 +93,9 @@ impl Run<'_> {
                 .iter_mut()
                 .enumerate()
                 .filter(|(i, _)| missing.contains(i));
-            let records = fresh.flat_map(|(i, of)| {
-                of.iter_mut()
+            let records = fresh.flat_map(|(i, strengths)| {
+                strengths
+                    .iter_mut()
                     .flatten()
                     .map(move |r| (signed[i].0, &interventions[i], r))
             });
@@ -106,11 +107,11 @@ impl Run<'_> {
         }
         for i in mirrored {
             // Both signs of a direction stand together.
-            let of = (0..signed.len()).find(|&j| {
+            let index = (0..signed.len()).find(|&j| {
                 let (one, other) = (signed[i].0, signed[j].0);
                 signed[j].1 > 0 && one.method == other.method && one.label == other.label
             });
-            let positive = of.and_then(|j| out[j].clone()).unwrap_or_default();
+            let positive = index.and_then(|j| out[j].clone()).unwrap_or_default();
             let records = self.mirror(&positive, &interventions[i], ctx)?;
             self.log.add_strengths(&records)?;
             out[i] = Some(records);
@@ -136,15 +137,15 @@ impl Run<'_> {
             return Ok(Vec::new());
         }
         let kls = kls_of(self.model, &steerings, &self.prompts, Positions::All, ctx)?;
-        let record = |(of, kl): (&StrengthRecord, f64)| StrengthRecord {
+        let record = |(positive, kl): (&StrengthRecord, f64)| StrengthRecord {
             sign: -1,
-            alpha: -of.alpha,
+            alpha: -positive.alpha,
             kl,
             rise: None,
             nats: None,
             places: BTreeMap::new(),
             new_places: BTreeMap::new(),
-            ..of.clone()
+            ..positive.clone()
         };
         Ok(positive.iter().zip(kls).map(record).collect())
     }

@@ -105,7 +105,7 @@ impl<'a> WordCounts<'a> {
             total: 0.0,
         };
         for (label, text) in sentences {
-            let mut here = HashSet::new();
+            let mut distinct = HashSet::new();
             for word in words(text) {
                 *out.by_label
                     .entry(label)
@@ -114,9 +114,9 @@ impl<'a> WordCounts<'a> {
                     .or_default() += 1.0;
                 *out.all.entry(word.clone()).or_default() += 1.0;
                 out.total += 1.0;
-                here.insert(word);
+                distinct.insert(word);
             }
-            for word in here {
+            for word in distinct {
                 *out.sentences
                     .entry(label)
                     .or_default()
@@ -136,10 +136,10 @@ impl<'a> WordCounts<'a> {
 
     /// These words, with by how many standard deviations each stands out.
     fn scored_words_of(&self, label: &str) -> Vec<(String, f64)> {
-        let Some(of) = self.by_label.get(label) else {
+        let Some(counts) = self.by_label.get(label) else {
             return Vec::new();
         };
-        let inside: f64 = of.values().sum();
+        let inside: f64 = counts.values().sum();
         let outside = self.total - inside;
         let stands_out = |word: &str, count: f64| {
             let all = self.all.get(word).copied().unwrap_or(count);
@@ -156,7 +156,8 @@ impl<'a> WordCounts<'a> {
                 .and_then(|s| s.get(word))
                 .is_some_and(|&sentences| sentences >= SENTENCES)
         };
-        of.iter()
+        counts
+            .iter()
             .filter(|(w, _)| in_several(w))
             .map(|(w, c)| (w.clone(), stands_out(w, *c)))
             .filter(|(_, by)| *by > STANDS_OUT)

@@ -197,8 +197,8 @@ fn depths(levels: &[Level]) -> Vec<LevelState> {
 /// Computes W_l of every level, over the `first` features of the fit.
 fn update_products(depths: &mut [LevelState], first: usize) {
     for l in 0..depths.len() {
-        let (below, here) = depths.split_at_mut(l);
-        let depth = &mut here[0];
+        let (below, rest) = depths.split_at_mut(l);
+        let depth = &mut rest[0];
         depth.w = match below.last() {
             None => depth.y.clone(),
             Some(below) => {
@@ -221,8 +221,8 @@ fn gradients(depths: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Ve
     // factors.
     for l in (0..depths.len()).rev() {
         let k = depths[l].z.columns();
-        let (finer, here) = gradients.split_at_mut(l);
-        let gradient = &mut here[0];
+        let (finer, rest) = gradients.split_at_mut(l);
+        let gradient = &mut rest[0];
         let Some(finer) = finer.last_mut() else {
             gradient.y.clone_from(&gradient.w);
             continue;
@@ -403,7 +403,7 @@ fn write_back(levels: &mut [Level], depths: Vec<LevelState>, first: &SparseColum
 
 /// ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖², in f64.
 fn relative_error(finer: &SparseColumns, level: &Level) -> f64 {
-    let of = |i: usize| {
+    let squared_residual = |i: usize| {
         let mut residual: Vec<f64> = finer.dense_column(i).into_iter().map(f64::from).collect();
         for j in 0..level.features.columns() {
             let y = f64::from(level.column(j)[i]);
@@ -415,7 +415,10 @@ fn relative_error(finer: &SparseColumns, level: &Level) -> f64 {
         }
         residual.iter().map(|v| v * v).sum::<f64>()
     };
-    let parts: Vec<f64> = (0..finer.columns()).into_par_iter().map(of).collect();
+    let parts: Vec<f64> = (0..finer.columns())
+        .into_par_iter()
+        .map(squared_residual)
+        .collect();
     parts.iter().sum::<f64>() / sum_of_squares(&finer.values).max(f64::MIN_POSITIVE)
 }
 

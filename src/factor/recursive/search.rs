@@ -93,8 +93,8 @@ impl<'c> LevelSearch<'c> {
         let sweeps = (STARTS * TRIAL_SWEEPS + SETTLED) as f64;
         let cost = |l: usize| (self.counts[l] * self.counts[l + 1]) as f64;
         let all: f64 = (0..self.counts.len() - 1).map(cost).sum();
-        let here = cost(l) * (swept as f64 / sweeps).min(1.0);
-        let share = ((0..l).map(cost).sum::<f64>() + here) / all;
+        let done = cost(l) * (swept as f64 / sweeps).min(1.0);
+        let share = ((0..l).map(cost).sum::<f64>() + done) / all;
         let stage = format!(
             "level {} of {}: {} features",
             l + 1,

@@ -24,18 +24,21 @@ fn a_fit_on_a_device_is_the_same_within_rounding() {
             ..config(14, Solver::Bcd)
         };
         let mut plain = Factoriser::start(&source, config.clone(), &ctx).unwrap();
-        let mut there = Factoriser::start(&source, config, &ctx).unwrap();
-        there.device = Some(accelerator(40, kept));
+        let mut accelerated = Factoriser::start(&source, config, &ctx).unwrap();
+        accelerated.device = Some(accelerator(40, kept));
         // Two rounds of choosing supports.
         for sweep in 0..8 {
             let (a, b) = (
                 plain.step(&ctx).unwrap().relative_error,
-                there.step(&ctx).unwrap().relative_error,
+                accelerated.step(&ctx).unwrap().relative_error,
             );
             assert!((a - b).abs() <= 1e-4 * a, "sweep {sweep}: {a} and {b}");
         }
-        let identity = there.snapshot().unwrap().relative_error;
-        let (a, b) = (plain.finish(&ctx).unwrap(), there.finish(&ctx).unwrap());
+        let identity = accelerated.snapshot().unwrap().relative_error;
+        let (a, b) = (
+            plain.finish(&ctx).unwrap(),
+            accelerated.finish(&ctx).unwrap(),
+        );
         assert!(
             (b.relative_error - identity).abs() <= 1e-4 * identity,
             "the error of the factors themselves"

@@ -69,11 +69,11 @@ fn encoding_is_the_non_negative_least_squares_optimum() {
             let p: Vec<f64> = dense.iter().map(|z| dot(z, &a)).collect();
             assert!(y.iter().all(|v| *v >= 0.0));
             let y: Vec<f64> = y.iter().map(|&v| f64::from(v)).collect();
-            let got: f64 = (0..k).map(|j| y[j] * (dot(&q[j], &y) - 2.0 * p[j])).sum();
-            let want = brute_force(&q, &p);
+            let computed: f64 = (0..k).map(|j| y[j] * (dot(&q[j], &y) - 2.0 * p[j])).sum();
+            let expected = brute_force(&q, &p);
             assert!(
-                got - want <= 1e-6 * dot(&a, &a),
-                "k {k} row {r}: {got} against {want}"
+                computed - expected <= 1e-6 * dot(&a, &a),
+                "k {k} row {r}: {computed} against {expected}"
             );
         }
     }

@@ -196,10 +196,10 @@ fn a_fit_of_scaled_neurons_is_a_fit_of_the_scaled_matrix() {
                     plain.coefficients.feature(j)[i],
                 );
                 for c in 0..D {
-                    let (got, want) = (y * z[c], y_by_hand * by_hand[c] * rms[c]);
+                    let (computed, expected) = (y * z[c], y_by_hand * by_hand[c] * rms[c]);
                     assert!(
-                        (got - want).abs() < 2e-2 * (rms[c] + want.abs()),
-                        "{solver:?} {j} {i} {c}: {got} {want}"
+                        (computed - expected).abs() < 2e-2 * (rms[c] + expected.abs()),
+                        "{solver:?} {j} {i} {c}: {computed} {expected}"
                     );
                 }
             }

@@ -110,14 +110,14 @@ fn multiplicative_updates_follow_the_formulas() {
             .map(|i| f64::from(start.coefficients.feature(i % 5)[i / 5]))
             .collect();
         let want = reference_updates(&source, y, 5, (0.2 * d as f64).ceil() as usize, 8);
-        let (got, _) = fit(&source, config, 8);
+        let (computed, _) = fit(&source, config, 8);
         let block = source.rows(0..n).unwrap();
         let square: f64 = block.data.iter().map(|&v| f64::from(v).powi(2)).sum();
-        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        for (i, (computed, want)) in computed.iter().zip(&want).enumerate() {
             let want = want / square;
             assert!(
-                (got - want).abs() < 2e-4 * want,
-                "{init:?} iteration {i}: {got} against {want}"
+                (computed - want).abs() < 2e-4 * want,
+                "{init:?} iteration {i}: {computed} against {want}"
             );
         }
     }

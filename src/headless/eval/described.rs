@@ -98,9 +98,9 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     if let Some(path) = &args.svg {
         // A plot is of one table: that of the first side that is there.
         let first = found.sides.first();
-        let chart = first.map(|of| {
-            let title = format!("Steering at {}, {}", of.place(), of.judge);
-            chart(&of.methods, title, of.unsteered.map(|u| u.score))
+        let chart = first.map(|table| {
+            let title = format!("Steering at {}, {}", table.place(), table.judge);
+            chart(&table.methods, title, table.unsteered.map(|u| u.score))
         });
         if let Some(chart) = chart {
             crate::disk::write_atomic(path, chart.svg().as_bytes())?;
@@ -259,8 +259,9 @@ fn print_lines(found: &Described, out: &mut Output) -> Result<()> {
 
 fn print_tables(found: &Described, out: &mut Output) -> Result<()> {
     for side in Side::ALL {
-        let of: Vec<&SideDetection> = found.detections.iter().filter(|d| d.side == side).collect();
-        if of.is_empty() {
+        let rows: Vec<&SideDetection> =
+            found.detections.iter().filter(|d| d.side == side).collect();
+        if rows.is_empty() {
             continue;
         }
         out.line(&format!(
@@ -270,7 +271,7 @@ fn print_tables(found: &Described, out: &mut Output) -> Result<()> {
             "above 0",
             "undefined"
         ))?;
-        for d in of {
+        for d in rows {
             let above = d
                 .above_0
                 .map_or_else(|| "-".to_owned(), |a| format!("{:.0} %", 100.0 * a));

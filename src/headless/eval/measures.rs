@@ -31,14 +31,14 @@ pub(super) fn lines(found: &Causal, out: &mut Output) -> Result<()> {
 
 /// The rises beside what would have raised the words anyway.
 pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
-    let of = |method: &str, target: f64, measure: Measure| {
+    let measured = |method: &str, target: f64, measure: Measure| {
         let mut all = found.measures.iter();
         all.find(|m| m.method == method && m.target == target && m.measure == measure)
     };
     let rows = || found.measures.iter().filter(|m| m.measure == Measure::Rise);
     let compared = |measure: Measure| {
-        let of = found.measures.iter().filter(move |m| m.measure == measure);
-        of.filter_map(|m| m.compared.as_ref()).next()
+        let of_measure = found.measures.iter().filter(move |m| m.measure == measure);
+        of_measure.filter_map(|m| m.compared.as_ref()).next()
     };
     let Some(first) = compared(Measure::Rise) else {
         return Ok(());
@@ -61,7 +61,7 @@ pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
     for row in rows() {
         let name = format!("{}, KL {}", found.shown(&row.method), row.target);
         let cell = |measure| {
-            let value = of(&row.method, row.target, measure).map(|m| m.value.mean);
+            let value = measured(&row.method, row.target, measure).map(|m| m.value.mean);
             value.map_or_else(|| format!("{:>11}", "-"), |v| format!("{v:>+11.3}"))
         };
         let values: String = [
@@ -73,7 +73,8 @@ pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
         .map(cell)
         .concat();
         let less = |measure| {
-            let compared = of(&row.method, row.target, measure).and_then(|m| m.compared.as_ref());
+            let compared =
+                measured(&row.method, row.target, measure).and_then(|m| m.compared.as_ref());
             let text = compared.map_or_else(String::new, |c| {
                 let d = &c.difference;
                 let holds = if c.adjusted_p < 0.05 { "*" } else { " " };

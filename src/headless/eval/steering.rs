@@ -171,7 +171,7 @@ fn print_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
     if out.is_json() {
         return out.object(&json!({
             "event": "plan", "direction_count": plan.directions, "text_count": plan.texts,
-            "written_count": plan.there, "max_token_count": plan.tokens,
+            "written_count": plan.written, "max_token_count": plan.tokens,
         }));
     }
     out.line(&format!(
@@ -179,7 +179,7 @@ fn print_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
         plan.directions,
         thousands(plan.texts as u64),
         plan.tokens,
-        thousands(plan.there as u64)
+        thousands(plan.written as u64)
     ))
 }
 
@@ -327,7 +327,7 @@ pub(super) fn lines(found: &Causal, out: &mut Output) -> Result<()> {
         .iter()
         .map(|u| {
             json!({
-                "method": u.method, "unreached_count": u.unreached, "target_count": u.of, "largest_kl": u.largest_kl,
+                "method": u.method, "unreached_count": u.unreached, "target_count": u.targets, "largest_kl": u.largest_kl,
             })
         })
         .collect();
@@ -354,7 +354,7 @@ pub(super) fn remarks(found: &Causal, out: &Output) {
     for u in found.unreached.iter().filter(|u| u.unreached > 0) {
         out.note(&format!(
             "{}: {} of {} KL targets were out of reach (largest KL there {:.3}); they have no texts",
-            u.method, u.unreached, u.of, u.largest_kl
+            u.method, u.unreached, u.targets, u.largest_kl
         ));
     }
     for r in found.methods.iter().filter(|r| r.unrated > 0) {
@@ -395,13 +395,13 @@ pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
         first.method
     ))?;
     for r in &found.rises {
-        let of = format!("{}, KL {}", found.shown(&r.method), r.target);
+        let head = format!("{}, KL {}", found.shown(&r.method), r.target);
         let less = r.first_minus.as_ref();
         let less = less.map_or_else(String::new, |d| {
             format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high)
         });
         out.line(&format!(
-            "{of:32}  {:>22}  {:>3} labels{less}",
+            "{head:32}  {:>22}  {:>3} labels{less}",
             with_interval(Some(r.rise)),
             r.labels
         ))?;
@@ -440,14 +440,17 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     ))?;
     for r in &found.methods {
         let cell = |target: &f64| {
-            let of = |sign| {
+            let score_of = |sign| {
                 r.cells
                     .iter()
                     .find(|c| c.target == *target && c.sign == sign)
                     .map(|c| c.score.mean)
             };
             let text = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
-            format!("{:>15}", format!("+{} −{}", text(of(1)), text(of(-1))))
+            format!(
+                "{:>15}",
+                format!("+{} −{}", text(score_of(1)), text(score_of(-1)))
+            )
         };
         let cells: String = targets.iter().map(cell).collect();
         let (best, promoting) = (with_interval(r.best), with_interval(r.best_promoting));

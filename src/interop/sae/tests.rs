@@ -86,14 +86,14 @@ fn assert_agrees(name: &str, sae: &Sae, wanted: &Expected) {
             .for_each(|(&j, &v)| dense[i * sae.latents() + j as usize] = v);
     }
     let reconstruction = sae.decode(&latents);
-    for (what, got, want) in [
+    for (what, computed, expected) in [
         ("latents", &dense, &wanted.latents),
         ("reconstruction", &reconstruction, &wanted.reconstruction),
     ] {
-        let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let apart = got
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let apart = computed
             .iter()
-            .zip(want)
+            .zip(expected)
             .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(
             apart <= 1e-5 * largest,

@@ -108,7 +108,7 @@ pub struct Unreached {
     /// How many targets were out of reach.
     pub unreached: usize,
     /// How many targets there were.
-    pub of: usize,
+    pub targets: usize,
     /// The largest KL that one of these came to.
     pub largest_kl: f64,
 }
@@ -124,8 +124,10 @@ pub(in crate::jobs) fn unsteered_scores(
     let (mut sums, mut count) = (Scores::default(), 0.0f64);
     for label in labels {
         let case = |t: &TextRecord| case_of(t, label, prompts);
-        for said in judge.rate(&texts.iter().map(case).collect::<Vec<_>>(), ctx)? {
-            if let (Judgement::Rated { concept, fluency }, Some(score)) = (&said, said.score()) {
+        for judgement in judge.rate(&texts.iter().map(case).collect::<Vec<_>>(), ctx)? {
+            if let (Judgement::Rated { concept, fluency }, Some(score)) =
+                (&judgement, judgement.score())
+            {
                 sums = Scores {
                     score: sums.score + score,
                     concept: sums.concept + concept,
@@ -146,10 +148,10 @@ pub(in crate::jobs) fn unsteered_scores(
 impl Unreached {
     /// What [`unreached`](crate::eval::steering::unreached) counts, a line a method.
     pub(crate) fn of(counted: BTreeMap<String, (usize, usize, f64)>) -> Vec<Self> {
-        let line = |(method, (unreached, of, largest_kl))| Self {
+        let line = |(method, (unreached, targets, largest_kl))| Self {
             method,
             unreached,
-            of,
+            targets,
             largest_kl,
         };
         counted.into_iter().map(line).collect()

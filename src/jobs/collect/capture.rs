@@ -36,7 +36,12 @@ impl Tap for Capture {
         &self.hooks
     }
 
-    fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(
+        &mut self,
+        pass: &Pass<'_>,
+        hook: HookPoint,
+        x: &Tensor,
+    ) -> Result<Option<Tensor>> {
         let Some(i) = self.hooks.iter().position(|&h| h == hook) else {
             return Ok(None);
         };

@@ -113,7 +113,7 @@ impl Runner for Fake {
                 }
             }
             let x = Tensor::from_vec(data, (lengths.len(), longest, WIDTHS[h]), &Device::Cpu)?;
-            assert!(tap.at(&pass, hook, &x)?.is_none());
+            assert!(tap.intercept(&pass, hook, &x)?.is_none());
             if self
                 .holds
                 .is_some_and(|most| lengths.len() * longest > most)
@@ -171,11 +171,11 @@ fn run_silent(fake: &Fake, corpus: &Corpus, study: &mut Study) -> Result<Collect
 
 /// All values of both hooks.
 fn content(study: &Study) -> Vec<Vec<f32>> {
-    let of = |&hook: &HookPoint| {
+    let values_of = |&hook: &HookPoint| {
         let source = study.activations(hook).unwrap();
         source.rows(0..source.shape().0).unwrap().data.into_owned()
     };
-    HOOKS.iter().map(of).collect()
+    HOOKS.iter().map(values_of).collect()
 }
 
 /// Short texts, texts longer than the context and than a group, texts without tokens.

@@ -161,13 +161,13 @@ impl PreparedUnits {
             );
             sum += describe::estimate(judge.client_ref(), &missing, false, false);
             let usual = sentences::writing_questions("words of one kind", 2 * self.ask.sentences);
-            let of = judge.client_ref().estimate(&usual);
+            let writing = judge.client_ref().estimate(&usual);
             let times = 2 * features;
             sum += CostEstimate {
-                calls: of.calls * times,
-                answered: of.answered * times,
-                prompt_tokens: of.prompt_tokens * times,
-                completion_tokens: of.completion_tokens * times,
+                calls: writing.calls * times,
+                answered: writing.answered * times,
+                prompt_tokens: writing.prompt_tokens * times,
+                completion_tokens: writing.completion_tokens * times,
             };
             sum
         });
@@ -329,10 +329,10 @@ impl PreparedUnits {
         ctx: &TaskCtx,
     ) -> Result<()> {
         let missing = self.units.to_describe();
-        let there = self.units.gathered.features.len() - missing.features.len();
-        if there > 0 {
+        let described = self.units.gathered.features.len() - missing.features.len();
+        if described > 0 {
             note(&format!(
-                "{there} features are described in the study: these descriptions are taken"
+                "{described} features are described in the study: these descriptions are taken"
             ));
         }
         if missing.features.is_empty() {
@@ -381,8 +381,11 @@ impl PreparedUnits {
             .map(str::to_owned)
             .zip(written)
             .partition(|(_, w)| few(w));
-        if let Some((text, of)) = short.first() {
-            let why = of.errors.first().map_or("too few came", String::as_str);
+        if let Some((text, sentences)) = short.first() {
+            let why = sentences
+                .errors
+                .first()
+                .map_or("too few came", String::as_str);
             note(&format!(
                 "{} descriptions are left out, without two sentences of either kind ('{text}': {why})",
                 short.len()
@@ -401,11 +404,11 @@ impl PreparedUnits {
         offered: &[Offered],
     ) -> Result<(String, Log)> {
         let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
-        let said = concepts
+        let keys = concepts
             .iter()
             .map(|c| json!([self.units.key(c.unit), c.side, c.text]));
         let plan = json!({"config": self.ask.config, "model": model, "seed": self.ask.seed,
-            "concepts": said.collect::<Vec<_>>(),
+            "concepts": keys.collect::<Vec<_>>(),
             "directions": offered.iter().map(|o| json!([o.subject.method, o.subject.label, o.subject.direction,
                 format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.subject.term.direction)))])).collect::<Vec<_>>()});
         let name =

@@ -29,8 +29,8 @@ pub(super) struct Offered {
 pub(super) fn halves(
     sentences: &[String],
 ) -> (impl Iterator<Item = &String>, impl Iterator<Item = &String>) {
-    let of = |which: usize| sentences.iter().skip(which).step_by(2);
-    (of(0), of(1))
+    let every_second = |which: usize| sentences.iter().skip(which).step_by(2);
+    (every_second(0), every_second(1))
 }
 
 /// S_CD of a direction by method and side, in the order of the concepts.
@@ -72,8 +72,8 @@ pub(super) fn offer(
         let rows = Rows::read(&written[&concept.text], hook, model, bos, &quiet)?;
         let mut add =
             |method: &str, label: String, id: usize, column: &[f32], side: Option<Side>| {
-                let there = |o: &Offered| o.subject.method == method && o.subject.label == label;
-                if !offered.iter().any(there) {
+                let same = |o: &Offered| o.subject.method == method && o.subject.label == label;
+                if !offered.iter().any(same) {
                     offered.push(Offered {
                         subject: LabelDirection {
                             method: method.to_owned(),
@@ -135,7 +135,7 @@ struct Rows {
 
 impl Rows {
     fn read(
-        of: &WrittenSentences,
+        written: &WrittenSentences,
         hook: HookPoint,
         model: &Model,
         bos: BosRule,
@@ -146,7 +146,10 @@ impl Rows {
             tested: Default::default(),
             width: model.width(hook)?,
         };
-        for (kind, sentences) in [&of.activating, &of.neutral].into_iter().enumerate() {
+        for (kind, sentences) in [&written.activating, &written.neutral]
+            .into_iter()
+            .enumerate()
+        {
             let (first, second) = halves(sentences);
             for text in first {
                 out.made_from[kind].extend(text_rows(model, hook, text, bos, ctx)?);
@@ -162,9 +165,9 @@ impl Rows {
     /// ones.
     fn s_cd(&self, column: &[f32]) -> Option<f64> {
         let mean = |kind: usize| {
-            let of = &self.tested[kind];
-            let sum: f64 = of.iter().map(|rows| best_cosine(rows, column)).sum();
-            sum / of.len().max(1) as f64
+            let sentences = &self.tested[kind];
+            let sum: f64 = sentences.iter().map(|rows| best_cosine(rows, column)).sum();
+            sum / sentences.len().max(1) as f64
         };
         s_cd(mean(0), mean(1))
     }
@@ -201,10 +204,10 @@ fn detections(measured: &Measured, seed: u64) -> Vec<SideDetection> {
     }
     order.sort_by_key(|(_, side, _)| *side);
     let line = |(method, side, hook): (&String, Side, HookPoint)| {
-        let of = measured
+        let members = measured
             .iter()
             .filter(|m| (&m.0, m.1, m.2) == (method, side, hook));
-        let all: Vec<Option<f64>> = of.map(|m| m.3).collect();
+        let all: Vec<Option<f64>> = members.map(|m| m.3).collect();
         let defined: Vec<f64> = all.iter().flatten().copied().collect();
         let above = defined.iter().filter(|s| **s > 0.0).count();
         SideDetection {

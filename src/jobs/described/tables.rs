@@ -27,10 +27,10 @@ impl PreparedUnits {
         &self,
         name: &str,
         log: &Log,
-        of: SideOf,
+        judged_side: SideOf,
         aurocs: &[(String, f64)],
     ) -> Result<Causal> {
-        let mut judged: Vec<JudgedRecord> = log.judged(&of.judge)?;
+        let mut judged: Vec<JudgedRecord> = log.judged(&judged_side.judge)?;
         for record in &mut judged {
             record.key.label = Side::strip(&record.key.label).to_owned();
         }
@@ -59,29 +59,29 @@ impl PreparedUnits {
         let strengths = log.strengths().iter().filter(|s| {
             Side::ALL
                 .iter()
-                .all(|side| *side == of.side || !s.label.ends_with(&side.suffix()))
+                .all(|side| *side == judged_side.side || !s.label.ends_with(&side.suffix()))
         });
         let strengths: Vec<_> = strengths.cloned().collect();
         Ok(Causal {
             name: name.to_owned(),
             dir: log.dir().to_path_buf(),
             hook: first,
-            judge: of.judge,
-            meaning: of.meaning,
-            not_judged: of.not_judged,
+            judge: judged_side.judge,
+            meaning: judged_side.meaning,
+            not_judged: judged_side.not_judged,
             aurocs: aurocs
                 .iter()
-                .filter(|(l, _)| of.labels.contains(l))
+                .filter(|(l, _)| judged_side.labels.contains(l))
                 .cloned()
                 .collect(),
-            labels: of.labels,
+            labels: judged_side.labels,
             unrated,
             compared: compare(&methods, self.ask.seed),
             methods,
             hooks: names.into_iter().map(|(_, hook)| hook).collect(),
             rises: Vec::new(),
             measures: Vec::new(),
-            stopped: of.stopped,
+            stopped: judged_side.stopped,
             unsteered: None,
             unreached: Unreached::of(unreached(&strengths)),
         })

@@ -105,9 +105,14 @@ impl Units {
         for set in &sets {
             known.insert(set.clone(), study.descriptions(set)?);
         }
-        let of = gathered.subjects.iter();
-        let descriptions = of
-            .map(|d| known.get(&d.set).and_then(|of| of.get(&d.id)).cloned())
+        let subjects = gathered.subjects.iter();
+        let descriptions = subjects
+            .map(|d| {
+                known
+                    .get(&d.set)
+                    .and_then(|by_id| by_id.get(&d.id))
+                    .cloned()
+            })
             .collect();
         Ok(Self {
             sets,
@@ -163,8 +168,8 @@ impl Units {
 
     /// What the texts of a unit are kept under.
     pub fn key(&self, unit: usize) -> String {
-        let of = &self.gathered.subjects[unit];
-        let (set, id) = (&of.set, of.id);
+        let subject = &self.gathered.subjects[unit];
+        let (set, id) = (&subject.set, subject.id);
         format!("{set} {id}")
     }
 
@@ -269,7 +274,7 @@ impl<'a> CorpusSentences<'a> {
             order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
             let mut far = order[order.len() / 2..].to_vec();
             far.shuffle(&mut Pcg64Mcg::seed_from_u64(self.seed));
-            let of = |ids: &[usize]| -> Vec<String> {
+            let texts_of = |ids: &[usize]| -> Vec<String> {
                 ids.iter()
                     .take(count)
                     .map(|&i| self.texts[i].clone())
@@ -277,8 +282,8 @@ impl<'a> CorpusSentences<'a> {
             };
             let near = &order[..order.len() / 2];
             WrittenSentences {
-                activating: of(near),
-                neutral: of(&far),
+                activating: texts_of(near),
+                neutral: texts_of(&far),
                 errors: Vec::new(),
             }
         };

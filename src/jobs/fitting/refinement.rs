@@ -39,12 +39,12 @@ impl Refinement {
                     entry.name, self.merge
                 ))
             })?;
-        let there = factors.features.columns();
-        if let Some(id) = self.lock.iter().find(|id| **id >= there) {
+        let count = factors.features.columns();
+        if let Some(id) = self.lock.iter().find(|id| **id >= count) {
             return Err(Error::usage(format!(
                 "feature {id} cannot be locked: fit '{}' has 0 to {}",
                 entry.name,
-                there - 1
+                count - 1
             )));
         }
         let config = FitConfig {
@@ -106,8 +106,8 @@ fn free_name(study: &Study, base: &str, is_replaced: impl Fn(&FitEntry) -> bool)
     let fits = study.fits()?;
     let names = (2..).map(|number| format!("{base}-{number}"));
     let free = std::iter::once(base.to_owned()).chain(names).find(|name| {
-        let there = fits.iter().find(|fit| fit.name == *name);
-        there.is_none_or(&is_replaced)
+        let existing = fits.iter().find(|fit| fit.name == *name);
+        existing.is_none_or(&is_replaced)
     });
     Ok(free.unwrap_or_else(|| base.to_owned()))
 }
@@ -125,12 +125,12 @@ pub fn check_name_is_free(
     from: Option<&str>,
 ) -> Result<()> {
     let fits = study.fits()?;
-    let there = fits.iter().find(|fit| fit.name == name);
-    let Some(there) = there.filter(|fit| fit.relative_error.is_some()) else {
+    let existing = fits.iter().find(|fit| fit.name == name);
+    let Some(existing) = existing.filter(|fit| fit.relative_error.is_some()) else {
         return Ok(());
     };
     let is_its_own = from.is_none_or(|from| from == name);
-    if is_its_own && there.hook == hook && there.config.same_fit(config) {
+    if is_its_own && existing.hook == hook && existing.config.same_fit(config) {
         return Ok(());
     }
     Err(Error::usage(format!(

@@ -160,10 +160,10 @@ impl Effects {
             .collect();
         let pass = EffectPass::new(model, &prompts, &first, ask.kl, ctx)?;
         let quiet = ctx.without_progress();
-        let (total, there) = (self.count as u64, self.count - missing.len());
+        let (total, known) = (self.count as u64, self.count - missing.len());
         for (at, ids) in missing.chunks(TOGETHER).enumerate() {
             let words = format!("measuring what {} does", set.name());
-            let done = (there + at * TOGETHER) as u64;
+            let done = (known + at * TOGETHER) as u64;
             ctx.checkpoint(Progress::new(words, done, total, "directions"))?;
             let mut records = Vec::with_capacity(ids.len() + 1);
             let mut terms = Vec::with_capacity(ids.len());
@@ -258,8 +258,8 @@ impl Effects {
     fn shifts(&self, record: u32, prompt: usize, tokens: std::ops::Range<usize>) -> Vec<f32> {
         let from = 4 * (HEAD + self.d_model) + 2 * prompt * self.vocab;
         let bytes = self.kept.get(record).unwrap_or_default();
-        let of = bytes.get(from + 2 * tokens.start..from + 2 * tokens.end);
-        let each = of.unwrap_or_default().chunks_exact(2);
+        let part = bytes.get(from + 2 * tokens.start..from + 2 * tokens.end);
+        let each = part.unwrap_or_default().chunks_exact(2);
         each.map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
             .collect()
     }

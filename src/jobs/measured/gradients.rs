@@ -124,9 +124,9 @@ fn digest_of(text: &str) -> [u8; DIGEST] {
 fn wanted(choosing: &Choosing) -> Vec<Vec<u32>> {
     let mut out = vec![Vec::new(); choosing.labels.len()];
     for &(label, sample) in &choosing.sentences {
-        let of: &mut Vec<u32> = &mut out[label];
-        if of.len() < SENTENCES {
-            of.push(sample);
+        let samples: &mut Vec<u32> = &mut out[label];
+        if samples.len() < SENTENCES {
+            samples.push(sample);
         }
     }
     out
@@ -204,10 +204,10 @@ mod tests {
             labels: vec!["a".into(), "b".into()],
             sentences: (0..100).map(|s| (usize::from(s % 3 == 0), s)).collect(),
         };
-        let of = wanted(&choosing);
-        assert_eq!((of[0].len(), of[1].len()), (SENTENCES, SENTENCES));
+        let chosen = wanted(&choosing);
+        assert_eq!((chosen[0].len(), chosen[1].len()), (SENTENCES, SENTENCES));
         assert_eq!(
-            (of[0][..2].to_vec(), of[1][..2].to_vec()),
+            (chosen[0][..2].to_vec(), chosen[1][..2].to_vec()),
             (vec![1, 2], vec![0, 3])
         );
     }

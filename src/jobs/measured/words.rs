@@ -49,24 +49,24 @@ pub fn poor_words(
 ) -> Result<Option<String>> {
     let words = encoded(model, sentences, labels)?;
     let named = |is: &dyn Fn(&[Vec<u32>]) -> bool| {
-        let of = labels.iter().zip(&words).filter(|(_, words)| is(words));
-        let names: Vec<&str> = of.map(|(label, _)| label.as_str()).collect();
+        let matching = labels.iter().zip(&words).filter(|(_, words)| is(words));
+        let names: Vec<&str> = matching.map(|(label, _)| label.as_str()).collect();
         names.join(", ")
     };
     let none = named(&|words| words.is_empty());
     let pieces = named(&|words| !words.is_empty() && words.iter().all(|ids| ids.len() > 1));
-    let said = [
+    let remarks = [
         (none, "without words of their own, and so without a rise"),
         (
             pieces,
             "without a word of one token, so the first tokens of their words are watched",
         ),
     ];
-    let said = said.iter().filter(|(labels, _)| !labels.is_empty());
-    let said: Vec<String> = said
+    let remarks = remarks.iter().filter(|(labels, _)| !labels.is_empty());
+    let remarks: Vec<String> = remarks
         .map(|(labels, why)| format!("{why}: {labels}"))
         .collect();
-    Ok((!said.is_empty()).then(|| said.join("; ")))
+    Ok((!remarks.is_empty()).then(|| remarks.join("; ")))
 }
 
 /// The tokens of each of the labels' leading words.

@@ -18,11 +18,11 @@ fn a_fit_is_found_again_in_itself_and_in_a_copy_of_its_study() {
     assert!(same.matched.iter().all(|m| m.a == m.b && m.cosine > 0.9999));
     assert!(same.lost.is_empty() && same.appeared.is_empty());
     assert_eq!(same.b_words.len(), 4);
-    let there = compare(&side("a"), &side("b")).unwrap();
+    let forth = compare(&side("a"), &side("b")).unwrap();
     let back = compare(&side("b"), &side("a")).unwrap();
-    assert_eq!(there.matched.len() + there.lost.len(), 4);
+    assert_eq!(forth.matched.len() + forth.lost.len(), 4);
     assert!(
-        (there.stability - back.stability).abs() < 1e-9,
+        (forth.stability - back.stability).abs() < 1e-9,
         "it has no side"
     );
 
@@ -84,13 +84,13 @@ fn what_is_exported_is_in_the_format_that_its_name_says() {
     let tree = hierarchy::tree(&factors.features);
     let tokens = lab.study.tokens().unwrap();
     let rows = contexts::feature_rows(&factors, &tokens, &lab.study.notes("a").unwrap());
-    let of = |name: &str| export::tree(&lab.path(name), &tree, &rows, "a");
-    assert!(of("t.svg").unwrap().starts_with("<svg"));
-    let newick = of("t.nwk").unwrap();
+    let tree_as = |name: &str| export::tree(&lab.path(name), &tree, &rows, "a");
+    assert!(tree_as("t.svg").unwrap().starts_with("<svg"));
+    let newick = tree_as("t.nwk").unwrap();
     assert_eq!(newick.matches(',').count(), 3, "{newick}");
-    let json: serde_json::Value = serde_json::from_str(&of("t.json").unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&tree_as("t.json").unwrap()).unwrap();
     assert_eq!(json["nodes"].as_array().unwrap().len(), 7);
-    assert!(of("t.png").is_err());
+    assert!(tree_as("t.png").is_err());
 
     let path = lab.path("f.safetensors");
     export::factors(&path, &factors).unwrap();

@@ -8,7 +8,7 @@ use crate::jobs::steering::{self, SteeredDirection};
 use crate::model::generate::Sampling;
 use crate::steering::{Mode, Positions, SteerPart, Strength};
 
-fn at(fit: Option<&str>, layer: Option<usize>) -> HookSelection {
+fn selection(fit: Option<&str>, layer: Option<usize>) -> HookSelection {
     HookSelection {
         fit: fit.map(str::to_owned),
         layer,
@@ -24,7 +24,7 @@ fn an_option_that_no_set_looks_at_is_refused() {
         let kinds: Vec<SetKind> = kinds.iter().map(|kind| kind.parse().unwrap()).collect();
         place.check_effect(&lab.study, &kinds).is_ok()
     };
-    let fit = at(Some("a"), None);
+    let fit = selection(Some("a"), None);
     // Of several hooks a fit says which neurons are meant.
     for used in [&["fit"][..], &["kmeans"], &["neuron"], &["fit:a", "random"]] {
         assert!(check(&fit, used), "{used:?}");
@@ -37,13 +37,13 @@ fn an_option_that_no_set_looks_at_is_refused() {
     ] {
         assert!(!check(&fit, unused), "{unused:?}");
     }
-    let layer = at(None, Some(1));
+    let layer = selection(None, Some(1));
     assert!(check(&layer, &["fit"]) && check(&layer, &["sae", "fit:a"]));
     assert!(!check(
         &layer,
         &["fit:a", "sae:x", "diffmean@1.mlp.hook_post"]
     ));
-    assert!(check(&at(None, None), &["fit:a"]));
+    assert!(check(&selection(None, None), &["fit:a"]));
 }
 
 #[test]
@@ -51,19 +51,19 @@ fn a_difference_in_means_is_the_plain_one() {
     let lab = Laboratory::new();
     let ctx = TaskCtx::silent();
     let kind: SetKind = Baseline::DiffMean.into();
-    let set = open(&lab.study, &kind, &at(None, Some(1)), &ctx).unwrap();
+    let set = open(&lab.study, &kind, &selection(None, Some(1)), &ctx).unwrap();
     assert_eq!((set.hook(), set.directions().count()), (HOOKS[0], 3));
     let label = set.find("water").unwrap();
     let (rows, d) = lab.rows(HOOKS[0]);
     let labels = row_labels(&lab.study.tokens().unwrap());
     let mean = |is: bool| -> Vec<f64> {
-        let of = rows.chunks_exact(d).zip(&labels);
-        let of: Vec<&[f32]> = of
+        let chosen = rows.chunks_exact(d).zip(&labels);
+        let chosen: Vec<&[f32]> = chosen
             .filter(|(_, l)| (**l == Some(label as u32)) == is)
             .map(|(row, _)| row)
             .collect();
-        let sum = |i: usize| of.iter().map(|row| f64::from(row[i])).sum::<f64>();
-        (0..d).map(|i| sum(i) / of.len() as f64).collect()
+        let sum = |i: usize| chosen.iter().map(|row| f64::from(row[i])).sum::<f64>();
+        (0..d).map(|i| sum(i) / chosen.len() as f64).collect()
     };
     let (with, without) = (mean(true), mean(false));
     let found = set.directions().column(label);
@@ -84,7 +84,7 @@ fn what_is_steered_with_is_found_once_and_has_its_weight() {
     let lab = Laboratory::new();
     let factors = lab.fit("a", &small());
     let ctx = TaskCtx::silent();
-    let place = at(None, None);
+    let place = selection(None, None);
     let open = |text: &str, part: &SteerPart| {
         let wanted = Reference::parse_list(text).unwrap();
         SteeredDirection::open_all(&lab.study, &wanted, &place, part, None, &ctx)

@@ -255,14 +255,14 @@ impl Attention<'_> {
     fn masked_softmax(&self, scores: &mut [f32], span: usize, begin: usize, position: usize) {
         let cap = self.config.attention_softcap.map(|c| c as f32);
         for (t, row) in scores.chunks_exact_mut(span).enumerate() {
-            let here = position + t;
+            let query = position + t;
             let low = self
                 .kind
                 .window
-                .map_or(0, |w| (here + 1).saturating_sub(w))
+                .map_or(0, |w| (query + 1).saturating_sub(w))
                 .max(begin)
                 - begin;
-            let high = here + 1 - begin;
+            let high = query + 1 - begin;
             row[..low].fill(0.0);
             row[high..].fill(0.0);
             vector::softmax(&mut row[low..high], self.config.attention_scale as f32, cap);

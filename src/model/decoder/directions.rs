@@ -20,10 +20,10 @@ impl Decoder {
     /// own.
     pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
         let width = self.width(hook)?;
-        let (_, got) = directions.dims2()?;
-        if got != width {
+        let (_, given) = directions.dims2()?;
+        if given != width {
             return Err(Error::usage(format!(
-                "directions of width {got} at {hook}, which has width {width}"
+                "directions of width {given} at {hook}, which has width {width}"
             )));
         }
         if hook.site != HookSite::MlpPost {
@@ -50,11 +50,11 @@ impl Decoder {
     /// residual stream.
     pub fn residual_adjoint(&self, hook: HookPoint, along: &Tensor) -> Result<Tensor> {
         self.width(hook)?;
-        let (_, got) = along.dims2()?;
-        if got != self.config.d_model {
+        let (_, given) = along.dims2()?;
+        if given != self.config.d_model {
             let width = self.config.d_model;
             return Err(Error::usage(format!(
-                "vectors of width {got} along a residual stream of width {width}"
+                "vectors of width {given} along a residual stream of width {width}"
             )));
         }
         if hook.site != HookSite::MlpPost {

@@ -318,8 +318,8 @@ impl Decoder {
             ctx.check()?;
             let ids: Vec<u32> = places.iter().map(|p| p.0).collect();
             let ids = Tensor::new(ids, x.device())?;
-            let here = x.index_select(&ids, 0)?;
-            let logits = head.apply(&norm.apply(&here)?, Kernel::Dequantised)?;
+            let selected = x.index_select(&ids, 0)?;
+            let logits = head.apply(&norm.apply(&selected)?, Kernel::Dequantised)?;
             let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
             let (each, d) = with_slice(&logits, |logits| {
                 self.next_tokens(logits, places, |text| 1.0 / (texts[text].len() - 1) as f64)
@@ -329,7 +329,7 @@ impl Decoder {
             }
             let d = Tensor::from_vec(d, logits.shape(), &Device::Cpu)?;
             let d = d.to_device(x.device())?.to_dtype(x.dtype())?;
-            parts.push((ids, of_norm(norm, &here, &head.transposed(&d)?)?));
+            parts.push((ids, of_norm(norm, &selected, &head.transposed(&d)?)?));
         }
         let mut out = x.zeros_like()?;
         for (ids, d) in parts {
@@ -356,10 +356,10 @@ impl Decoder {
             let sum: f64 = logits.iter().map(|&l| (capped(l) - most).exp()).sum();
             let (norm, weight) = (most + sum.ln(), weight(text));
             for (j, (d, &l)) in d.iter_mut().zip(logits).enumerate() {
-                let here = capped(l);
+                let logit = capped(l);
                 let hit = f64::from(u8::from(j == next as usize));
-                let slope = cap.map_or(1.0, |cap| 1.0 - (here / cap).powi(2));
-                *d = (weight * (hit - (here - norm).exp()) * slope) as f32;
+                let slope = cap.map_or(1.0, |cap| 1.0 - (logit / cap).powi(2));
+                *d = (weight * (hit - (logit - norm).exp()) * slope) as f32;
             }
             weight * (capped(logits[next as usize]) - norm)
         };

@@ -178,7 +178,12 @@ mod tests {
         fn hooks(&self) -> &[HookPoint] {
             &self.0
         }
-        fn at(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+        fn intercept(
+            &mut self,
+            pass: &Pass<'_>,
+            _: HookPoint,
+            x: &Tensor,
+        ) -> Result<Option<Tensor>> {
             let each: Vec<f32> = pass.samples.iter().map(|&s| 0.1 * s as f32).collect();
             Ok(Some(x.broadcast_add(&Tensor::from_vec(
                 each,

@@ -340,7 +340,7 @@ impl Linear {
         for part in &self.parts {
             let y = y.narrow(1, at, part.out)?.contiguous()?;
             at += part.out;
-            let here = match &part.storage {
+            let product = match &part.storage {
                 WeightStorage::Dense(w) => y.matmul(w)?,
                 WeightStorage::Quantised(w) => {
                     y.matmul(&w.dequantize(y.device())?.to_dtype(y.dtype())?)?
@@ -348,8 +348,8 @@ impl Linear {
                 WeightStorage::Mapped(_) => continue,
             };
             sum = Some(match sum {
-                Some(sum) => (sum + here)?,
-                None => here,
+                Some(sum) => (sum + product)?,
+                None => product,
             });
         }
         sum.ok_or_else(|| candle_core::Error::Msg("a product of no matrices".into()).into())
@@ -418,7 +418,7 @@ fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
     let tasks = (weights / TASK).clamp(1, 4 * rayon::current_num_threads());
     let mut work = Vec::new();
     for part in parts {
-        let (here, rest) = std::mem::take(&mut left).split_at_mut(part.rows() * m);
+        let (part_out, rest) = std::mem::take(&mut left).split_at_mut(part.rows() * m);
         left = rest;
         let step = (weights / (tasks * part.cols()).max(1))
             .next_multiple_of(8)
@@ -427,7 +427,8 @@ fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
             continue;
         };
         work.extend(
-            here.chunks_mut(step * m)
+            part_out
+                .chunks_mut(step * m)
                 .enumerate()
                 .map(|(i, results)| (part, i * step, x, results)),
         );

@@ -66,7 +66,7 @@ pub(super) struct PassState<'a> {
 impl PassState<'_> {
     /// Calls the tap if it has this hook. Returns its replacement for `x` `[rows * tokens, width]`, or
     /// `x` itself.
-    fn at(&mut self, layer: usize, site: HookSite, x: Tensor) -> Result<Tensor> {
+    fn call_tap(&mut self, layer: usize, site: HookSite, x: Tensor) -> Result<Tensor> {
         let hook = HookPoint { layer, site };
         if !self.hooks.contains(&hook) {
             return Ok(x);
@@ -78,7 +78,7 @@ impl PassState<'_> {
             width,
         );
         let seen = x.reshape(shape)?;
-        let Some(new) = self.tap.at(&self.pass, hook, &seen)? else {
+        let Some(new) = self.tap.intercept(&self.pass, hook, &seen)? else {
             return Ok(x);
         };
         if new.dims() != seen.dims() {
@@ -442,7 +442,7 @@ impl Decoder {
             };
             x = ops::add(&middle, &m, self.is_mapped())?;
             self.check_finite(&x, i)?;
-            x = state.at(i, HookSite::ResidPost, x)?;
+            x = state.call_tap(i, HookSite::ResidPost, x)?;
             if state.ends(i, HookSite::ResidPost) {
                 return Ok(None);
             }
@@ -481,7 +481,7 @@ impl Decoder {
             let parts = layer.up.apply_apart(&read, state.kernel, wide)?;
             ops::activate_apart(&parts, c.activation)?.to_dtype(self.dtype())?
         };
-        let h = state.at(i, HookSite::MlpPost, h)?;
+        let h = state.call_tap(i, HookSite::MlpPost, h)?;
         if state.ends(i, HookSite::MlpPost) {
             return Ok(None);
         }
@@ -489,7 +489,7 @@ impl Decoder {
         if let Some(norm) = &layer.post_mlp {
             m = norm.apply(&m)?;
         }
-        let m = state.at(i, HookSite::MlpOut, m)?;
+        let m = state.call_tap(i, HookSite::MlpOut, m)?;
         Ok(if state.ends(i, HookSite::MlpOut) {
             None
         } else {

@@ -123,11 +123,11 @@ fn place(
         gpus => {
             let shares = budget::shares(subject, plan, &free);
             for ((share, title), free) in shares.iter().zip(&titles).zip(&free) {
-                let of = free.map_or_else(String::new, |free| {
+                let free_words = free.map_or_else(String::new, |free| {
                     format!(" of {} free", human_bytes(free))
                 });
                 notes.push(format!(
-                    "{} on {title}: {}{of}",
+                    "{} on {title}: {}{free_words}",
                     share.described(),
                     human_bytes(share.bytes)
                 ));

@@ -86,12 +86,12 @@ impl RowPositions {
         dtype: DType,
     ) -> Result<Arc<DeviceTables>> {
         let mut all = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = device.location();
-        if let Some((_, found)) = all.iter().find(|(at, _)| *at == here) {
+        let location = device.location();
+        if let Some((_, found)) = all.iter().find(|(at, _)| *at == location) {
             return Ok(found.clone());
         }
         let made = Arc::new(DeviceTables::new(self, config, queries, device, dtype)?);
-        all.push((here, made.clone()));
+        all.push((location, made.clone()));
         Ok(made)
     }
 }
@@ -204,9 +204,9 @@ fn mask(
     let (span, tokens) = (positions.span(), positions.tokens);
     let row = |start: usize, queries: std::ops::Range<usize>| {
         queries.flat_map(move |t| {
-            let here = start + t;
-            let low = window.map_or(0, |w| (here + 1).saturating_sub(w));
-            (0..span).map(move |j| match (low..=here).contains(&j) {
+            let query = start + t;
+            let low = window.map_or(0, |w| (query + 1).saturating_sub(w));
+            (0..span).map(move |j| match (low..=query).contains(&j) {
                 true => 0.0,
                 false => f32::NEG_INFINITY,
             })

@@ -121,11 +121,11 @@ pub(super) fn differences(
     let mut worst = [0.0f64; 2];
     for inputs in INPUTS {
         let x = scattered(inputs * cols);
-        let here: Vec<f64> = x
+        let exact: Vec<f64> = x
             .chunks_exact(cols)
             .flat_map(|x| wide.chunks_exact(cols).map(move |w| dot(x, w)))
             .collect();
-        let norm = here.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let norm = exact.iter().map(|v| v * v).sum::<f64>().sqrt();
         if !norm.is_finite() {
             return Ok(None);
         }
@@ -134,13 +134,13 @@ pub(super) fn differences(
             .into_iter()
             .zip(&mut worst)
         {
-            let there: Vec<f32> = multiply(&blocks, &x, kernel)?
+            let computed: Vec<f32> = multiply(&blocks, &x, kernel)?
                 .to_dtype(DType::F32)?
                 .flatten_all()?
                 .to_vec1()?;
-            let apart = here
+            let apart = exact
                 .iter()
-                .zip(&there)
+                .zip(&computed)
                 .map(|(a, &b)| (a - f64::from(b)).powi(2))
                 .sum::<f64>()
                 .sqrt();

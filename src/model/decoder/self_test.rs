@@ -245,10 +245,10 @@ mod tests {
         assert_eq!(relative(&x, &x).unwrap(), 0.0);
         let twice = (&x * 2.0).unwrap();
         assert!((relative(&twice, &x).unwrap() - 1.0).abs() < 1e-6);
-        let of = |found| Comparison::new("x", DType::F32, found, 1e-5).is_equal();
+        let agrees = |found| Comparison::new("x", DType::F32, found, 1e-5).is_equal();
         let nan = (&x * f64::NAN).unwrap();
-        assert!(of(Ok(1e-6)) && !of(Ok(1e-4)) && !of(relative(&nan, &x)));
-        assert!(!of(Err(crate::Error::refused("no kernel"))));
+        assert!(agrees(Ok(1e-6)) && !agrees(Ok(1e-4)) && !agrees(relative(&nan, &x)));
+        assert!(!agrees(Err(crate::Error::refused("no kernel"))));
         assert!(relative(&x, &values((4, 5), &Device::Cpu, DType::F32).unwrap()).is_err());
     }
 }

@@ -165,11 +165,14 @@ mod tests {
 
     #[test]
     fn bf16_becomes_f16_below_compute_capability_8_and_the_user_is_told() {
-        let of = |asked, cards: &[Card]| compute_dtype(asked, cards).unwrap();
+        let dtype_of = |asked, cards: &[Card]| compute_dtype(asked, cards).unwrap();
         let (old, new) = (card(Some((7, 5))), card(Some((8, 0))));
-        assert_eq!(of(None, std::slice::from_ref(&new)), (DType::BF16, None));
+        assert_eq!(
+            dtype_of(None, std::slice::from_ref(&new)),
+            (DType::BF16, None)
+        );
         for asked in [None, Some(DType::BF16)] {
-            let (dtype, note) = of(asked, &[new.clone(), old.clone()]);
+            let (dtype, note) = dtype_of(asked, &[new.clone(), old.clone()]);
             let note = note.unwrap();
             assert!(
                 dtype == DType::F16 && note.contains("Tesla T4") && note.contains("7.5"),
@@ -177,10 +180,13 @@ mod tests {
             );
         }
         for asked in [DType::F32, DType::F16] {
-            assert_eq!(of(Some(asked), std::slice::from_ref(&old)), (asked, None));
+            assert_eq!(
+                dtype_of(Some(asked), std::slice::from_ref(&old)),
+                (asked, None)
+            );
         }
         // A card that does not say, as Apple's.
-        assert_eq!(of(None, &[card(None)]), (DType::BF16, None));
+        assert_eq!(dtype_of(None, &[card(None)]), (DType::BF16, None));
         assert!(compute_dtype(Some(DType::U8), &[]).is_err());
     }
 

@@ -24,10 +24,10 @@ pub(super) fn resolve(
         ))
     })?;
     if settings.offline {
-        let there = hub::snapshot(settings, &id)
+        let cached = hub::snapshot(settings, &id)
             .map(|(_, dir)| dir.join(&folder))
             .filter(|dir| dir.exists());
-        return there.ok_or_else(|| {
+        return cached.ok_or_else(|| {
             Error::refused(format!(
                 "'{spec}' is not in the Hub cache, and HF_HUB_OFFLINE forbids to fetch it"
             ))

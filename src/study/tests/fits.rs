@@ -215,7 +215,7 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
         )
         .unwrap();
     };
-    let of = |name: &str| {
+    let fit_named = |name: &str| {
         study
             .fits()
             .unwrap()
@@ -236,12 +236,16 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
         if checkpoint {
             fs::write(study.checkpoint_path(name).unwrap(), "state").unwrap();
         }
-        assert_eq!(of(name).state, state, "{name}");
+        assert_eq!(fit_named(name).state, state, "{name}");
     }
     study.start_fit("e", HOOKS[0], &config(3)).unwrap();
     curve("e", "null");
     assert_eq!(
-        (of("e").state, of("e").reached, of("e").has_factors()),
+        (
+            fit_named("e").state,
+            fit_named("e").reached,
+            fit_named("e").has_factors()
+        ),
         (FitState::Cut, 2, false)
     );
     let ended = |state| Some(RunEnd { state, sweep: 9 });
@@ -254,7 +258,7 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
             ended(FitState::Stopped),
         )
         .unwrap();
-    assert_eq!(of("f").status().to_string(), "stopped at sweep 9");
+    assert_eq!(fit_named("f").status().to_string(), "stopped at sweep 9");
     assert_eq!(study.fits().unwrap().last().unwrap().name, "f");
     assert_eq!(
         study.load_fit(None).unwrap().0.name,

@@ -225,12 +225,12 @@ fn notes_file(app: &App) -> PathBuf {
 
 /// The most recent other study of the same hook.
 fn other_study(app: &App) -> Option<String> {
-    let here = app.world.study.as_ref()?;
+    let current = app.world.study.as_ref()?;
     let others = app
         .world
         .studies
         .as_ref()?
         .iter()
-        .filter(|s| s.dir != here.dir && s.hooks.contains(&here.hook));
+        .filter(|s| s.dir != current.dir && s.hooks.contains(&current.hook));
     others.map(|s| s.dir.display().to_string()).next()
 }

@@ -18,12 +18,12 @@ impl App {
     }
 
     fn push_trail(&mut self) {
-        let here = self.current_entry();
-        if self.trail.last() != Some(&here) {
+        let entry = self.current_entry();
+        if self.trail.last() != Some(&entry) {
             if self.trail.len() == TRAIL {
                 self.trail.remove(0);
             }
-            self.trail.push(here);
+            self.trail.push(entry);
         }
     }
 

@@ -89,8 +89,8 @@ fn record() {
         exchange.replies
     });
     // Where it was recorded is nobody's business.
-    let here = workshop.path("").display().to_string();
-    let lines = lines.replace(here.trim_end_matches('/'), "/home/someone");
+    let directory = workshop.path("").display().to_string();
+    let lines = lines.replace(directory.trim_end_matches('/'), "/home/someone");
     std::fs::write(file(), lines).unwrap();
 }
 

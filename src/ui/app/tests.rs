@@ -145,8 +145,8 @@ fn back_returns_along_the_trail() {
     assert!(harness.screen().contains(&format!("#1 › Neuron {neuron}")));
     harness.keys("enter");
     assert!(harness.app.world.open_neuron.is_none());
-    let there = harness.app.world.selected;
-    assert_ne!(there, Some(1));
+    let selected = harness.app.world.selected;
+    assert_ne!(selected, Some(1));
     harness.keys("esc");
     assert_eq!(harness.app.world.open_neuron, Some(neuron));
     harness.keys("esc");
@@ -483,7 +483,7 @@ fn an_import_that_was_cut_short_is_not_offered_to_go_on() {
     let mut study = harness.engine.study();
     study.unfinished = Some(crate::study::CollectState {
         samples: 3,
-        of: 10,
+        total: 10,
         rows: 3,
     });
     study.model = None;

@@ -167,14 +167,14 @@ impl<R: RequestForm> Dialog for FormDialog<R> {
 impl<R: RequestForm> FormDialog<R> {
     /// The name of field `i` and its value.
     fn value(&self, i: usize, field: &Field, cx: &DialogCx) -> Vec<Span<'static>> {
-        let (theme, here) = (cx.theme, i == self.form.at());
+        let (theme, is_current) = (cx.theme, i == self.form.at());
         let mut spans = vec![
-            Span::styled(if here { "▌" } else { " " }, theme.accent()),
+            Span::styled(if is_current { "▌" } else { " " }, theme.accent()),
             Span::styled(text::pad(&field.name, NAME - 1), theme.dim()),
         ];
-        match (self.form.input().filter(|_| here), &field.typed) {
+        match (self.form.input().filter(|_| is_current), &field.typed) {
             (Some(input), _) => spans.extend(input.line(theme, R::VALUE).spans),
-            (None, None) if here => {
+            (None, None) if is_current => {
                 spans.push(Span::styled(
                     format!("◂ {} ▸", field.shown),
                     theme.selected(true),

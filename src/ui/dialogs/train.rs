@@ -23,7 +23,7 @@ pub struct TrainForm {
 }
 
 /// Trainings of the hook on show, newest first.
-fn here(world: &World) -> impl Iterator<Item = &SaeEntry> {
+fn trainings_at_hook(world: &World) -> impl Iterator<Item = &SaeEntry> {
     let study = world.study.as_deref();
     study.into_iter().flat_map(|s| {
         s.saes
@@ -35,7 +35,7 @@ fn here(world: &World) -> impl Iterator<Item = &SaeEntry> {
 
 /// Begins with the training that was stopped, or the defaults.
 pub fn train_dialog(world: &World) -> FormDialog<TrainForm> {
-    let stopped = here(world)
+    let stopped = trainings_at_hook(world)
         .find(|sae| sae.resumable)
         .and_then(|sae| sae.trained.clone());
     let base = stopped.unwrap_or_default();
@@ -91,7 +91,7 @@ impl RequestForm for TrainForm {
 
     fn outlook(&self, world: &World) -> Result<String, String> {
         let config = self.config()?;
-        let same = here(world).find(|sae| sae.trained.as_ref() == Some(&config));
+        let same = trainings_at_hook(world).find(|sae| sae.trained.as_ref() == Some(&config));
         let rows = world.study.as_ref().map_or(0, |s| s.rows);
         let steps = rows.div_ceil(config.batch.max(1)) * config.epochs;
         Ok(match same {

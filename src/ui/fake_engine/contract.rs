@@ -245,26 +245,26 @@ fn fields(value: &Value, path: &str, out: &mut BTreeSet<String>) {
 }
 
 /// That a job's events lie between its beginning and its end.
-fn check_order(replies: &[Reply], of: &str) {
+fn check_order(replies: &[Reply], command: &str) {
     let mut running = BTreeSet::new();
     for reply in replies {
         match &reply.event {
             Event::Started(job) => {
                 assert!(
                     running.insert(format!("{job:?}")),
-                    "{of}: {job:?} began twice"
+                    "{command}: {job:?} began twice"
                 );
             }
             Event::Progress { job, .. } => {
                 assert!(
                     running.contains(&format!("{job:?}")),
-                    "{of}: {job:?} did not begin"
+                    "{command}: {job:?} did not begin"
                 );
             }
             Event::Done(job, _) | Event::Cancelled(job) | Event::Failed(job, _) => {
                 assert!(
                     running.remove(&format!("{job:?}")),
-                    "{of}: {job:?} did not begin"
+                    "{command}: {job:?} did not begin"
                 );
             }
             _ => {}
@@ -341,18 +341,23 @@ fn the_fake_answers_every_command_as_the_engine_does() {
     let mut problems = Vec::new();
     let mut told: BTreeMap<String, [BTreeSet<String>; 2]> = BTreeMap::new();
     for command in commands {
-        let of = name(&command);
+        let command_name = name(&command);
         let request = counter.request(command);
         let made_up = fake.answer(&request);
         // The loop of the engine ends at it, and nothing is told.
-        let real = match of {
+        let real = match command_name {
             "Shutdown" => Vec::new(),
             "Collect" => half.handle(request.clone()),
             _ => live.handle(request.clone()),
         };
         for (i, replies) in [&real, &made_up].into_iter().enumerate() {
             for reply in replies {
-                assert_eq!(reply.to, Some(request.id), "{of}: {:?}", reply.event);
+                assert_eq!(
+                    reply.to,
+                    Some(request.id),
+                    "{command_name}: {:?}",
+                    reply.event
+                );
                 let (kind, content) = parts(&reply.event);
                 fields(
                     &content,
@@ -361,21 +366,21 @@ fn the_fake_answers_every_command_as_the_engine_does() {
                 );
             }
         }
-        check_order(&real, of);
+        check_order(&real, command_name);
         // The engine's jobs have ended by now; the fake's end with them.
         fake.running.clear();
         let (mut real, made_up) = (kinds(&real), kinds(&made_up));
-        if of == "ModelAt" {
+        if command_name == "ModelAt" {
             // The list comes from the lane that reads, beside the end of the job.
             real.sort_by_key(|kind| kind == "Features");
         }
-        let same = match LEFT_OPEN.contains(&of) {
+        let same = match LEFT_OPEN.contains(&command_name) {
             true => !made_up.is_empty() && real.starts_with(&made_up),
             false => real == made_up,
         };
         if !same {
             problems.push(format!(
-                "{of}: the engine tells {real:?}, the fake {made_up:?}"
+                "{command_name}: the engine tells {real:?}, the fake {made_up:?}"
             ));
         }
     }

@@ -37,12 +37,12 @@ impl FakeEngine {
                 features: vec![id],
             })
             .collect();
-        let of = |concept: usize| (concept..self.features).step_by(CONCEPTS.len());
+        let features_of = |concept: usize| (concept..self.features).step_by(CONCEPTS.len());
         // (height, what joins): named by the feature that each side began with.
         let mut merges: Vec<(f32, usize, usize)> = Vec::new();
         for concept in 0..CONCEPTS.len() - 3 {
             let first = concept;
-            for (i, id) in of(concept).skip(1).enumerate() {
+            for (i, id) in features_of(concept).skip(1).enumerate() {
                 let height = 0.42 + 0.05 * i as f32 + 0.1 * noise(id, 3) + 0.03 * concept as f32;
                 merges.push((height.min(0.93), first, id));
             }
@@ -113,8 +113,8 @@ impl FakeEngine {
         };
         let mut levels = vec![info(self.features, 0.01, 0.322)];
         let mut below: Vec<usize> = (0..self.features).collect();
-        for (level, of) in [(1, CONCEPTS.len()), (2, CONCEPTS.len() / 2)] {
-            let count = of.min(below.len());
+        for (level, wanted) in [(1, CONCEPTS.len()), (2, CONCEPTS.len() / 2)] {
+            let count = wanted.min(below.len());
             let first = nodes.len();
             for feature in 0..count {
                 let mut node = base(first + feature, level, feature);

@@ -155,8 +155,8 @@ impl Pane for ComparePane {
                 ..cx.area
             };
             for (y, (line, link)) in lines.iter().skip(from).take(height).enumerate() {
-                let here = from + y == at && usize::from(beside && self.right) == i;
-                if here {
+                let is_current = from + y == at && usize::from(beside && self.right) == i;
+                if is_current {
                     put_at(
                         buf,
                         cx.area,
@@ -165,7 +165,7 @@ impl Pane for ComparePane {
                         &Line::styled("▌", cx.theme.accent()),
                     );
                 }
-                match here && link.is_some() {
+                match is_current && link.is_some() {
                     true => put_selected(buf, area, y, line.clone(), cx.theme, cx.focused),
                     false => put(buf, area, y, line),
                 }

@@ -338,14 +338,14 @@ impl Pane for ContextsPane {
         let body = Self::body(cx);
         let mut row = 0;
         for (i, entry) in entries.iter().enumerate().skip(self.first(&entries, cx)) {
-            let here = i == self.cursor;
+            let is_current = i == self.cursor;
             for (j, line) in self.context_lines(entry, cx).iter().enumerate() {
                 if row >= usize::from(body.height) {
                     break;
                 }
-                let mark = Span::styled(if here { "▌" } else { " " }, cx.theme.accent());
+                let mark = Span::styled(if is_current { "▌" } else { " " }, cx.theme.accent());
                 let head = if j == 0 { entry.head.as_str() } else { "" };
-                let style = if here {
+                let style = if is_current {
                     cx.theme.heading()
                 } else {
                     cx.theme.dim()

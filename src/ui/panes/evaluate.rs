@@ -143,7 +143,7 @@ impl EvaluatePane {
     ) -> [String; 2] {
         let letter = char::from(b'a' + (at % 26) as u8);
         let cell = |target: &f64| {
-            let of = |sign| {
+            let score_of = |sign| {
                 report
                     .cells
                     .iter()
@@ -152,7 +152,7 @@ impl EvaluatePane {
             };
             let number =
                 |v: Option<f64>| v.map_or_else(|| "  - ".to_owned(), |v| format!("{v:.2}"));
-            let both = match (of(1), of(-1)) {
+            let both = match (score_of(1), score_of(-1)) {
                 (None, None) => "-".to_owned(),
                 (up, down) => format!("+{} −{}", number(up), number(down)),
             };
@@ -182,7 +182,7 @@ impl EvaluatePane {
         let mut lines = vec![format!("method\tbest\tlow\thigh{heads}")];
         for r in &self.reports {
             let number = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.4}"));
-            let of = |target: f64, sign| {
+            let score_of = |target: f64, sign| {
                 number(
                     r.cells
                         .iter()
@@ -192,7 +192,7 @@ impl EvaluatePane {
             };
             let cells: String = targets
                 .iter()
-                .map(|&t| format!("\t{}\t{}", of(t, 1), of(t, -1)))
+                .map(|&t| format!("\t{}\t{}", score_of(t, 1), score_of(t, -1)))
                 .collect();
             let [best, low, high] = [
                 r.best.map(|b| b.mean),

@@ -121,14 +121,14 @@ impl FeaturesPane {
     }
 
     fn refilter(&mut self, cx: &Cx) -> Vec<Step> {
-        let of = cx
+        let snapshot = cx
             .world
             .features
             .as_ref()
             .map(|list| (list.fit.clone(), list.sweep))
             .unwrap_or_default();
-        if self.answered_snapshot != of {
-            self.answered_snapshot = of;
+        if self.answered_snapshot != snapshot {
+            self.answered_snapshot = snapshot;
             self.answers.clear();
             self.requested.clear();
             self.waiting.clear();
@@ -401,12 +401,12 @@ impl Pane for FeaturesPane {
             } else {
                 ""
             };
-            let said = format!(
+            let message = format!(
                 "nothing matches '{}'{more}: esc clears",
                 text::clean(self.query.text())
             );
             let cells = usize::from(cx.area.width).saturating_sub(4);
-            let lines = text::wrap(&said, cells)
+            let lines = text::wrap(&message, cells)
                 .into_iter()
                 .chain([String::new()])
                 .chain(text::wrap(filter::GRAMMAR, cells));

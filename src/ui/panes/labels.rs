@@ -422,7 +422,7 @@ impl Pane for LabelsPane {
             spans.extend(self.map_row(id, matrix, max, cx));
             put(buf, cx.area, y, &Line::from(spans));
         }
-        let said = text::truncate(
+        let description = text::truncate(
             &self.cursor_description(matrix, cx),
             usize::from(cx.area.width).saturating_sub(2),
         );
@@ -431,7 +431,7 @@ impl Pane for LabelsPane {
             cx.area,
             1,
             height + heads,
-            &Line::styled(said, theme.heading()),
+            &Line::styled(description, theme.heading()),
         );
         put_at(
             buf,

@@ -242,11 +242,11 @@ impl Pane for SteerPane {
             Action::Left | Action::Right => self.form.step(action == Action::Right, cx.world),
             Action::Edit => self.edit(cx),
             Action::Run if self.three.is_some() && self.active().is_some() => {
-                let said = format!(
+                let message = format!(
                     "three ways are being steered; {} goes back to the request",
                     cx.key(Action::Back)
                 );
-                return Some(vec![Step::Notify(Level::Info, said)]);
+                return Some(vec![Step::Notify(Level::Info, message)]);
             }
             Action::Run => {
                 self.form.leave();

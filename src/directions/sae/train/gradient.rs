@@ -116,14 +116,14 @@ impl Gradient {
     fn group_by_latent(&mut self, k: usize, of_rows: &[(Active, f64)]) {
         let all = || {
             (0u32..).zip(of_rows).flat_map(|(row, (active, _))| {
-                let of = move |aux| {
+                let uses_of = move |aux| {
                     move |&(j, value): &(u32, f32)| (j as usize, LatentUse { row, value, aux })
                 };
                 active
                     .main
                     .iter()
-                    .map(of(false))
-                    .chain(active.aux.iter().map(of(true)))
+                    .map(uses_of(false))
+                    .chain(active.aux.iter().map(uses_of(true)))
             })
         };
         self.offsets.clear();
@@ -177,11 +177,11 @@ impl Gradient {
 
     fn compute_biases(&mut self, sae: &Sae) {
         let d = self.d;
-        let of = |j: usize| {
+        let bias_of = |j: usize| {
             let row = &sae.decoder[j * d..(j + 1) * d];
             self.uses(j).map(|(_, by)| dot(row, by)).sum::<f32>()
         };
-        self.encoder_bias = (0..sae.latents()).into_par_iter().map(of).collect();
+        self.encoder_bias = (0..sae.latents()).into_par_iter().map(bias_of).collect();
         // b_dec is added to x̂ and subtracted from the row before it is encoded.
         let mut sums = vec![0.0f32; d];
         for by in self.by_output.chunks_exact(d) {

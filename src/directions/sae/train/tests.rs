@@ -104,10 +104,10 @@ fn the_gradient_is_that_of_finite_differences() {
             };
             (moved(h) - moved(-h)) / f64::from(2.0 * h)
         };
-        let near = |got: f32, want: f64, what: &str| {
+        let near = |computed: f32, expected: f64, what: &str| {
             assert!(
-                (f64::from(got) - want).abs() <= 2e-4 * (1.0 + want.abs()),
-                "{what}: {got} and {want}"
+                (f64::from(computed) - expected).abs() <= 2e-4 * (1.0 + expected.abs()),
+                "{what}: {computed} and {expected}"
             );
         };
         let (d, mut ge, mut gd) = (10, vec![0.0; 10], vec![0.0; 10]);

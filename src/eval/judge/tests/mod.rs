@@ -127,10 +127,10 @@ fn answer(
         Reply::Filter(_) | Reply::Picky(_) => return None,
         Reply::Told(status, more, body) => http(status, more, body),
         Reply::Moved(location) => {
-            let here = format!("http://{}", stream.local_addr().ok()?);
+            let origin = format!("http://{}", stream.local_addr().ok()?);
             http(
                 308,
-                &format!("Location: {}\r\n", location.replace("HERE", &here)),
+                &format!("Location: {}\r\n", location.replace("HERE", &origin)),
                 "",
             )
         }

@@ -17,22 +17,22 @@ fn chat(message: &str, finish: &str) -> Reply {
 #[test]
 fn a_reply_is_read_by_what_is_needed_of_it() {
     let dir = tempfile::tempdir().unwrap();
-    let said = |content: &str| format!(r#"{{"role": "assistant", "content": {content}}}"#);
+    let message = |content: &str| format!(r#"{{"role": "assistant", "content": {content}}}"#);
     let answers = [
-        (chat(&said(r#""a""#), r#""stop""#), "a"),
-        (chat(&said(r#""a""#), "null"), "a"),
+        (chat(&message(r#""a""#), r#""stop""#), "a"),
+        (chat(&message(r#""a""#), "null"), "a"),
         (
             chat(
-                &said(
+                &message(
                     r#"[{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]"#,
                 ),
                 r#""stop""#,
             ),
             "ab",
         ),
-        (chat(&said(r#"["a"]"#), r#""stop""#), "a"),
+        (chat(&message(r#"["a"]"#), r#""stop""#), "a"),
         (
-            chat(&said(r#""<think>\nno: b\n</think>\n\na""#), r#""stop""#),
+            chat(&message(r#""<think>\nno: b\n</think>\n\na""#), r#""stop""#),
             "a",
         ),
         (
@@ -76,16 +76,16 @@ fn a_reply_is_read_by_what_is_needed_of_it() {
 #[test]
 fn what_is_cut_off_or_only_thought_is_no_answer_and_names_the_option() {
     let dir = tempfile::tempdir().unwrap();
-    let said = |content: &str| format!(r#"{{"role": "assistant", "content": {content}}}"#);
+    let message = |content: &str| format!(r#"{{"role": "assistant", "content": {content}}}"#);
     let thinks =
         |content: &str| format!(r#"{{"content": {content}, "reasoning_content": "Okay, let me"}}"#);
     let cut = [
         (
-            chat(&said(r#""Description: months""#), r#""length""#),
+            chat(&message(r#""Description: months""#), r#""length""#),
             "cut off at 5 tokens",
         ),
         (
-            chat(&said(r#""Rating: 2""#), r#""MAX_TOKENS""#),
+            chat(&message(r#""Rating: 2""#), r#""MAX_TOKENS""#),
             "cut off at 5 tokens",
         ),
         (chat(&thinks(r#""""#), r#""length""#), "cut off at 5 tokens"),
@@ -99,16 +99,16 @@ fn what_is_cut_off_or_only_thought_is_no_answer_and_names_the_option() {
             "a thought and nothing else",
         ),
         (
-            chat(&said(r#""<think>Rating: 2 at first but""#), r#""stop""#),
+            chat(&message(r#""<think>Rating: 2 at first but""#), r#""stop""#),
             "ends within a thought",
         ),
         (
-            chat(&said(r#""<think>Rating: 2</think>""#), r#""stop""#),
+            chat(&message(r#""<think>Rating: 2</think>""#), r#""stop""#),
             "a thought and nothing else",
         ),
         (
             chat(
-                &said(r#"[{"type": "thinking", "thinking": "hm"}]"#),
+                &message(r#"[{"type": "thinking", "thinking": "hm"}]"#),
                 r#""stop""#,
             ),
             "a thought and nothing else",

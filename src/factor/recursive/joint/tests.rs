@@ -73,8 +73,8 @@ fn plain(source: &InMemory, fit: &Factors, depths: &[LevelState]) -> Vec<f64> {
                 .collect();
             for (c, &a) in source.rows(row..row + 1).unwrap().row(0).iter().enumerate() {
                 let centre = fit.coding.centre.as_ref().map_or(0.0, |m| f64::from(m[c]));
-                let said: f64 = y.iter().zip(&z).map(|(y, z)| y * f64::from(z[c])).sum();
-                left += (f64::from(a) - centre - said).powi(2);
+                let fitted: f64 = y.iter().zip(&z).map(|(y, z)| y * f64::from(z[c])).sum();
+                left += (f64::from(a) - centre - fitted).powi(2);
                 whole += f64::from(a).powi(2);
             }
         }

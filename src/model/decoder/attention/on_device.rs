@@ -45,11 +45,11 @@ impl Attention<'_> {
         };
         let mut parts = Vec::new();
         for row in (0..rows).step_by(tile.0) {
-            let here = (row, tile.0.min(rows - row));
+            let row_block = (row, tile.0.min(rows - row));
             let mut of_rows = Vec::new();
             for first in (0..tokens).step_by(tile.1) {
                 let queries = (first, tile.1.min(tokens - first));
-                of_rows.push(self.tile(&q, &k, &v, positions, &tables, here, queries)?);
+                of_rows.push(self.tile(&q, &k, &v, positions, &tables, row_block, queries)?);
             }
             parts.push(joined(of_rows, 1)?);
         }

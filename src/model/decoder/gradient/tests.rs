@@ -18,7 +18,7 @@ impl Tap for Push {
         &self.hook
     }
 
-    fn at(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         let rows: Vec<f32> = pass
             .samples
             .iter()

@@ -78,9 +78,9 @@ fn network(config: &Value, device: &Device, dtype: DType) -> Result<f64> {
     let config = Config::from_hf_text(&config.to_string(), Path::new("self-test"))?;
     let weights = random_weights(&config)?;
     let ctx = TaskCtx::silent();
-    let here = Decoder::on_cpu(config.clone(), &weights, None, &ctx)?;
-    let there = Decoder::on_device(config, &weights, None, device, dtype, &ctx)?;
-    relative(&logits(&there, &ctx)?, &logits(&here, &ctx)?)
+    let reference = Decoder::on_cpu(config.clone(), &weights, None, &ctx)?;
+    let tested = Decoder::on_device(config, &weights, None, device, dtype, &ctx)?;
+    relative(&logits(&tested, &ctx)?, &logits(&reference, &ctx)?)
 }
 
 /// The logits of three prompts of unequal lengths and of two tokens after each.
@@ -217,16 +217,16 @@ pub fn first_layers(
 ) -> Result<Vec<Comparison>> {
     let (config, weights) = open::describe(files)?;
     let count = count.min(config.layers.len());
-    let here = Decoder::on_cpu(config.clone(), &weights, Some(count), ctx)?;
-    let there = Decoder::on_device(config, &weights, Some(count), device, dtype, ctx)?;
-    let (here, there) = (streams(&here, ids, ctx)?, streams(&there, ids, ctx)?);
+    let reference = Decoder::on_cpu(config.clone(), &weights, Some(count), ctx)?;
+    let tested = Decoder::on_device(config, &weights, Some(count), device, dtype, ctx)?;
+    let (reference, tested) = (streams(&reference, ids, ctx)?, streams(&tested, ids, ctx)?);
     let most = DTYPES
         .iter()
         .find(|d| d.0 == dtype)
         .map_or(0.0, |&(_, _, most)| most);
-    Ok(there
+    Ok(tested
         .iter()
-        .zip(&here)
+        .zip(&reference)
         .enumerate()
         .map(|(layer, (x, right))| {
             let name = format!("layer {layer}");
@@ -245,7 +245,7 @@ impl Tap for Streams {
     fn hooks(&self) -> &[HookPoint] {
         &self.hooks
     }
-    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+    fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         self.seen.push(x.to_device(&Device::Cpu)?);
         Ok(None)
     }

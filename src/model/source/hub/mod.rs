@@ -182,14 +182,14 @@ fn commits(repo: &Path) -> Vec<String> {
 
 /// The revisions of the repository that the cache does have, as the end of an error message.
 fn other_revisions(settings: &SourceSettings, id: &HubId) -> String {
-    let there: Vec<String> = commits(&folder(settings, id))
+    let cached: Vec<String> = commits(&folder(settings, id))
         .iter()
         .map(|c| format!("{}@{}", id.repo, short(c)))
         .collect();
-    if there.is_empty() {
+    if cached.is_empty() {
         String::new()
     } else {
-        format!("; the cache has {}: pass that", there.join(", "))
+        format!("; the cache has {}: pass that", cached.join(", "))
     }
 }
 

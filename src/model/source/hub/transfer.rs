@@ -358,10 +358,10 @@ impl hf_hub::api::Progress for TransferProgress {
 /// (large files), that hash.
 fn check(blob: &Path, file: &str, size: u64, etag: &str, reporter: &mut Reporter) -> Result<()> {
     let mut input = File::open(blob).map_err(Error::io("open", blob))?;
-    let got = input.metadata().map_err(Error::io("read", blob))?.len();
-    if got != size {
+    let length = input.metadata().map_err(Error::io("read", blob))?.len();
+    if length != size {
         return Err(Error::refused(format!(
-            "{file} came with {got} of {size} bytes: try again"
+            "{file} came with {length} of {size} bytes: try again"
         )));
     }
     if etag.len() != 64 || !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -384,11 +384,11 @@ fn check(blob: &Path, file: &str, size: u64, etag: &str, reporter: &mut Reporter
             "bytes",
         ));
     }
-    let got: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    if got.eq_ignore_ascii_case(etag) {
+    let digest: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    if digest.eq_ignore_ascii_case(etag) {
         return Ok(());
     }
     Err(Error::refused(format!(
-        "{file} came damaged (its sha256 is {got}, not {etag}): try again"
+        "{file} came damaged (its sha256 is {digest}, not {etag}): try again"
     )))
 }

@@ -274,8 +274,11 @@ fn a_name_that_is_nothing_is_a_usage_error() {
         .contains("no file or directory")
     );
     for spec in ["./no/such/dir", "no/such.gguf", "a/b/c", "", "  "] {
-        let got = resolve_in(&settings(dir.path()), Some(spec), &TaskCtx::silent());
-        assert!(matches!(got, Err(Error::Usage(_))), "{spec}: {got:?}");
+        let resolved = resolve_in(&settings(dir.path()), Some(spec), &TaskCtx::silent());
+        assert!(
+            matches!(resolved, Err(Error::Usage(_))),
+            "{spec}: {resolved:?}"
+        );
     }
     let home = settings(dir.path());
     write(&home.home, "m.gguf", gguf_bytes());

@@ -15,7 +15,7 @@ fn llama() -> Repo {
         .file("model.safetensors", safetensors(BIG))
 }
 
-fn at(hub: &FakeHub, dir: &Path) -> SourceSettings {
+fn settings_for(hub: &FakeHub, dir: &Path) -> SourceSettings {
     SourceSettings {
         endpoint: hub.endpoint.clone(),
         ..settings(dir)
@@ -31,7 +31,7 @@ fn a_repository_is_fetched_once_and_then_used_without_network() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
     let settings = SourceSettings {
         token: Some("secret".into()),
-        ..at(&hub, dir.path())
+        ..settings_for(&hub, dir.path())
     };
     let (ctx, seen) = watched();
     let files = resolve_in(&settings, Some("owner/name"), &ctx).unwrap();
@@ -102,7 +102,7 @@ fn a_repository_is_fetched_once_and_then_used_without_network() {
 #[test]
 fn the_revision_is_asked_for_and_kept() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
-    let settings = at(&hub, dir.path());
+    let settings = settings_for(&hub, dir.path());
     let files = resolve_in(&settings, Some("owner/name@v2"), &TaskCtx::silent()).unwrap();
     assert_eq!(files.id, "owner/name@v2");
     assert!(
@@ -136,7 +136,8 @@ fn shards_and_single_ggufs() {
         .file("m-1.safetensors", safetensors(1))
         .file("m-2.safetensors", safetensors(2));
     let hub = FakeHub::serve(sharded);
-    let ModelLayout::HuggingFace { weights, .. } = get(&at(&hub, dir.path())).unwrap().layout
+    let ModelLayout::HuggingFace { weights, .. } =
+        get(&settings_for(&hub, dir.path())).unwrap().layout
     else {
         panic!()
     };
@@ -146,12 +147,17 @@ fn shards_and_single_ggufs() {
         .file("README.md", "x")
         .file("m.gguf", gguf_bytes());
     hub.change(one.clone());
-    let gguf = resolve_in(&at(&hub, dir.path()), Some("o/gguf"), &TaskCtx::silent()).unwrap();
+    let gguf = resolve_in(
+        &settings_for(&hub, dir.path()),
+        Some("o/gguf"),
+        &TaskCtx::silent(),
+    )
+    .unwrap();
     assert!(matches!(gguf.layout, ModelLayout::Gguf(path) if path.ends_with("m.gguf")));
     hub.change(one.file("n.gguf", gguf_bytes()));
     assert!(
         message(resolve_in(
-            &at(&hub, dir.path()),
+            &settings_for(&hub, dir.path()),
             Some("o/two"),
             &TaskCtx::silent()
         ))
@@ -160,7 +166,7 @@ fn shards_and_single_ggufs() {
     hub.change(Repo::default().file("README.md", "x"));
     assert!(
         message(resolve_in(
-            &at(&hub, dir.path()),
+            &settings_for(&hub, dir.path()),
             Some("o/none"),
             &TaskCtx::silent()
         ))
@@ -173,7 +179,7 @@ fn shards_and_single_ggufs() {
     );
     assert!(
         message(resolve_in(
-            &at(&hub, dir.path()),
+            &settings_for(&hub, dir.path()),
             Some("o/none"),
             &TaskCtx::silent()
         ))
@@ -187,7 +193,7 @@ fn a_cut_transfer_is_never_taken_for_a_whole_one_and_resumes() {
         FakeHub::serve(llama().served("model.safetensors", Body::CutAfter(100_000))),
         tempfile::tempdir().unwrap(),
     );
-    let settings = at(&hub, dir.path());
+    let settings = settings_for(&hub, dir.path());
     let cut = message(get(&settings));
     assert!(
         cut.contains("model.safetensors") && cut.contains("try again"),
@@ -228,7 +234,7 @@ fn a_short_or_damaged_file_is_thrown_away() {
             FakeHub::serve(llama().served("model.safetensors", body)),
             tempfile::tempdir().unwrap(),
         );
-        let settings = at(&hub, dir.path());
+        let settings = settings_for(&hub, dir.path());
         let message = message(get(&settings));
         assert!(message.contains("model.safetensors came"), "{message}");
         let repo = settings.hub_cache.join("models--owner--name");
@@ -249,7 +255,7 @@ fn a_short_or_damaged_file_is_thrown_away() {
 #[test]
 fn a_resumed_part_of_other_content_is_started_anew() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
-    let settings = at(&hub, dir.path());
+    let settings = settings_for(&hub, dir.path());
     let name = sha256(&safetensors(BIG));
     for part in [vec![b'?'; 1000], vec![b'?'; BIG * 2]] {
         let blobs = settings.hub_cache.join("models--owner--name/blobs");
@@ -265,10 +271,10 @@ fn cancelling_leaves_at_once_and_a_restart_finishes() {
         FakeHub::serve(llama().served("model.safetensors", Body::Stalled(1000))),
         tempfile::tempdir().unwrap(),
     );
-    let settings = at(&hub, dir.path());
+    let settings = settings_for(&hub, dir.path());
     let ctx = cancelled_when(|p| p.stage.contains("model.safetensors"));
-    let got = resolve_in(&settings, Some("owner/name"), &ctx);
-    assert!(matches!(got, Err(Error::Cancelled)), "{got:?}");
+    let resolved = resolve_in(&settings, Some("owner/name"), &ctx);
+    assert!(matches!(resolved, Err(Error::Cancelled)), "{resolved:?}");
     // The abandoned worker still waits for bytes and holds its lock; another process would start
     // without it.
     hub.change(llama());
@@ -283,7 +289,7 @@ fn refusals_say_what_to_do() {
         FakeHub::serve(Repo::default()),
         tempfile::tempdir().unwrap(),
     );
-    let settings = at(&hub, dir.path());
+    let settings = settings_for(&hub, dir.path());
     for (status, says, code) in [
         (404, "check its name", 2),
         (401, "HF_TOKEN", 2),
@@ -344,7 +350,7 @@ fn refusals_say_what_to_do() {
 fn a_cache_that_cannot_be_written_is_named() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
     write(dir.path(), "hub", "a file where the cache should be");
-    let message = message(get(&at(&hub, dir.path())));
+    let message = message(get(&settings_for(&hub, dir.path())));
     assert!(
         message.contains("cannot keep config.json") && message.contains("HF_HOME"),
         "{message}"

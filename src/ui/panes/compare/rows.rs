@@ -141,10 +141,18 @@ fn matrix(
 /// Each neuron with its weight in every feature: those of all first, a feature's own last.
 pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     let (theme, m) = (cx.theme, found.features.len());
-    let of = |n: &(usize, Vec<f32>)| n.1.iter().filter(|w| **w != 0.0).count();
-    let all = found.neurons.iter().filter(|n| of(n) == m).count();
+    let member_count = |n: &(usize, Vec<f32>)| n.1.iter().filter(|w| **w != 0.0).count();
+    let all = found
+        .neurons
+        .iter()
+        .filter(|n| member_count(n) == m)
+        .count();
     let core = found.shared.core.len();
-    let alone = found.neurons.iter().filter(|n| of(n) == 1).count();
+    let alone = found
+        .neurons
+        .iter()
+        .filter(|n| member_count(n) == 1)
+        .count();
     let title = format!("neurons: {all} in all, {core} core (in most), {alone} of one alone");
     let mut heads = vec![Span::raw(" ".repeat(CELL + 1))];
     heads.extend((0..m).map(|j| head(found, j, cx)));
@@ -155,7 +163,7 @@ pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
         .collect();
     let mut before = m + 1;
     for neuron in &found.neurons {
-        let members = of(neuron);
+        let members = member_count(neuron);
         let word = match members {
             _ if members == before => "",
             n if n == m => "  in all",

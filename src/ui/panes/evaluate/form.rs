@@ -104,9 +104,9 @@ impl EvaluationForm {
             .take(rows(cx))
             .enumerate()
         {
-            let here = i == self.form.at();
-            let line = Line::from(self.row(field, here, names, cx));
-            match here {
+            let is_current = i == self.form.at();
+            let line = Line::from(self.row(field, is_current, names, cx));
+            match is_current {
                 true => put_selected(buf, area, ABOVE + y, line, theme, cx.focused),
                 false => put(buf, area, ABOVE + y, &line),
             }
@@ -136,20 +136,20 @@ impl EvaluationForm {
     }
 
     /// The name of a field and its value, `names` cells being kept for the name.
-    fn row(&self, field: &Field, here: bool, names: usize, cx: &Cx) -> Vec<Span<'static>> {
+    fn row(&self, field: &Field, is_current: bool, names: usize, cx: &Cx) -> Vec<Span<'static>> {
         let theme = cx.theme;
         let style = |style| if field.off { theme.dim() } else { style };
         let mut spans = vec![
-            Span::styled(if here { "▌" } else { " " }, theme.accent()),
+            Span::styled(if is_current { "▌" } else { " " }, theme.accent()),
             Span::styled(text::pad(&field.name, names), style(theme.name())),
             Span::raw(" "),
         ];
         let room = usize::from(cx.area.width).saturating_sub(names + 6);
-        if let (Some(input), true) = (self.form.input(), here) {
+        if let (Some(input), true) = (self.form.input(), is_current) {
             spans.extend(input.line(theme, room).spans);
             return spans;
         }
-        let (left, right) = if here && cx.focused {
+        let (left, right) = if is_current && cx.focused {
             ("‹", "›")
         } else {
             (" ", " ")

@@ -118,18 +118,19 @@ impl Filter {
         for word in &self.words {
             let passes = match &word.what {
                 Condition::Text(part, pattern, elsewhere) => {
-                    let here = row_contains(row, *part, pattern, matcher);
+                    let in_row = row_contains(row, *part, pattern, matcher);
                     // What a column says comes before what is only in contexts or lesser labels.
-                    let far = elsewhere.as_ref().filter(|_| !here && !word.not).and_then(
-                        |(probe, least)| {
+                    let far = elsewhere
+                        .as_ref()
+                        .filter(|_| !in_row && !word.not)
+                        .and_then(|(probe, least)| {
                             answers(probe)?
                                 .get(row.id)
                                 .copied()
                                 .filter(|score| score >= least)
-                        },
-                    );
+                        });
                     total += far.map_or(0.0, |score| score - 1.0);
-                    here || far.is_some()
+                    in_row || far.is_some()
                 }
                 Condition::Comparison(column, sign, limit) => {
                     column_satisfies(row, *column, *sign, *limit)
@@ -364,8 +365,8 @@ mod tests {
             filter.probes().collect::<Vec<_>>()
         );
         let (fake, mut matcher) = (FakeEngine::default(), Matcher::new(Config::DEFAULT));
-        let here = filter.passes(&fake.row(0), &|_| None, &mut matcher);
-        assert_eq!(here, None);
+        let passed = filter.passes(&fake.row(0), &|_| None, &mut matcher);
+        assert_eq!(passed, None);
         let days = Filter::new("days");
         let score = |id| {
             days.passes(

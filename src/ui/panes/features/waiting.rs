@@ -52,10 +52,10 @@ fn lines(cx: &Cx, cells: usize) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let mut lines = Vec::new();
     for (name, stage) in stages(cx) {
-        let (mark, style, said) = match stage {
-            Stage::Done(said) => ("✓", theme.good(), said),
-            Stage::Now(said) => ("▸", theme.accent(), said),
-            Stage::Ahead(said) => (" ", theme.dim(), said),
+        let (mark, style, words) = match stage {
+            Stage::Done(words) => ("✓", theme.good(), words),
+            Stage::Now(words) => ("▸", theme.accent(), words),
+            Stage::Ahead(words) => (" ", theme.dim(), words),
         };
         lines.push(Line::from(vec![
             Span::styled(format!("{mark} "), style),
@@ -68,7 +68,7 @@ fn lines(cx: &Cx, cells: usize) -> Vec<Line<'static>> {
                 },
             ),
             Span::styled(
-                text::truncate(&said, cells.saturating_sub(NAME + 2)),
+                text::truncate(&words, cells.saturating_sub(NAME + 2)),
                 if mark == "▸" {
                     theme.text()
                 } else {
@@ -107,16 +107,16 @@ fn stages(cx: &Cx) -> [(&'static str, Stage); 3] {
         .study
         .as_ref()
         .map(|s| [s.hook.to_string(), text::clean(&s.corpus)]);
-    let of = world
+    let source = world
         .opening_facts()
         .or(opened)
         .map(|[at, corpus]| format!("{corpus} at {at}"))
         .unwrap_or_default();
     let rows = world.study.as_ref().map_or(0, |s| s.rows);
     let activations = match running(Job::Collect) {
-        Some(p) => Stage::Now(format!("{} {of}", text::clean(&p.stage))),
+        Some(p) => Stage::Now(format!("{} {source}", text::clean(&p.stage))),
         None if rows > 0 => Stage::Done(format!("{} tokens", text::count(rows))),
-        None => Stage::Ahead(of),
+        None => Stage::Ahead(source),
     };
     let features = going(Job::Fit)
         .unwrap_or_else(|| Stage::Ahead("are listed here from the first sweep on".to_owned()));

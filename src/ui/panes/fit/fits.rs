@@ -128,7 +128,7 @@ pub(super) fn compared(
 pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let (a, b) = (text::clean(&found.a), text::clean(&found.b));
-    let said = format!(
+    let summary = format!(
         "{} matched from cosine 0.7 on: {} found again, mean cosine {:.2}",
         found.matched.len(),
         text::percent(found.found_again as f32),
@@ -139,7 +139,7 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
             text::truncate(&format!("{a} and {b}"), width),
             theme.heading(),
         ),
-        Line::raw(text::truncate(&said, width)),
+        Line::raw(text::truncate(&summary, width)),
     ];
     let shown = |id: usize| {
         text::truncate(

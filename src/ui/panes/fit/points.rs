@@ -46,8 +46,8 @@ pub(super) fn draw(title: &str, series: &mut [Series], cx: &Cx, area: Rect, buf:
             .sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     }
     let all = || series.iter().flat_map(|s| s.points.iter().copied());
-    let fold = |of: fn(&(f64, f64)) -> f64, start: f64, f: fn(f64, f64) -> f64| {
-        all().map(|p| of(&p)).fold(start, f)
+    let fold = |coordinate: fn(&(f64, f64)) -> f64, start: f64, f: fn(f64, f64) -> f64| {
+        all().map(|p| coordinate(&p)).fold(start, f)
     };
     let (first, last) = (
         fold(|p| p.0, f64::INFINITY, f64::min),

@@ -73,19 +73,19 @@ pub(super) fn summary(
     }
     let first = facts_line(facts, width, theme);
     let key = |a| Span::styled(cx.key(a), theme.accent());
-    let said = |t: &'static str| Span::styled(t, theme.dim());
+    let hint = |t: &'static str| Span::styled(t, theme.dim());
     let next = match job {
         Some(_) => vec![
             Span::raw(" "),
             key(Action::Cancel),
-            said(" stops, the rows that are there stay"),
+            hint(" stops, the rows that are there stay"),
         ],
         None => vec![
             Span::raw(" "),
             key(Action::SweepK),
-            said(" sweeps again   "),
+            hint(" sweeps again   "),
             key(Action::Copy),
-            said(" copies the table"),
+            hint(" copies the table"),
         ],
     };
     vec![
@@ -128,7 +128,7 @@ pub(super) fn view(area: Rect, cx: &Cx, buf: &mut Buffer) {
             width: area.width - table - 1,
             ..area
         };
-        let of = |name: &str, value: fn(&SweepRow) -> Option<f64>| Series {
+        let series_of = |name: &str, value: fn(&SweepRow) -> Option<f64>| Series {
             name: name.to_owned(),
             points: rows
                 .iter()
@@ -136,9 +136,9 @@ pub(super) fn view(area: Rect, cx: &Cx, buf: &mut Buffer) {
                 .collect(),
         };
         let mut series = [
-            of("error", |r| r.relative_error),
-            of("held-out", |r| r.held_out_error),
-            of("stability", |r| r.stability),
+            series_of("error", |r| r.relative_error),
+            series_of("held-out", |r| r.held_out_error),
+            series_of("stability", |r| r.stability),
         ];
         points::draw("against k", &mut series, cx, plot, buf);
     }

@@ -207,7 +207,7 @@ fn an_outlier_is_named_until_the_fit_takes_it_out() {
         let mut study = harness.engine.study();
         let members = vec![(1234, 0.72)];
         study.concentrated = vec![Concentration {
-            of: Axis::Neurons,
+            axis: Axis::Neurons,
             count: 1536,
             share: 0.72,
             members,

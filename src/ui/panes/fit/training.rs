@@ -74,27 +74,27 @@ pub(super) fn summary(
         entry.hook
     );
     let key = |a| Span::styled(cx.key(a), theme.accent());
-    let said = |t: &'static str| Span::styled(t, theme.dim());
+    let hint = |t: &'static str| Span::styled(t, theme.dim());
     let done = points.last().is_some_and(|p| p.step >= p.total);
     let next = match (job.is_some(), done) {
         (true, _) => vec![
             Span::raw(" "),
             key(Action::Cancel),
-            said(" stops, what is learnt is kept"),
+            hint(" stops, what is learnt is kept"),
         ],
         (false, true) => {
             vec![
                 Span::raw(" "),
                 key(Action::Sets),
-                said(" lists its latents   "),
+                hint(" lists its latents   "),
                 key(Action::Train),
-                said(" trains another"),
+                hint(" trains another"),
             ]
         }
         (false, false) => vec![
             Span::raw(" "),
             key(Action::Train),
-            said(" goes on where it was stopped"),
+            hint(" goes on where it was stopped"),
         ],
     };
     vec![

@@ -55,8 +55,8 @@ fn preprocessing_words(config: &FitConfig) -> String {
 /// What a fit of these settings should be read with: the first of few neurons or rows that hold
 /// much of all.
 fn concentration_advice(config: &FitConfig, cx: &Cx) -> Option<String> {
-    let taken_out = |of| {
-        if of == Axis::Neurons {
+    let taken_out = |axis| {
+        if axis == Axis::Neurons {
             config.scale_neurons
         } else {
             config.scale_rows
@@ -68,7 +68,7 @@ fn concentration_advice(config: &FitConfig, cx: &Cx) -> Option<String> {
         .as_ref()?
         .concentrated
         .iter()
-        .find(|found| !taken_out(found.of))?;
+        .find(|found| !taken_out(found.axis))?;
     Some(format!(" {}", text::clean(&found.short_advice())))
 }
 
@@ -155,13 +155,13 @@ impl FitPane {
         let mut first = facts_line(self.facts(cx), width, theme);
         if let (Some(cut), false) = (cx.world.cut_short(), cx.world.fitting()) {
             let key = cx.key(Action::Continue);
-            let said = match cut {
+            let state = match cut {
                 CutShort::Collecting(_) | CutShort::Importing(_) => cut.to_string(),
                 // At which sweep stands before it.
                 CutShort::Fit(_) => "stopped".to_owned(),
             };
             first.push(Span::styled(
-                format!("{said}: {}", cut.remedy(&key)),
+                format!("{state}: {}", cut.remedy(&key)),
                 theme.warning(),
             ));
         }

@@ -11,7 +11,7 @@ use crate::ui::pane::{CopyFormats, Cx, Step};
 impl LivePane {
     pub(super) fn reorder(&mut self) {
         let Some(trace) = &self.trace else { return };
-        let here = |i: &usize| {
+        let value = |i: &usize| {
             trace.features[*i]
                 .values
                 .get(self.token)
@@ -23,7 +23,7 @@ impl LivePane {
         let by_here = self.sort == Sort::Here;
         self.order.sort_by(|a, b| {
             let first = if by_here {
-                here(b).total_cmp(&here(a))
+                value(b).total_cmp(&value(a))
             } else {
                 std::cmp::Ordering::Equal
             };

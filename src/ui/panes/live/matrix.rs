@@ -55,7 +55,7 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     let Some(trace) = &pane.trace else { return };
     let theme = cx.theme;
     let columns = columns(pane, area);
-    let here = NAME + (pane.token - columns.first.min(pane.token)) * columns.cells;
+    let cursor_cell = NAME + (pane.token - columns.first.min(pane.token)) * columns.cells;
     let more = columns.count < pane.tokens();
     let title = if more {
         format!(
@@ -67,7 +67,7 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         "where they fire".to_owned()
     };
     let head = vec![
-        Span::styled(text::pad(&title, here), theme.dim()),
+        Span::styled(text::pad(&title, cursor_cell), theme.dim()),
         Span::styled(text::pad("▾", columns.cells), theme.accent()),
     ];
     put(buf, area, 0, &Line::from(head));
@@ -105,10 +105,10 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
 }
 
 /// A token's cell: a colour, or a mark where there are none.
-fn cell(value: f32, max: f32, cells: usize, here: bool, theme: &Theme) -> Span<'static> {
+fn cell(value: f32, max: f32, cells: usize, is_current: bool, theme: &Theme) -> Span<'static> {
     let style = theme.heat(Ramp::Sequential, value, max);
     if theme.marks() {
-        let mark = Theme::mark(value, max).unwrap_or(if here { '╎' } else { ' ' });
+        let mark = Theme::mark(value, max).unwrap_or(if is_current { '╎' } else { ' ' });
         return Span::raw(text::pad(
             &mark.to_string().repeat(cells.saturating_sub(1).max(1)),
             cells,
@@ -116,8 +116,8 @@ fn cell(value: f32, max: f32, cells: usize, here: bool, theme: &Theme) -> Span<'
     }
     if style == Style::new() {
         return Span::styled(
-            text::pad(if here { "╎" } else { "·" }, cells),
-            theme.rule(here),
+            text::pad(if is_current { "╎" } else { "·" }, cells),
+            theme.rule(is_current),
         );
     }
     Span::styled(" ".repeat(cells), style)

@@ -102,16 +102,16 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         return Line::default();
     };
     let Some(Shown::Feature(id)) = pane.line(at) else {
-        let here = trace.unexplained.get(pane.token).copied().unwrap_or(0.0);
+        let share = trace.unexplained.get(pane.token).copied().unwrap_or(0.0);
         let mean = trace.unexplained.iter().sum::<f32>() / trace.unexplained.len().max(1) as f32;
         let mut spans = vec![
             marker,
             Span::styled(text::pad("unexplained", columns.name), theme.dim()),
-            Span::raw(text::pad_left(&text::percent(here), NUMBER)),
+            Span::raw(text::pad_left(&text::percent(share), NUMBER)),
         ];
         if columns.other {
-            let there = other_trace(pane).and_then(|(_, t)| t.unexplained.get(pane.token).copied());
-            let shown = there.map_or_else(|| "–".to_owned(), text::percent);
+            let other = other_trace(pane).and_then(|(_, t)| t.unexplained.get(pane.token).copied());
+            let shown = other.map_or_else(|| "–".to_owned(), text::percent);
             spans.push(Span::styled(
                 text::pad_left(&shown, NUMBER + 3),
                 theme.dim(),
@@ -119,7 +119,7 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         }
         spans.extend([
             Span::raw(" "),
-            Span::styled(bar(here, 1.0, columns.bar), theme.warning()),
+            Span::styled(bar(share, 1.0, columns.bar), theme.warning()),
             Span::raw(" "),
             Span::styled(
                 text::pad_left(&format!("⌀{}", text::percent(mean)), NUMBER),
@@ -129,19 +129,19 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         return Line::from(spans);
     };
     let feature = trace.features.iter().find(|f| f.id == id);
-    let here = feature
+    let value = feature
         .and_then(|f| f.values.get(pane.token).copied())
         .unwrap_or(0.0);
     let peak_of = feature.map_or(0.0, peak);
     let largest = trace.features.iter().map(peak).fold(0.0, f32::max);
-    let dim = here <= 0.0;
+    let dim = value <= 0.0;
     let style: Style = if dim { theme.dim() } else { theme.text() };
     // One number of decimals for the whole column.
     let decimals = if largest >= 100.0 { 0 } else { 2 };
     let shown = if dim {
         "–".to_owned()
     } else {
-        format!("{here:.decimals$}")
+        format!("{value:.decimals$}")
     };
     let mut spans = vec![
         marker,
@@ -152,11 +152,11 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         Span::styled(text::pad_left(&shown, NUMBER), style),
     ];
     if columns.other {
-        let there = other_trace(pane).and_then(|(_, t)| t.features.iter().find(|f| f.id == id));
-        let there = there
+        let other = other_trace(pane).and_then(|(_, t)| t.features.iter().find(|f| f.id == id));
+        let other = other
             .and_then(|f| f.values.get(pane.token).copied())
             .filter(|v| *v > 0.0);
-        let shown = there.map_or_else(|| "–".to_owned(), |v| format!("{v:.decimals$}"));
+        let shown = other.map_or_else(|| "–".to_owned(), |v| format!("{v:.decimals$}"));
         spans.push(Span::styled(
             text::pad_left(&shown, NUMBER + 3),
             theme.dim(),
@@ -164,7 +164,7 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     }
     spans.extend([
         Span::raw(" "),
-        Span::styled(bar(here, largest, columns.bar), theme.bar()),
+        Span::styled(bar(value, largest, columns.bar), theme.bar()),
         Span::raw(" "),
         Span::styled(
             text::pad_left(&format!("{peak_of:.decimals$}"), NUMBER),

@@ -55,11 +55,11 @@ pub(super) fn values(pane: &LivePane) -> (&[f32], f32) {
     if pane.shown == Some(Shown::Unexplained) {
         return (&trace.unexplained, 1.0);
     }
-    let there = other_trace(pane).map_or(&[][..], |(_, trace)| values_in(pane, trace));
+    let other = other_trace(pane).map_or(&[][..], |(_, trace)| values_in(pane, trace));
     let values = values_in(pane, trace);
     (
         values,
-        values.iter().chain(there).copied().fold(0.0, f32::max),
+        values.iter().chain(other).copied().fold(0.0, f32::max),
     )
 }
 

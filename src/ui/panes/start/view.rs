@@ -120,16 +120,16 @@ impl StartPane {
         let mut rows = vec![plain(Line::from(head))];
         let fields = self.form.values.fields(cx.world);
         for (i, (kind, field)) in Kind::ALL.into_iter().zip(fields).enumerate() {
-            let here = i == self.form.at();
+            let is_current = i == self.form.at();
             let mut spans = vec![
                 self.marker(i, cx),
                 Span::styled(text::pad(&format!(" {}", field.name), 12), theme.dim()),
             ];
             let room = width.saturating_sub(14);
             match self.form.input() {
-                Some(input) if here => spans.extend(input.line(theme, room).spans),
+                Some(input) if is_current => spans.extend(input.line(theme, room).spans),
                 _ => {
-                    let steps = here && cx.focused && kind != Kind::Corpus;
+                    let steps = is_current && cx.focused && kind != Kind::Corpus;
                     let value = text::truncate(&field.shown, room.saturating_sub(4));
                     spans.push(Span::styled(
                         if steps { "‹ " } else { "  " },

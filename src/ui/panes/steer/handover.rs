@@ -23,8 +23,8 @@ impl SteerPane {
         if !had || was_set || list.set.is_some() || !self.form.values.features.is_empty() {
             return Vec::new();
         }
-        let said = "another fit is on show: the features of the one before were taken out of the Steer pane";
-        vec![Step::Notify(Level::Info, said.to_owned())]
+        let message = "another fit is on show: the features of the one before were taken out of the Steer pane";
+        vec![Step::Notify(Level::Info, message.to_owned())]
     }
 
     /// Takes everything out that names a feature.

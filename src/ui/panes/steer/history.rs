@@ -41,7 +41,7 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         .take(rows)
         .enumerate()
     {
-        let here = i == pane.shown;
+        let is_current = i == pane.shown;
         let found = run
             .info
             .as_ref()
@@ -55,11 +55,15 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         });
         let room = width.saturating_sub(text::width(&found) + 5);
         let line = Line::from(vec![
-            marker(here, cx),
+            marker(is_current, cx),
             Span::styled(text::pad_left(&(i + 1).to_string(), 2), theme.dim()),
             Span::styled(
                 format!(" {} ", text::pad(&run.short_description(), room)),
-                if here { theme.heading() } else { theme.text() },
+                if is_current {
+                    theme.heading()
+                } else {
+                    theme.text()
+                },
             ),
             Span::styled(found, theme.dim()),
         ]);

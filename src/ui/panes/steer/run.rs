@@ -106,11 +106,11 @@ impl Run {
         } else {
             String::new()
         };
-        let of = self
+        let set = self
             .set
             .as_ref()
-            .map_or_else(String::new, |of| format!("{} ", text::clean(of)));
-        format!("{of}{}{tail}", shown.join(" "))
+            .map_or_else(String::new, |set| format!("{} ", text::clean(set)));
+        format!("{set}{}{tail}", shown.join(" "))
     }
 
     fn part(&self) -> &'static str {

@@ -112,14 +112,14 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
 /// How many rows are below, over the end of the last one.
 fn more(hidden: usize, area: Rect, cx: &Cx, buf: &mut Buffer) {
     if hidden > 0 && area.height > 0 {
-        let said = format!(" {hidden} rows below: {} ", cx.key(Action::PageDown));
-        let x = usize::from(area.width).saturating_sub(text::width(&said));
+        let hint = format!(" {hidden} rows below: {} ", cx.key(Action::PageDown));
+        let x = usize::from(area.width).saturating_sub(text::width(&hint));
         put_at(
             buf,
             area,
             x,
             usize::from(area.height) - 1,
-            &Line::styled(said, cx.theme.accent()),
+            &Line::styled(hint, cx.theme.accent()),
         );
     }
 }

@@ -115,20 +115,20 @@ fn prompt_rows(pane: &SteerPane, cx: &Cx, most: usize) -> Vec<Line<'static>> {
         .lines(cx.theme, prompt_cells(cx), rows, pane.typing)
 }
 
-pub(super) fn marker(here: bool, cx: &Cx) -> Span<'static> {
-    Span::styled(if here { "▌" } else { " " }, cx.theme.accent())
+pub(super) fn marker(is_current: bool, cx: &Cx) -> Span<'static> {
+    Span::styled(if is_current { "▌" } else { " " }, cx.theme.accent())
 }
 
-fn name(kind: Kind, here: bool, cx: &Cx) -> Vec<Span<'static>> {
+fn name(kind: Kind, is_current: bool, cx: &Cx) -> Vec<Span<'static>> {
     vec![
-        marker(here, cx),
+        marker(is_current, cx),
         Span::styled(text::pad(kind.name(), NAME - 1), cx.theme.dim()),
     ]
 }
 
-fn prompt_line(row: usize, here: bool, line: Line<'static>, cx: &Cx) -> Line<'static> {
+fn prompt_line(row: usize, is_current: bool, line: Line<'static>, cx: &Cx) -> Line<'static> {
     let mut spans = if row == 0 {
-        name(Kind::Prompt, here, cx)
+        name(Kind::Prompt, is_current, cx)
     } else {
         vec![Span::raw(" ".repeat(NAME))]
     };
@@ -138,17 +138,27 @@ fn prompt_line(row: usize, here: bool, line: Line<'static>, cx: &Cx) -> Line<'st
 }
 
 /// A value between the arrows that turn it.
-fn value(pane: &SteerPane, kind: Kind, here: bool, short: bool, cx: &Cx) -> Vec<Span<'static>> {
+fn value(
+    pane: &SteerPane,
+    kind: Kind,
+    is_current: bool,
+    short: bool,
+    cx: &Cx,
+) -> Vec<Span<'static>> {
     let theme = cx.theme;
-    if let (Some(input), true) = (pane.form.input(), here) {
+    if let (Some(input), true) = (pane.form.input(), is_current) {
         return input.line(theme, 12).spans;
     }
-    let (left, right) = if here && cx.focused {
+    let (left, right) = if is_current && cx.focused {
         ("‹", "›")
     } else {
         (" ", " ")
     };
-    let style = if here { theme.heading() } else { theme.text() };
+    let style = if is_current {
+        theme.heading()
+    } else {
+        theme.text()
+    };
     let shown = pane.form.values.shown(kind, short);
     vec![
         Span::styled(left, theme.accent()),
@@ -184,7 +194,7 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     let mut lines = Vec::new();
     let mut y = area.y;
     for (at, field) in pane.form.values.kinds().into_iter().enumerate() {
-        let here = at == pane.form.at();
+        let is_current = at == pane.form.at();
         if field == Kind::Prompt {
             for (i, line) in prompt_rows(pane, cx, 6).into_iter().enumerate() {
                 lines.push(FieldLine {
@@ -194,13 +204,13 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
                         height: 1,
                         ..area
                     },
-                    line: prompt_line(i, here, line, cx),
+                    line: prompt_line(i, is_current, line, cx),
                 });
                 y += 1;
             }
             continue;
         }
-        let mut spans = name(field, here, cx);
+        let mut spans = name(field, is_current, cx);
         if let Kind::Term(i) = field {
             if i > 0 {
                 spans[1] = Span::raw(" ".repeat(NAME - 1));
@@ -210,12 +220,12 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
             let label = term_label(pane, i, if is_new { room + 8 } else { room }, cx);
             let gap = room.saturating_sub(text::width(&label.content)) + 1;
             spans.extend([Span::raw(" "), label]);
-            if !is_new || (here && pane.form.input().is_some()) {
+            if !is_new || (is_current && pane.form.input().is_some()) {
                 spans.push(Span::raw(" ".repeat(gap.max(1) - 1)));
-                spans.extend(value(pane, field, here, false, cx));
+                spans.extend(value(pane, field, is_current, false, cx));
             }
         } else {
-            spans.extend(value(pane, field, here, false, cx));
+            spans.extend(value(pane, field, is_current, false, cx));
         }
         lines.push(FieldLine {
             at,
@@ -239,7 +249,7 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     let fields = pane.form.values.kinds();
     let terms = pane.form.values.features.len().max(1);
     for (at, field) in fields.iter().copied().enumerate().take(1 + terms) {
-        let here = at == pane.form.at();
+        let is_current = at == pane.form.at();
         let Kind::Term(i) = field else {
             let most = if area.height >= 18 { 3 } else { 1 };
             for (i, line) in prompt_rows(pane, cx, most).into_iter().enumerate() {
@@ -250,23 +260,23 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
                         height: 1,
                         ..area
                     },
-                    line: prompt_line(i, here, line, cx),
+                    line: prompt_line(i, is_current, line, cx),
                 });
                 y += 1;
             }
             continue;
         };
         let mut spans = if i == 0 {
-            name(field, here, cx)
+            name(field, is_current, cx)
         } else {
-            vec![marker(here, cx)]
+            vec![marker(is_current, cx)]
         };
         spans.push(Span::raw(" "));
         let is_new = pane.form.values.features.is_empty();
         spans.push(term_label(pane, i, if is_new { 44 } else { 24 }, cx));
-        if !is_new || (here && pane.form.input().is_some()) {
+        if !is_new || (is_current && pane.form.input().is_some()) {
             spans.push(Span::raw(" "));
-            spans.extend(value(pane, field, here, false, cx));
+            spans.extend(value(pane, field, is_current, false, cx));
         }
         let width = spans.iter().map(|s| text::width(&s.content)).sum::<usize>() as u16;
         if x > 0 && x + width > area.width {
@@ -292,17 +302,17 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
     let rows = values.len().div_ceil(3);
     for (i, field) in values.into_iter().enumerate() {
         let at = 1 + terms + i;
-        let here = at == pane.form.at();
+        let is_current = at == pane.form.at();
         let name = if short && field == Kind::Temperature {
             "temp"
         } else {
             field.name()
         };
         let mut spans = vec![
-            marker(here, cx),
+            marker(is_current, cx),
             Span::styled(text::pad(name, if short { 9 } else { 12 }), cx.theme.dim()),
         ];
-        spans.extend(value(pane, field, here, short, cx));
+        spans.extend(value(pane, field, is_current, short, cx));
         let cell = Rect {
             x: area.x + column * (i / rows) as u16,
             y: y + (i % rows) as u16,
@@ -336,11 +346,11 @@ pub(super) fn field_at(pane: &SteerPane, column: u16, row: u16, cx: &Cx) -> Opti
 /// The fields that are on the screen, the one under the cursor among them.
 fn visible_fields(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<FieldLine> {
     let mut all = field_lines(pane, parts, cx);
-    let here = all
+    let cursor_row = all
         .iter()
         .find(|p| p.at == pane.form.at())
         .map_or(parts.form.y, |p| p.area.y);
-    let over = (here + 1).saturating_sub(parts.form.bottom());
+    let over = (cursor_row + 1).saturating_sub(parts.form.bottom());
     all.retain_mut(|p| {
         let seen = p.area.y >= parts.form.y + over && p.area.y < parts.form.bottom() + over;
         p.area.y = p.area.y.saturating_sub(over);

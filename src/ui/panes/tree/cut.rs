@@ -49,8 +49,8 @@ impl TreePane {
             }
             KeyCode::Enter => {
                 let Some(height) = self.typed_height() else {
-                    let said = "a height is a number from 0 to 1, such as 0.85".to_owned();
-                    return Some(vec![Step::Notify(Level::Warn, said)]);
+                    let message = "a height is a number from 0 to 1, such as 0.85".to_owned();
+                    return Some(vec![Step::Notify(Level::Warn, message)]);
                 };
                 self.cutting = None;
                 self.folds.by_hand.clear();
@@ -98,7 +98,7 @@ impl TreePane {
     /// The line in which the height is typed.
     pub(super) fn cut_line(&self, input: &LineInput, width: usize, cx: &Cx) -> Line<'static> {
         let theme = cx.theme;
-        let said = match self.typed_height().map(|height| self.cut_at(height)) {
+        let summary = match self.typed_height().map(|height| self.cut_at(height)) {
             Some(Cut { clusters, single }) => {
                 format!("  {clusters} clusters, {single} features by themselves")
             }
@@ -108,7 +108,7 @@ impl TreePane {
         spans.extend(input.line(theme, 8).spans);
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         spans.push(Span::styled(
-            text::truncate(&said, width.saturating_sub(used)),
+            text::truncate(&summary, width.saturating_sub(used)),
             theme.dim(),
         ));
         Line::from(spans)

@@ -172,11 +172,11 @@ impl Plot {
         self.children.get(node).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether `node` is `of` or below it.
-    pub fn is_within(&self, node: usize, of: usize) -> bool {
+    /// Whether `node` is `ancestor` or below it.
+    pub fn is_within(&self, node: usize, ancestor: usize) -> bool {
         let mut at = Some(node);
         while let Some(n) = at {
-            if n == of {
+            if n == ancestor {
                 return true;
             }
             at = self.parent.get(n).copied().flatten();

@@ -142,7 +142,7 @@ impl TreePane {
             );
         }
         let found = self.found(cx);
-        let here = self
+        let current_row = self
             .cursor
             .map_or(0, |item| self.plot.row_of(item, &self.rows));
         let rank = |leaf: usize| self.plot.row_of(Item::Node(leaf), &self.rows);
@@ -154,7 +154,7 @@ impl TreePane {
                 Some(at) => at + 1,
                 None => found
                     .iter()
-                    .position(|&leaf| rank(leaf) >= here)
+                    .position(|&leaf| rank(leaf) >= current_row)
                     .unwrap_or(0),
             };
             found.get(start).or(found.first())
@@ -163,7 +163,7 @@ impl TreePane {
             let end = before.unwrap_or_else(|| {
                 found
                     .iter()
-                    .position(|&l| rank(l) >= here)
+                    .position(|&l| rank(l) >= current_row)
                     .unwrap_or(found.len())
             });
             found[..end].last().or(found.last())

@@ -277,7 +277,7 @@ fn the_tree_is_cut_at_a_height_that_is_typed() {
     );
     harness.keys("ctrl-u").type_text("0.9");
     let screen = harness.screen();
-    let said = screen
+    let line = screen
         .lines()
         .find(|l| l.contains("cut at height"))
         .expect("the line")
@@ -290,7 +290,7 @@ fn the_tree_is_cut_at_a_height_that_is_typed() {
             .expect("a number")
     };
     let clusters = number(
-        said.split("0.9")
+        line.split("0.9")
             .nth(1)
             .and_then(|t| t.split_once("  "))
             .expect("a count")
@@ -300,7 +300,7 @@ fn the_tree_is_cut_at_a_height_that_is_typed() {
         harness
             .screen()
             .contains(&format!("cut at 0.90: {clusters} clusters")),
-        "{said}\n{}",
+        "{line}\n{}",
         harness.screen()
     );
     harness.keys("y j");

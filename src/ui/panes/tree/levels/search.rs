@@ -59,7 +59,7 @@ impl LevelsView {
             return Vec::new();
         };
         let (found, all) = (self.found(query, cx), paths(levels, |_| true));
-        let here = self
+        let current = self
             .rows
             .get(self.cursor)
             .and_then(|path| all.iter().position(|p| p == path))
@@ -68,9 +68,9 @@ impl LevelsView {
         let hit = (usize::from(!jump.stay)..=n)
             .map(|step| {
                 if jump.forward {
-                    (here + step) % n
+                    (current + step) % n
                 } else {
-                    (here + n - step % n) % n
+                    (current + n - step % n) % n
                 }
             })
             .find(|&at| all[at].last().is_some_and(|id| found.contains(id)));

@@ -71,7 +71,7 @@ impl LevelsView {
     /// The line in which they are typed.
     pub fn sizes_line(&self, input: &LineInput, width: usize, cx: &Cx) -> Line<'static> {
         let theme = cx.theme;
-        let (said, style) = match read(input.text(), features(cx)) {
+        let (summary, style) = match read(input.text(), features(cx)) {
             Ok(sizes) if sizes.is_empty() => ("  by halves".to_owned(), theme.dim()),
             Ok(sizes) => {
                 let levels = if sizes.len() == 1 { "level" } else { "levels" };
@@ -86,7 +86,7 @@ impl LevelsView {
         spans.extend(input.line(theme, (width / 3).max(8)).spans);
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         spans.push(Span::styled(
-            text::truncate(&said, width.saturating_sub(used)),
+            text::truncate(&summary, width.saturating_sub(used)),
             style,
         ));
         Line::from(spans)

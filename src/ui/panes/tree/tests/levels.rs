@@ -94,13 +94,13 @@ fn the_levels_are_searched_at_every_depth() {
                 .find(|l| l.starts_with('▌'))
                 .map(|l| l.chars().take(12).collect::<String>())
         };
-        let there = cursor(&harness);
+        let before = cursor(&harness);
         harness.keys("n");
-        assert_ne!(cursor(&harness), there, "the next one");
+        assert_ne!(cursor(&harness), before, "the next one");
         harness.keys("N");
         assert_eq!(
             cursor(&harness).map(|l| l.replace('▾', "▸")),
-            there.map(|l| l.replace('▾', "▸")),
+            before.map(|l| l.replace('▾', "▸")),
             "and back"
         );
         harness.keys("esc");
