@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_grouped_and_shortened_for_reading() {
         assert_eq!(count(17204), "17,204");
         assert_eq!(bytes(42_300_000), "42.3 MB");
         assert_eq!(bytes(999_999), "1.0 MB");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_numbers_are_no_harm() {
+    fn nan_infinity_and_huge_numbers_are_formatted_without_a_panic() {
         assert_eq!(
             (duration(f64::NAN), number(f64::INFINITY), percent(f32::NAN)),
             ("?".into(), "–".into(), "–".into())

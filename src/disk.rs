@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_read_well() {
+    fn byte_counts_are_shown_with_a_unit() {
         assert_eq!(human_bytes(999), "999 B");
         assert_eq!(human_bytes(1536), "1.5 KiB");
         assert_eq!(human_bytes(3 << 30), "3.0 GiB");

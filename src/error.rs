@@ -107,7 +107,7 @@ impl Error {
         }
     }
 
-    /// An [`Error::Usage`].
+    /// A request that cannot be met as it was asked, as an [`Error::Usage`]: exit code 2.
     pub fn usage(problem: impl Into<String>) -> Self {
         Self::Usage(problem.into())
     }

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_without_words_is_told_too() {
+    fn a_panic_without_a_message_is_reported() {
         let message = catch_panic(|| std::panic::resume_unwind(Box::new(1))).unwrap_err();
         assert_eq!(message, "a panic without words");
     }

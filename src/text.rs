@@ -193,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_label_that_is_cut_keeps_what_tells() {
+    fn a_truncated_label_keeps_its_distinguishing_part() {
         assert_eq!(label("weekday/Wednesday", 20), "weekday/Wednesday");
         assert_eq!(label("weekday/Wednesday", 12), "Wednesday");
         assert_eq!(label("weekday/Wednesday", 6), "Wedne…");
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frame_is_made_of_cells_that_are_sure() {
+    fn frame_characters_have_an_unambiguous_width() {
         for symbol in "│─┬▌▸█▓▒░·▾▴×⏎⇥✗✓⁰⁹…‹›◆★∅⌀▏▁▇⠿αΣ–−"
             .split("")
             .filter(|s| !s.is_empty())

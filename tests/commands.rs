@@ -82,7 +82,7 @@ fn collected(texts: usize) -> Made {
 }
 
 #[test]
-fn collect_fit_read_trace_and_steer() {
+fn a_study_is_collected_fitted_read_traced_and_steered() {
     let made = collected(30);
     let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
 
@@ -749,7 +749,7 @@ fn forward_writes_the_tensors_that_it_names() {
 }
 
 #[test]
-fn import_fit_export_needs_no_model() {
+fn importing_fitting_and_exporting_need_no_model() {
     let dir = TempDir::new().unwrap();
     let (rows, cols) = (40usize, 8usize);
     let values: Vec<f32> = (0..rows * cols)
@@ -1169,7 +1169,7 @@ fn a_fit_goes_on_with_more_features_fewer_and_new_rows() {
 }
 
 #[test]
-fn options_of_the_objective_and_a_first_look() {
+fn fits_take_the_options_of_the_objective_and_a_first_look() {
     let made = collected(40);
     let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
     let fit = [

@@ -144,7 +144,7 @@ fn a_published_autoencoder_is_loaded_and_listed() {
 }
 
 #[test]
-fn what_does_not_belong_is_refused_in_one_line() {
+fn an_autoencoder_of_another_model_or_hook_is_refused_in_one_line() {
     let made = Made::new(12);
     let says = |name: &str, width: usize, model: &str, hook: &str, code: i32, wanted: &str| {
         let sae = made.published(name, width, model, hook);
@@ -364,7 +364,7 @@ fn training_tells_of_every_pass_and_compares() {
 }
 
 #[test]
-fn nothing_is_replaced_unasked() {
+fn an_autoencoder_is_replaced_only_when_asked() {
     let made = Made::new(12);
     let sae = made.published("good", support::D_MLP, "tiny-llama", HOOK);
     let load = ["sae", "load", &made.study, &sae, "--name", "mine", "--json"];
@@ -411,7 +411,7 @@ fn nothing_is_replaced_unasked() {
 }
 
 #[test]
-fn what_does_not_fit_the_rows_or_the_memory_is_said() {
+fn a_training_too_large_for_rows_or_memory_is_refused() {
     let made = Made::new(12);
     // Random weights of the right width, whose files name no model: they give nothing back.
     let sae = made.published("foreign", support::D_MLP, "tiny-llama", HOOK);

@@ -42,7 +42,7 @@ pub struct Energy {
 pub enum Axis {
     /// The columns of A, which are neurons.
     Neurons,
-    /// Rows of A.
+    /// Rows of A, which are tokens.
     Rows,
 }
 

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_features_are_told_apart_and_together() {
+    fn two_features_are_compared_by_neurons_and_contexts() {
         let z = columns(
             3,
             &[

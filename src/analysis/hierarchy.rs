@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_share_neurons_merge_first() {
+    fn features_that_share_neurons_merge_first() {
         let tree = tree(&calendar());
         assert_eq!(tree.measure, "weighted Jaccard, average linkage");
         assert_eq!(tree.nodes.len(), 9);

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_rows_is_no_label_either() {
+    fn a_table_without_rows_has_no_purity() {
         let tokens = TokenTable::default();
         let base = LabelBase::new(&tokens, 3);
         assert_eq!(base.purity(&[0, 2]), None);

@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_traced_is_an_empty_trace() {
+    fn a_text_without_tokens_has_an_empty_trace() {
         let block = Block {
             rows: 0,
             cols: 3,

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fit_in_another_order_is_the_same_and_a_turned_sign_is_not() {
+    fn a_fit_in_another_order_matches_and_one_of_opposite_sign_does_not() {
         let a = columns(
             4,
             &[
@@ -216,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everyone_is_matched_or_alone(
+        fn every_feature_is_matched_or_listed_as_unmatched(
             a in proptest::collection::vec(proptest::collection::vec(-2i8..3, 6), 0..6),
             b in proptest::collection::vec(proptest::collection::vec(-2i8..3, 6), 0..6),
         ) {

@@ -285,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_line_read_and_written_stays(line in "[a-z#*0-9 -]{0,40}") {
+        fn a_line_of_notes_is_the_same_after_reading_and_writing(line in "[a-z#*0-9 -]{0,40}") {
             let mut notes = Notes::default();
             if notes.set(0, &line).is_err() {
                 return Ok(()); // A rating that there is not.

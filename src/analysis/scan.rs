@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_nothing_out() {
+    fn a_scan_of_no_rows_finds_nothing() {
         assert_eq!(sum_and_max(&[]), (0.0, 0.0));
         assert!(group_peaks(&[0.0; 9], 0.0, 3, |r| r).is_empty());
         assert!(group_peaks(&[1.0; 9], 0.0, 0, |r| r).is_empty());

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_a_number_that_can_be_waited() {
+    fn timeouts_and_concurrency_are_bounded() {
         for bad in ["nan", "inf", "-inf", "0", "-1", "1e9", "soon", ""] {
             let error = judge(&[&format!("--timeout={bad}")]).unwrap_err();
             assert!(error.contains("from 0.01 to 3600"), "{error}");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn how_it_answers_is_chosen_within_bounds() {
+    fn temperature_and_token_limits_are_bounded() {
         let endpoint = judge(&["--judge-max-tokens", "900", "--judge-temperature", "0.5"])
             .unwrap()
             .endpoint()

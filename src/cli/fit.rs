@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_is_as_the_base_has_it() {
+    fn options_that_are_not_given_keep_the_value_of_the_base_fit() {
         let base = FitConfig {
             l1: 0.3,
             row_cap: Some(4),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_need_a_fit_to_change() {
+    fn options_that_change_a_fit_are_refused_without_one() {
         for line in [
             "--add 3",
             "--merge 2",

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_by_hand() {
+    fn the_reconstruction_figures_equal_those_computed_by_hand() {
         // One feature along the first value; rows (3, 4) and (−1, 2).
         let features = SparseColumns {
             rows: 2,

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_it_and_the_next_waits() {
+    fn a_second_holder_waits_for_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let LockAttempt::Acquired(lock) = FileLock::try_acquire(&path).unwrap() else {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_under_it_is_not_lost() {
+    fn updates_under_the_lock_are_not_lost() {
         let dir = tempfile::tempdir().unwrap();
         let (lock, count) = (dir.path().join("lock"), dir.path().join("count"));
         std::fs::write(&count, "0").unwrap();

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_inside_its_interval_is_none() {
+    fn a_difference_whose_interval_contains_0_is_not_significant() {
         let noise: Vec<_> = (0..20)
             .map(|i| {
                 (

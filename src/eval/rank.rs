@@ -62,7 +62,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_share_of_pairs_won(
+        fn auroc_is_the_share_of_pairs_won(
             items in proptest::collection::vec((-3i8..3, proptest::option::of(0u32..3)), 0..40),
         ) {
             // Few distinct values: most pairs are ties, and 0 comes with both signs.

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_by_hand() {
+    fn recovered_shares_equal_those_computed_by_hand() {
         let sums = |ce, kl| PredictionSums {
             predictions: 2,
             cross_entropy: ce,

@@ -233,7 +233,7 @@ mod tests {
         )
     }
 
-    /// YZᵀ.
+    /// The product Y Zᵀ in f64, row-major, to compare factors before and after a merge.
     fn product(z: &SparseColumns, y: &[f32]) -> Vec<f64> {
         let mut out = vec![0.0; 5 * 4];
         for j in 0..z.columns() {

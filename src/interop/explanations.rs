@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_said() {
+    fn a_file_that_holds_no_explanations_is_refused() {
         for (bytes, says) in [
             (&b"3"[..], "no list of explanations"),
             (b"[]", "holds no explanations"),

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_matrix_is_one() {
+    fn a_matrix_without_rows_is_read() {
         assert_eq!(
             parse_bytes(&file(1, &header("<f4", "True", "(0, 5)"), &[])).unwrap(),
             (0, 5, vec![])
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn damaged_arrays_are_refused_with_the_reason() {
         let says = |bytes: &[u8], wanted: &str| {
             let message = parse_bytes(bytes).unwrap_err().to_string();
             assert!(

@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_agree_fails() {
+    fn a_check_fails_where_the_results_differ() {
         let checked = |found| {
             verdict(
                 "operation",

@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn different_spaces_are_told() {
+    fn methods_in_different_spaces_get_a_note() {
         let hook = |layer| HookPoint {
             layer,
             site: HookSite::MlpPost,

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_never_asks_for_one() {
+    fn a_fit_on_the_cpu_asks_for_no_gpu() {
         assert!(FitGpu::open(DeviceChoice::Cpu).unwrap().is_none());
     }
 }

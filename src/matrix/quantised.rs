@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_and_extremes_survive() {
+    fn zeros_and_extreme_values_are_quantised_without_nan() {
         let x = QuantisedRows::new(&[0.0; 64], 64);
         assert!(x.scales.iter().all(|s| *s == [0.0, 0.0]));
         let x = QuantisedRows::new(&[-3e38; 32], 32);

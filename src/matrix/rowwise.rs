@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_the_definition_at_every_edge() {
+    fn products_equal_the_definition_at_the_edges_of_tiles() {
         for (m, k, n) in [
             (1, 1, 1),
             (12, 32, 32),

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_arrives() {
+    fn every_value_is_at_its_transposed_place() {
         for (count, d) in [(64, 48), (64, 35), (17, 16), (1, 1), (63, 33), (3, 100)] {
             let rows: Vec<f32> = (0..count * d).map(|v| v as f32 + 1.0).collect();
             let mut panel = vec![f32::NAN; d * PANEL];

@@ -229,7 +229,7 @@ pub struct ModelInfo {
     pub weight_bytes: u64,
     /// sha256 over the weight files, or a fingerprint that says of what.
     pub weights_sha256: String,
-    /// sha256 of the tokenizer.
+    /// sha256 over what defines the tokenizer, in hexadecimal; empty before it is read.
     pub tokenizer_sha256: String,
     /// What else decides its activations; `None` in the record of a study that an earlier version
     /// made.

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn it_finds_what_the_plain_loop_finds() {
+    fn bisection_finds_the_strength_of_the_plain_loop() {
         let targets = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
         for scale in [0.3, 5.0, 80.0, 900.0, 30_000.0] {
             let curve = |a: f64| 1.0 - (-(a / scale).powi(2)).exp();

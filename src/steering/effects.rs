@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_search_comes_near_on_curves_that_are_no_parabola() {
+    fn the_search_reaches_the_target_on_curves_that_are_no_parabola() {
         for (target, curve) in [
             (0.25, (|a: f64| 0.02 * a * a) as fn(f64) -> f64),
             (0.25, |a| 0.5 * (a / 30.0).powf(1.3)),

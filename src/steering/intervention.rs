@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn duals_see_their_own_direction_alone() {
+    fn the_dual_of_a_direction_is_orthogonal_to_the_others() {
         let units = [0.6, 0.8, 0.0, 1.0, 0.0, 0.0];
         let found = duals(&units, 3).unwrap();
         for (i, u) in units.chunks(3).enumerate() {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_push_is_refused() {
+    fn terms_of_unequal_width_or_that_depend_on_each_other_are_refused() {
         let narrow = Intervention::new(&[term(1, &[1.0]), term(1, &[1.0, 2.0])], Mode::Add)
             .unwrap_err()
             .to_string();

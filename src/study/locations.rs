@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_tell_models_layers_and_corpora_apart() {
+    fn default_directories_differ_by_model_layer_and_corpus() {
         let corpus = |name: &str, sha: &str| Corpus {
             name: name.into(),
             samples: vec![],

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_move_and_can_be_taken_away() {
+    fn keys_can_be_rebound_and_unbound() {
         let config =
             read("mouse = false\ncolor = \"16\"\n[keys]\n\"ctrl-o\" = \"sort\"\nm = \"none\"\n");
         assert!(config.problems.is_empty(), "{:?}", config.problems);

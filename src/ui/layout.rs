@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everything_lies_inside(
+        fn every_area_lies_inside_the_screen(
             w in 0u16..=300, h in 0u16..=200, pane in 0..PaneId::ALL.len(), zoom: bool, notice in 0u16..4, progress: bool, waiting: bool
         ) {
             let screen = Rect::new(0, 0, w, h);

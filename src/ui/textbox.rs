@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn it_wraps_at_spaces_and_keeps_line_feeds() {
+    fn text_wraps_at_spaces_and_keeps_line_feeds() {
         let mut text = TextBox::new(100);
         text.set("the tide turned\r\nearly");
         assert_eq!(shown(&text, 12), ["the tide ", "turned", "early"]);

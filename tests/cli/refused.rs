@@ -370,7 +370,7 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_would_be_ignored_or_cannot_be_is_refused_before_any_work() {
+fn options_that_would_be_ignored_or_cannot_be_met_are_refused_before_any_work() {
     let made = Made::new(
         "home",
         &[

@@ -264,7 +264,7 @@ fn mapped_values_are_what_the_file_holds() {
 
 proptest! {
     #[test]
-    fn headers_come_back(
+    fn a_shard_header_that_is_written_is_read_back(
         cols in 1usize..1 << 20, rows in 0usize..1 << 20, first_row in 0usize..1 << 40, checksum: u64, dtype in 0usize..3,
     ) {
         let dtype = [CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16][dtype];

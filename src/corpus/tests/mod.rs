@@ -99,7 +99,7 @@ fn a_format_is_told_by_content_under_any_name() {
 }
 
 #[test]
-fn what_was_read_before_is_read_alike() {
+fn formats_of_earlier_versions_are_still_read() {
     let found = pairs("x.json", r#"{"z": ["one", "two"], "a": ["three"]}"#);
     assert_eq!(
         found,
@@ -173,7 +173,7 @@ fn plain_text_that_looks_a_little_like_something_else_stays_plain() {
 }
 
 #[test]
-fn what_python_reads_is_read_with_a_note() {
+fn surrogate_halves_and_nan_are_read_with_a_note() {
     let file = "{\"text\":\"half \\ud83d emoji\"}\n{\"text\":\"\\ude00\\ud83d\\ude00\\ud83d\\ud83d\\ude00\"}\n{\"text\":\"\\\\ud83d\", \"x\":NaN}\n";
     let (samples, notes) = read("x.jsonl", file).unwrap();
     let texts: Vec<&str> = samples.iter().map(|s| s.0.as_str()).collect();

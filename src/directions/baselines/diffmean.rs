@@ -62,7 +62,7 @@ mod tests {
     use crate::activations::InMemory;
 
     #[test]
-    fn it_is_the_difference_of_the_two_means() {
+    fn a_direction_is_the_difference_of_the_two_means() {
         let source = InMemory::new(4, 2, vec![1.0, 0.0, 3.0, 2.0, 0.0, 4.0, 2.0, 0.0]);
         let labels = [Some(0), Some(0), None, Some(1)];
         let Directions::Dense { columns, .. } =

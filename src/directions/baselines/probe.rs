@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_where_the_penalised_loss_is_flat() {
+    fn the_gradient_of_the_penalised_loss_is_zero_at_the_probe() {
         let (data, labels) = rows(300);
         let source = InMemory::new(300, D, data.clone());
         let Directions::Dense { columns, .. } =

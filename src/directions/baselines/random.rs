@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_sparse_seeded_and_differ() {
+    fn random_directions_are_sparse_follow_the_seed_and_differ() {
         let one = directions(50, 4, 5, 7).to_sparse();
         assert_eq!(one.offsets, [0, 5, 10, 15, 20]);
         assert_eq!(Directions::Sparse(one.clone()), directions(50, 4, 5, 7));

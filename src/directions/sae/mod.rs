@@ -22,7 +22,7 @@ const CHUNK_VALUES: usize = 1 << 22;
 /// The activation function, from pre-activations p = (x − b_dec) W_enc + b_enc to latents.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Gate {
-    /// max(p, 0).
+    /// max(p, 0), componentwise.
     Relu,
     /// max(p, 0) where p > θ, each latent with its own θ (arXiv 2407.14435).
     JumpRelu {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn each_gate_by_hand() {
+    fn each_activation_function_equals_its_definition() {
         // Pre-activations of (2.5, 3.5): 2 and 2.
         assert_eq!(
             codes(&identity(Gate::Relu), &[2.5, 3.5]),

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn saying_no_to_everything_scores_a_half() {
+    fn answering_no_to_everything_scores_one_half() {
         let truth = [vec![true, true, false, false, false], vec![true, false]];
         let no = [Some(vec![false; 5]), Some(vec![false; 2])];
         assert_eq!(score(&truth, &no).balanced_accuracy, Some(0.5));

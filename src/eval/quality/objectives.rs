@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_fits_apart() {
+    fn the_name_of_a_fit_tells_its_settings() {
         let base = FitConfig {
             l1: 0.1,
             ..FitConfig::plain()

@@ -214,7 +214,7 @@ pub(crate) fn unit_mean<'x>(embeddings: impl Iterator<Item = &'x [f32]>, width: 
     sum
 }
 
-/// ⟨embedding, direction⟩.
+/// The inner product of a text's embedding and a label's direction, both of the encoder's width..
 pub(crate) fn score(embedding: &[f32], direction: &[f64]) -> f64 {
     let products = embedding.iter().zip(direction);
     products.map(|(&x, &d)| f64::from(x) * d).sum()

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_rise_anyway_is_taken_away() {
+    fn the_rise_that_random_directions_cause_is_subtracted() {
         let all = [
             record("m", "x", &[("x", 0.9), ("y", 0.6)]),
             record("m", "y", &[("x", 0.5), ("y", 0.8)]),

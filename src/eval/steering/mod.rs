@@ -43,7 +43,7 @@ pub const CHANCE: &str = "chance";
 /// The words that are watched under every direction: of each label.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchedWords {
-    /// The labels.
+    /// Names of the labels, in the order of the corpus.
     pub labels: Vec<String>,
     /// The tokens of each label's own words.
     pub words: Vec<Vec<u32>>,

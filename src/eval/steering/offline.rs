@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_judge_is_said() {
+    fn too_little_to_learn_from_is_refused_and_an_unknown_label_is_not_rated() {
         assert!(OfflineJudge::learn(&[], &[], &[]).is_err());
         let pairs = [("a", "one two"), ("a", "three")];
         assert!(

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_stand_where_their_changes_do() {
+    fn percentile_ranks_follow_the_changes() {
         let changes = [0.3, -1.0, 0.3, 2.0, 0.0];
         let near = |words: &[u32], at: f64| {
             assert!(

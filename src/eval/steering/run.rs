@@ -364,7 +364,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The progress of a run.
+/// Turns the tokens that are generated batch by batch into the progress of the whole run.
 struct RunProgress<'a> {
     done: usize,
     total: usize,

@@ -23,7 +23,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Both.
+    /// Both sides, in the order of reports.
     pub const ALL: [Self; 2] = [Self::Inputs, Self::Outputs];
 
     /// What is put after the key of what belongs to this side alone.

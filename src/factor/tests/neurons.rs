@@ -316,7 +316,7 @@ fn new_rows_are_read_by_the_weights_of_the_fit() {
 }
 
 #[test]
-fn it_is_saved_resumed_and_gone_on_from() {
+fn a_fit_of_scaled_neurons_is_saved_resumed_and_warm_started() {
     let source = outlier();
     let ctx = TaskCtx::silent();
     let dir = tempfile::tempdir().unwrap();

@@ -81,7 +81,7 @@ fn errors_are_told_of_the_rows_as_they_are() {
 }
 
 #[test]
-fn every_option_falls_sweep_by_sweep() {
+fn the_error_falls_sweep_by_sweep_under_every_option() {
     let source = uneven();
     let ctx = TaskCtx::silent();
     for (l1, row_cap, scale_rows, centre) in [

@@ -123,7 +123,7 @@ fn every_format_computes_what_its_own_code_does() {
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn an_autoencoder_that_is_written_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     for (folder, file, name, _) in CASES {
         let found = open(&fixtures().join(folder).join(file), name).unwrap();
@@ -237,7 +237,7 @@ fn copy(folder: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_line() {
+fn a_wrong_autoencoder_is_refused_in_one_line() {
     let says = |dir: &Path, wanted: &str| {
         let message = open(dir, "x").unwrap_err().to_string();
         assert!(

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn damaged_files_are_refused_with_the_reason() {
         let says = |bytes: &[u8], name, wanted: &str| {
             let message = parse_bytes(bytes, name).unwrap_err().to_string();
             assert!(

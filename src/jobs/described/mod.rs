@@ -80,7 +80,7 @@ pub enum Voice<'a> {
     Endpoint(&'a mut EndpointJudge),
     /// A sentence encoder: the nearest of some phrases, sentences of the corpus, ratings by meaning.
     Offline {
-        /// The encoder.
+        /// What turns phrases, sentences and texts into vectors to compare.
         encoder: &'a SentenceEncoder,
         /// The candidate phrases.
         phrases: Phrases<'a>,
@@ -90,7 +90,7 @@ pub enum Voice<'a> {
 /// How much there is to do at most, told before any of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Price {
-    /// Features.
+    /// Features that are judged.
     pub features: usize,
     /// Those of them that nothing describes yet.
     pub undescribed: usize,

@@ -45,7 +45,7 @@ pub struct ConceptLine {
     pub feature: usize,
     /// Which side is described.
     pub side: Side,
-    /// The description.
+    /// The description, one line as its author gave it.
     pub description: String,
     /// Who described it.
     pub described_by: String,

@@ -47,7 +47,7 @@ pub struct Concept {
     pub unit: usize,
     /// Which side it describes.
     pub side: Side,
-    /// The description.
+    /// The description, one line as its author gave it.
     pub text: String,
 }
 

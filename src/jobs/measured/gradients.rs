@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_labels_share_is_taken_away() {
+    fn the_part_of_gradients_that_labels_share_is_removed() {
         let means = [Some(vec![3.0, 0.0, 6.0]), None, Some(vec![1.0, 0.0, 2.0])];
         let found = LabelGradients::apart(&means, 2, 1);
         assert_eq!(found.residual, [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]);

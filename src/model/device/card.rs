@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_card_is_said() {
+    fn unknown_facts_of_a_card_are_reported_as_unknown() {
         let unknown = card(None);
         assert_eq!(unknown.free(), None);
         let text = unknown.described();

@@ -77,7 +77,7 @@ impl Cards {
 /// Where a model computes, and in what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compute {
-    /// The device.
+    /// Where it computes; of several cards each has some of the layers.
     pub device: DeviceChoice,
     /// What activations are computed in on a GPU; `None`: bf16 where the card knows it.
     pub dtype: Option<DType>,
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_written_again() {
+    fn a_device_choice_is_displayed_as_it_was_typed() {
         for text in ["auto", "cpu", "cuda", "metal", "cuda:1", "cuda:3,0,2"] {
             let choice: DeviceChoice = text.parse().unwrap();
             assert_eq!(choice.to_string(), text);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_device_is_refused_with_what_does() {
+    fn a_wrong_device_name_is_refused_with_the_valid_ones() {
         for text in [
             "", "gpu", "CUDA", "cuda:", "cuda:a", "cuda:0,", "cuda:-1", "cuda:300", "cpu:0",
         ] {

@@ -32,7 +32,7 @@ pub enum Value {
     Int(i64),
     /// An f32 or an f64.
     Float(f64),
-    /// A boolean.
+    /// A boolean of one byte; any but 0 is true.
     Bool(bool),
     /// Bytes that ought to be UTF-8.
     String(String),

@@ -22,7 +22,7 @@ fn parse(bytes: &[u8]) -> Result<Header> {
 }
 
 #[test]
-fn reads_what_was_written() {
+fn a_gguf_that_is_written_is_read_back() {
     let header = parse(&small().bytes()).unwrap();
     assert_eq!(header.string("general.architecture"), Some("llama"));
     assert_eq!(header.uint("llama.block_count"), Some(2));

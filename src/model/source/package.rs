@@ -39,7 +39,7 @@ pub(super) struct Package {
     pub(super) shown: &'static str,
     /// Its name and version, as pip is asked.
     pub(super) requirement: &'static str,
-    /// Bytes of its wheel.
+    /// The size of its wheel, which must fit on the disk beside what is unpacked.
     pub(super) wheel_bytes: u64,
     /// What is unpacked, as it is told.
     pub(super) title: &'static str,

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_folders() {
+    fn the_default_folders_lie_below_home() {
         let p = settings(&[("HOME", "/h")]);
         assert_eq!(p.models(), Path::new("/h/.local/share/mlpeek/models"));
         assert_eq!(p.hub_cache, Path::new("/h/.cache/huggingface/hub"));

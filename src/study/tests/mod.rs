@@ -279,7 +279,7 @@ fn a_place_that_cannot_be_written_gives_one_line() {
 }
 
 #[test]
-fn one_writes_and_others_read() {
+fn one_process_writes_while_others_read() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
     assert!(

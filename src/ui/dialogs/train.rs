@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_there_to_be_edited() {
+    fn the_form_begins_with_the_defaults_and_is_edited() {
         let mut harness = Harness::opened(80, 24, Profile::Mono);
         harness.keys("5 T");
         assert!(
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stopped_is_offered_again() {
+    fn a_stopped_training_is_offered_to_go_on() {
         let mut harness = training(80, 24, Profile::Mono);
         let mut study = harness.engine.study();
         let config = TrainConfig {

@@ -116,7 +116,7 @@ impl ContextsPane {
         }
     }
 
-    /// The lines of a context.
+    /// A context wrapped to the pane's width, its tokens coloured by their values.
     fn context_lines(&self, entry: &Entry, cx: &Cx) -> Vec<Line<'static>> {
         let width = usize::from(cx.area.width).saturating_sub(GUTTER + 2);
         let heat = self.heat(entry.context, cx);

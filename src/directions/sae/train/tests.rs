@@ -167,7 +167,7 @@ fn small() -> TrainConfig {
 }
 
 #[test]
-fn it_learns_what_sparse_rows_are_made_of() {
+fn training_recovers_the_directions_of_sparse_rows() {
     let source = rows(800, 16, 12, 2);
     let (sae, first, last) = train(&source, &small());
     assert!(

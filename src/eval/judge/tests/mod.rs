@@ -248,7 +248,7 @@ fn questions_are_answered_in_order_and_never_twice() {
 }
 
 #[test]
-fn what_passes_is_tried_again() {
+fn a_temporary_failure_is_retried() {
     let dir = tempfile::tempdir().unwrap();
     for (i, first) in [
         Reply::Status(429, "Retry-After: 0\r\n"),
@@ -275,7 +275,7 @@ fn what_passes_is_tried_again() {
 }
 
 #[test]
-fn what_stays_is_a_record_and_no_answer() {
+fn a_failure_that_stays_is_recorded_and_gives_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::serve(vec![Reply::Status(500, "")]);
     let mut judge = fake.judge(dir.path());
@@ -364,7 +364,7 @@ fn a_stalled_endpoint_does_not_hold_a_user_who_leaves() {
 }
 
 #[test]
-fn what_was_not_answered_is_asked_again() {
+fn questions_without_an_answer_are_asked_again() {
     let (fake, dir) = (Fake::serve(vec![Reply::Echo]), tempfile::tempdir().unwrap());
     let asked = wanting(Expected::Rating, &["nothing", "Rating:2"]);
     let mut judge = fake.judge(dir.path());

@@ -150,7 +150,7 @@ fn what_is_cut_off_or_only_thought_is_no_answer_and_names_the_option() {
 }
 
 #[test]
-fn what_a_server_says_is_told_in_its_words() {
+fn an_error_quotes_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let final_ones = [
         (

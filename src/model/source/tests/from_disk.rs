@@ -18,7 +18,7 @@ fn open(path: &Path) -> Result<ModelFiles> {
 }
 
 #[test]
-fn a_directory_and_a_file() {
+fn a_model_is_found_in_a_directory_and_as_a_file() {
     let dir = tempfile::tempdir().unwrap();
     model_dir(dir.path());
     let files = open(dir.path()).unwrap();

@@ -124,7 +124,7 @@ fn the_revision_is_asked_for_and_kept() {
 }
 
 #[test]
-fn shards_and_single_ggufs() {
+fn shards_and_single_gguf_files_are_fetched() {
     let dir = tempfile::tempdir().unwrap();
     let sharded = Repo::default()
         .file("config.json", "{}")

@@ -38,7 +38,7 @@ fn write_dir(files: &[(&str, &str)]) -> (tempfile::TempDir, ModelFiles) {
 }
 
 #[test]
-fn tokenizer_json_with_its_neighbours() {
+fn tokenizer_json_is_read_with_the_files_beside_it() {
     let json = tokenizer_json(BYTE_LEVEL);
     let (_dir, files) = write_dir(&[
         ("tokenizer.json", json.as_str()),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_session_comes_back() {
+fn a_saved_session_is_restored() {
     let mut harness = opened();
     harness.keys("j j s v tab w");
     let session = harness.app.session();
@@ -99,7 +99,7 @@ fn a_fresh_start_shows_the_newest_fit() {
 }
 
 #[test]
-fn a_session_of_nonsense_is_left_aside() {
+fn a_damaged_session_is_ignored() {
     for session in [
         serde_json::json!(17),
         serde_json::json!({"pane": "Moon", "feature": -3, "panes": {"Features": 4}}),

@@ -82,7 +82,7 @@ fn an_autoencoder_is_a_set_and_one_without_weights_says_why_it_is_none() {
 }
 
 #[test]
-fn what_is_of_a_fit_alone_says_so() {
+fn actions_of_a_fit_say_why_they_are_off_for_a_set() {
     let mut harness = Harness::opened(120, 36, Profile::Mono);
     harness.keys("D j enter");
     let before = harness.sent.len();

@@ -68,7 +68,7 @@ fn sweeping(width: u16, height: u16, profile: Profile, rows: usize) -> Harness {
 }
 
 #[test]
-fn it_begins_with_what_the_command_does_and_is_edited() {
+fn the_form_begins_with_the_defaults_of_the_command_and_is_edited() {
     let mut harness = Harness::opened(80, 24, Profile::Mono);
     harness.keys("5 S");
     assert!(

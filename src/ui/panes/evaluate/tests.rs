@@ -224,7 +224,7 @@ fn another_evaluation_begins_from_the_last_request() {
 }
 
 #[test]
-fn nothing_chosen_is_no_request() {
+fn a_form_with_nothing_chosen_sends_no_request() {
     let mut harness = Harness::opened(80, 24, Profile::Mono);
     harness.keys("V right j right j right j right j right j right j right j right enter");
     assert!(

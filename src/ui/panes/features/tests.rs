@@ -8,7 +8,7 @@ fn ids(pane: &mut FeaturesPane, harness: &Harness) -> Vec<usize> {
 }
 
 #[test]
-fn each_sort_puts_the_most_telling_first() {
+fn each_sort_puts_the_strongest_feature_first() {
     let harness = Harness::opened(80, 24, Profile::Mono);
     let rows = harness.app.world.rows();
     let mut pane = FeaturesPane {
@@ -153,7 +153,7 @@ fn an_open_request_is_shown_until_it_is_answered_or_refused() {
 }
 
 #[test]
-fn what_answers_a_question_best_is_looked_at_and_stays() {
+fn the_best_answer_to_a_question_is_selected_and_stays_selected() {
     let mut harness = Harness::opened(80, 24, Profile::Mono);
     harness.answers = false;
     harness.keys("j j j /").type_text("like:5").wait(1.0);
