@@ -136,7 +136,7 @@ fn push_visible(grapheme: &str, out: &mut String) {
     }
 }
 
-/// `text` with every character that is invisible, or that a terminal would obey, replaced by a
+/// `text` with every character that is invisible, or that a terminal would act on, replaced by a
 /// visible mark: newline by `⏎`, tab by `⇥`, others by their code as `‹U+202E›`. An emoji sequence
 /// becomes its first character, except a flag; a combining mark without a letter stands on `◌`.
 pub fn clean(text: &str) -> String {
@@ -151,7 +151,7 @@ pub fn clean(text: &str) -> String {
 }
 
 /// An equivalent JSON text in which every character that is invisible, or that a terminal would
-/// obey, is escaped as `\u202e`. Outside of its strings JSON has no such character except spaces.
+/// act on, is escaped as `\u202e`. Outside of its strings JSON has no such character except spaces.
 pub fn escape_json(json: &str) -> String {
     if json.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return json.to_owned();

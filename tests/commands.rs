@@ -1302,7 +1302,7 @@ fn a_refused_fit_leaves_what_was_there() {
         before
     );
     assert!(!study.join("fits/never").exists());
-    // The same request ended by itself, and so begins anew; with more sweeps to do it goes on.
+    // The same request ran to its end, and so begins anew; with more sweeps to do it goes on.
     assert_eq!(
         run(&["-k", "6", "--max-sweeps", "3", "--name", "one"])[0]["sweep"],
         1

@@ -53,7 +53,7 @@ pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Ve
 }
 
 /// The card of a feature, without the logit lens. Its share of ΣY takes a pass over every feature;
-/// [`card_of_row`] does without that pass where the feature list is at hand.
+/// [`card_of_row`] does without that pass where the feature list is already loaded.
 ///
 /// # Errors
 /// [`Error::Usage`] names the range for an unknown id.

@@ -218,7 +218,7 @@ pub struct Comparison {
     pub neurons: Vec<(usize, Vec<f32>)>,
     /// Cosines of the columns of Z.
     pub cosines: Vec<f32>,
-    /// Cosines of the residual directions; `None` where no model was at hand.
+    /// Cosines of the residual directions; `None` where no model was loaded.
     pub residual: Option<Vec<f32>>,
     /// Cosines of the coefficients over all token rows: whether they fire on the same tokens.
     pub together: Vec<f32>,
@@ -263,7 +263,7 @@ pub struct LevelNode {
     /// Distinct tokens where the product of the coefficients is largest, at least 0.3 of its
     /// maximum.
     pub top_tokens: Vec<String>,
-    /// Tokens it promotes most (empty where no model was at hand).
+    /// Tokens it promotes most (empty where no model was loaded).
     pub promoted: Vec<ScoredToken>,
     /// Label purity of its strongest contexts.
     pub purity: Option<Purity>,

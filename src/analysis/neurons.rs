@@ -13,7 +13,7 @@ use crate::factor::SparseColumns;
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     /// Σ min / Σ max of |z| with the positive and the negative part of a neuron as two coordinates:
-    /// a neuron with opposite signs is shared by nobody. In 0..=1.
+    /// a neuron with opposite signs is not shared. In 0..=1.
     #[default]
     WeightedJaccard,
     /// |supports' intersection| / |union|, whatever the signs. In 0..=1.

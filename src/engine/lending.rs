@@ -1,4 +1,4 @@
-//! The open study while a job must own it: it is out of the session, so that nobody waits for the
+//! The open study while a job owns it: it is taken out of the session, so that no question waits for the
 //! job, and comes back however the job ends. Notes and where the explorer stands do not need it:
 //! they lie in files of their own.
 //!
@@ -48,7 +48,7 @@ impl Session {
         outcome.unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))))
     }
 
-    /// Why there is no study at hand.
+    /// Why no study is open.
     pub fn no_study(&self) -> Error {
         Error::refused(if self.is_lent() {
             "collecting goes on: wait until it ends, or cancel it"

@@ -356,7 +356,7 @@ pub enum Level {
     Error,
 }
 
-/// What comes of commands, and what the engine notices by itself.
+/// Answers to commands, and what the engine reports unasked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The models on this machine.
@@ -436,7 +436,7 @@ pub enum Event {
     Judged(Vec<SteeringReport>),
     /// An evaluation is complete.
     Evaluation(Box<Causal>),
-    /// A job ended well, with a word on it ("17,204 tokens in 14.2 s").
+    /// A job ended well, with a short summary ("17,204 tokens in 14.2 s").
     Done(Job, String),
     /// A job was stopped by the user.
     Cancelled(Job),

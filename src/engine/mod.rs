@@ -201,7 +201,7 @@ fn run_job<T>(
     }
 }
 
-/// What a caught panic is told as.
+/// The error that reports a caught panic.
 fn internal(words: &str) -> Error {
     Error::refused(format!("internal error: {words}"))
 }

@@ -391,7 +391,7 @@ impl Opener {
         self.session.emit_study(self.session.shown()?.hook)
     }
 
-    /// The notes on a fit; those that cannot be read are told of, and never written over.
+    /// The notes on a fit; those that cannot be read are reported, and never written over.
     pub(super) fn apply_notes(&self, fit: &str) {
         let notes = self
             .with_study(|study| study.notes(fit))

@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 impl Opener {
     /// Opens the study's model, from `place` where one is said. Without it the study can still be
-    /// read: the shell is told why, and may ask where it is.
+    /// read: the shell is given the reason, and may ask where the model is.
     pub(super) fn open_model_of_study(
         &self,
         place: Option<&str>,

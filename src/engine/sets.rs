@@ -27,9 +27,9 @@ const AT_ONCE: usize = 128;
 pub struct SetInfo {
     /// Which set it is.
     pub kind: SetKind,
-    /// The space that it lives in.
+    /// The activation space of its directions.
     pub hook: HookPoint,
-    /// The fit that waits behind it.
+    /// The fit that is shown again once the set is left.
     pub fit: Option<String>,
 }
 
@@ -54,8 +54,8 @@ impl OpenSet {
 }
 
 /// Makes or opens a set, reads it on every row of the study and puts it on show; the logit lens of
-/// its list comes last, for it can take as long. The study is opened beside the one at hand, so
-/// that nobody waits for it.
+/// its list comes last, for it can take as long. The study is opened beside the open one, so
+/// that no question waits for it.
 pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok();
     let behind = match shown.as_ref().map(|s| s.set.as_ref()) {

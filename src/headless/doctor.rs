@@ -82,7 +82,7 @@ pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
 enum Tested {
     /// None was named.
     None,
-    /// There is none such, and a model is not tried on it.
+    /// The device is absent, and no model is run on it.
     Missing,
     Opened(device_test::Tested),
 }

@@ -10,7 +10,7 @@ use crate::model::source;
 use crate::study::{FitEntry, Study, newest};
 use crate::text;
 
-/// Needs no model, and a study that was cut short is no error: it is what is told.
+/// Needs no model. A study that was cut short is no error: its state is printed.
 pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
     let study = Study::open_read_only(&args.study)?;
     let (manifest, state, fits) = (study.manifest(), study.collected()?, study.fits()?);

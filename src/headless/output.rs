@@ -72,7 +72,7 @@ impl Output {
         self.write(&(text::escape_json(&line) + "\n"))
     }
 
-    /// A line for a person. What a terminal would obey, and a line end inside it, is shown as a
+    /// A line for a person. What a terminal would act on, and a line end inside it, is shown as a
     /// mark, also in a pipe: what comes out of `head` or `tee` is on a terminal too. `--json` gives
     /// the exact texts.
     ///
@@ -119,7 +119,7 @@ impl Output {
     }
 }
 
-/// A document with its own line ends and tabs and nothing else that a terminal would obey.
+/// A document with its own line ends and tabs and nothing else that a terminal would act on.
 fn on_terminal(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
     for piece in document.split_inclusive(['\n', '\t']) {

@@ -1,4 +1,4 @@
-//! The state of a fit: ended by itself, stopped, or cut short before it saved anything. It decides
+//! The state of a fit: finished, stopped, or cut short before it saved anything. It decides
 //! which fit is the newest.
 
 use std::fmt;
@@ -25,7 +25,7 @@ pub enum FitState {
 }
 
 impl FitState {
-    /// Whether it ended by itself.
+    /// Whether it ran to its end.
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Converged | Self::MaxSweeps)
     }
@@ -52,7 +52,7 @@ impl From<Option<Stop>> for FitState {
 }
 
 impl FitEntry {
-    /// Whether it ended by itself and its factors are there.
+    /// Whether it ran to its end and its factors are there.
     pub fn is_finished(&self) -> bool {
         self.has_factors() && self.state.is_finished()
     }
@@ -83,7 +83,7 @@ impl fmt::Display for FitStatus {
     }
 }
 
-/// The newest of `fits` (the newest last) that ended by itself; where none did, the newest that has
+/// The newest of `fits` (the newest last) that ran to its end; where none did, the newest that has
 /// factors.
 pub fn newest(fits: &[FitEntry], at: impl Fn(HookPoint) -> bool) -> Option<&FitEntry> {
     let with_factors = || {

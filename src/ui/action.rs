@@ -4,7 +4,7 @@
 //! row here and a function in `app/commands.rs`.
 //!
 //! Knows nothing of the app: [`action_table`] gives its rows to the macro that is named, so that the
-//! functions are looked up where they are, in `app/handlers.rs`. Invariant: every action has one row, every name is unique, and no two rows that can be live at
+//! functions are looked up where they are, in `app/handlers.rs`. Invariant: every action has one row, every name is unique, and no two rows that can be available at
 //! once share a key.
 
 use crate::ui::pane_id::PaneId;
@@ -36,7 +36,7 @@ pub struct ActionInfo {
     pub doc: &'static str,
     /// Its keys where the configuration names no others.
     pub keys: &'static [&'static str],
-    /// Panes where it lives; empty: everywhere.
+    /// Panes in which it is available; empty: all of them.
     pub panes: &'static [PaneId],
     /// Place in the footer: low first, 0 never.
     pub rank: u8,
@@ -282,12 +282,12 @@ impl Action {
 }
 
 impl ActionInfo {
-    /// Whether it can be live in `pane`.
+    /// Whether it can be available in `pane`.
     pub fn lives_in(&self, pane: PaneId) -> bool {
         self.panes.is_empty() || self.panes.contains(&pane)
     }
 
-    /// Where it lives, for a table: "everywhere", or the panes.
+    /// Where it is available, for a table: "everywhere", or the panes.
     pub fn place(&self) -> String {
         if self.panes.is_empty() {
             return "everywhere".to_owned();

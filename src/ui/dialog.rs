@@ -67,7 +67,7 @@ pub trait Dialog: fmt::Debug {
     /// Draws into `inner`, the cells inside its border.
     fn view(&self, inner: Rect, cx: &DialogCx, buf: &mut Buffer);
 
-    /// Handles a key, and says what becomes of the dialog.
+    /// Handles a key, and says whether the dialog stays open.
     fn key(&mut self, key: KeyEvent, cx: &DialogCx) -> Answer;
 
     /// Inserts pasted text, where the dialog takes text.

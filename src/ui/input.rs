@@ -20,7 +20,7 @@ pub struct LineInput {
 }
 
 impl LineInput {
-    /// With `text` and the cursor behind it.
+    /// An input that holds `text`, with the cursor after it.
     pub fn new(text: &str) -> Self {
         let mut input = Self::default();
         input.paste(text);

@@ -343,7 +343,7 @@ impl World {
         self.path.clear();
     }
 
-    /// Whether the ids at hand are of another fit than this one.
+    /// Whether the ids on show are of another fit than this one.
     pub fn is_other_fit(&self, fit: &str) -> bool {
         self.fit_of_ids
             .as_ref()

@@ -1,4 +1,4 @@
-//! Labels, texts, names, paths and answers that hold what a terminal obeys, through every command
+//! Labels, texts, names, paths and answers that hold what a terminal acts on, through every command
 //! in a pseudo-terminal.
 
 use std::io::Read;

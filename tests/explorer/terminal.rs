@@ -221,7 +221,7 @@ impl Terminal {
         }
     }
 
-    /// Waits for the end, whatever became of the terminal; the exit code.
+    /// Waits for the end, whatever happened to the terminal; the exit code.
     pub fn gone(&mut self) -> u32 {
         let start = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! The dialog that is open: opening it, what it may look at, and what becomes of its answers.
+//! The dialog that is open: opening it, what it may look at, and where its answers go.
 
 use ratatui::layout::Rect;
 

@@ -1,4 +1,4 @@
-//! Notes that were typed and are not yet on disk: they stay, are told of and tried again until they
+//! Notes that were typed and are not yet on disk: they stay, are reported and tried again until they
 //! are kept.
 
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl App {
             .collect()
     }
 
-    /// What is told of notes that are not kept, where there are any that could not be.
+    /// The message about notes that are not kept, where there are any that could not be.
     pub(crate) fn unsaved_notice(&self) -> Option<String> {
         let (last, why) = self
             .unsaved

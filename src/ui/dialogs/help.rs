@@ -1,4 +1,4 @@
-//! The `?` overlay: every action with the keys that it has now, those of the pane at hand first;
+//! The `?` overlay: every action with the keys that it has now, those of the focused pane first;
 //! typing filters.
 
 use crossterm::event::{KeyCode, KeyEvent};
@@ -26,7 +26,7 @@ pub struct HelpDialog {
 }
 
 impl HelpDialog {
-    /// For the pane at hand.
+    /// For the focused pane.
     pub fn new(pane: PaneId) -> Self {
         Self {
             pane,

@@ -24,7 +24,7 @@ pub struct PaletteDialog {
 }
 
 impl PaletteDialog {
-    /// For the pane at hand.
+    /// For the focused pane.
     pub fn new(pane: PaneId) -> Self {
         Self {
             pane,

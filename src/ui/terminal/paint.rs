@@ -22,12 +22,12 @@ use crate::text;
 /// What turns buffers into bytes.
 #[derive(Default)]
 pub(super) struct Painter {
-    /// What the terminal shows, unless nobody knows.
+    /// What the terminal shows; `None` where it is not known.
     shown: Option<Buffer>,
 }
 
 impl Painter {
-    /// Nobody knows any more what the terminal shows: the next frame is drawn on a cleared screen.
+    /// What the terminal shows is not known any more: the next frame is drawn on a cleared screen.
     pub fn invalidate(&mut self) {
         self.shown = None;
     }
@@ -85,7 +85,7 @@ struct CellStyle(Color, Color, Modifier);
 #[derive(Default)]
 struct Pen {
     out: Vec<u8>,
-    /// Where the next symbol would stand; nobody knows after a symbol that terminals disagree on.
+    /// Where the next symbol would stand; it is not known after a symbol that terminals disagree on.
     at: Option<(u16, u16)>,
     style: Option<CellStyle>,
 }

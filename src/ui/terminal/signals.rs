@@ -44,7 +44,7 @@ pub(super) struct SignalListener {
 }
 
 impl SignalListener {
-    /// Begins to listen. `unacknowledged` is called with a signal that nobody took in for a while, when the
+    /// Begins to listen. `unacknowledged` is called with a signal that was not received for a while, when the
     /// thread that should is held by a terminal that takes nothing; it must end the process.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::ui::draw::{fit_line, put};
 use crate::ui::pane::Cx;
 use crate::ui::theme::Theme;
 
-/// Marks that are told apart without colour; what comes after them shares the last.
+/// Marks that can be distinguished without colour; what comes after them shares the last.
 const MARKS: [char; 6] = ['●', '○', '◆', '◇', '▲', '△'];
 
 /// Points that a line joins.

@@ -66,7 +66,7 @@ pub(super) fn tree_height(pane: &TreePane, cx: &Cx) -> usize {
     usize::from(parts(pane, cx.area).tree.height).max(1)
 }
 
-/// Whether what the cursor is on is told of besides.
+/// Whether what the cursor is on is also described.
 pub(super) fn has_panel(pane: &TreePane, cx: &Cx) -> bool {
     parts(pane, cx.area).panel.is_some()
 }
@@ -384,7 +384,7 @@ fn is_found(pane: &TreePane, id: usize, cx: &Cx) -> bool {
             .is_some_and(|row| super::search::matches_query(row, pane.query.text()))
 }
 
-/// A feature in a word: its name, or its strongest token.
+/// A feature by a short name: its name, or its strongest token.
 fn name(id: usize, cx: &Cx) -> String {
     match cx.world.row(id) {
         Some(FeatureRow {

@@ -262,7 +262,7 @@ pub(super) fn tokens(node: &LevelNode, most: usize) -> String {
     distinct_tokens(&node.top_tokens, most)
 }
 
-/// The tree, and where the node under the cursor is told of: beside it or below.
+/// The tree, and where the node under the cursor is described: beside it or below.
 pub(super) fn parts(area: Rect) -> (Rect, Option<(Rect, bool)>) {
     if area.width >= BESIDE && area.height >= 8 {
         let width = (area.width * 2 / 5).clamp(36, 56);
