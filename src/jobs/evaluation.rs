@@ -1,10 +1,7 @@
 //! From a study to what is evaluated: methods, the directions that each offers for a label, and the
 //! sentences that each part of an evaluation may see.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
+mod method;
 
 use super::directions::{self, HookSelection};
 use super::measured::{self, Choosing, EffectRequest};
@@ -18,99 +15,8 @@ use crate::eval::steering::report::ReportLine;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
-
-/// A way to a direction for a label.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Directions of a set: the best for the label on the training sentences, or the label's own.
-    Set(SetKind),
-    /// A fit's features chosen as the best for labels that were dealt out to the sentences anew:
-    /// what choosing is worth.
-    Shuffled,
-    /// Several as one, each label's value their mean: fits that differ in their seed.
-    Mean(Vec<Method>),
-}
-
-impl Method {
-    /// The methods that every study with a fit and labels has, the fit first: what all else is
-    /// compared with.
-    pub fn usual() -> Vec<Self> {
-        SetKind::usual()
-            .filter(|kind| !matches!(kind, SetKind::Baseline { kind, .. } if !kind.usual()))
-            .map(Self::Set)
-            .chain([Self::Shuffled])
-            .collect()
-    }
-}
-
-impl Method {
-    /// The sets of directions that `methods` choose from.
-    pub fn sets(methods: &[Self]) -> Vec<&SetKind> {
-        let singles = || methods.iter().flat_map(single);
-        let named = singles().filter_map(|method| match method {
-            Self::Set(kind) => Some(kind),
-            _ => None,
-        });
-        let mut sets: Vec<&SetKind> = named.collect();
-        // What is shuffled is the first fit, and the newest where none is named.
-        let has_fit = sets.iter().any(|kind| matches!(kind, SetKind::Fit(_)));
-        if !has_fit && singles().any(|method| *method == Self::Shuffled) {
-            sets.push(&SetKind::FIT);
-        }
-        sets
-    }
-}
-
-impl Method {
-    /// Whether directions are chosen or mixed by what they do.
-    pub fn is_by_effects(&self) -> bool {
-        match self {
-            Self::Set(kind) => matches!(kind, SetKind::Mixed { .. }),
-            Self::Shuffled => false,
-            Self::Mean(members) => members.iter().any(Self::is_by_effects),
-        }
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Set(kind) => kind.fmt(f),
-            Self::Shuffled => f.write_str("shuffled"),
-            Self::Mean(members) => {
-                let names: Vec<String> = members.iter().map(ToString::to_string).collect();
-                f.write_str(&names.join("+"))
-            }
-        }
-    }
-}
-
-impl FromStr for Method {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<Self> {
-        if s == "shuffled" {
-            return Ok(Self::Shuffled);
-        }
-        if s.contains('+') {
-            return s
-                .split('+')
-                .map(str::parse)
-                .collect::<Result<_>>()
-                .map(Self::Mean);
-        }
-        s.parse().map(Self::Set).map_err(|e| {
-            if s.contains('@') {
-                return e;
-            }
-            Error::usage(format!(
-                "'{}' is no method: use {}, shuffled, or several as one: fit:A+fit:B",
-                s.escape_debug(),
-                SetKind::names()
-            ))
-        })
-    }
-}
+pub use method::Method;
+use method::single;
 
 /// What is evaluated where nothing is named: [`Method::usual`], with the trained and loaded
 /// autoencoders of the same hook.
@@ -328,14 +234,6 @@ pub fn choose_all(
     Ok(choices)
 }
 
-/// The methods that one is of.
-fn single(method: &Method) -> &[Method] {
-    match method {
-        Method::Mean(members) => members,
-        one => std::slice::from_ref(one),
-    }
-}
-
 /// A supervised baseline of the training sentences, one direction a scored label, at `hook` or else
 /// at `place`.
 ///
@@ -454,23 +352,6 @@ pub fn small_labels(split: &Split, tokens: &TokenTable) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::HookSite;
-
-    #[test]
-    fn methods_are_typed_as_they_are_shown() {
-        let named = [
-            "sae:topk",
-            "fit:k100",
-            "kmeans@3.hook_mlp_out",
-            "fit:a+fit:b+neuron",
-        ]
-        .map(|text| text.parse().unwrap());
-        for method in Method::usual().into_iter().chain(named) {
-            assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
-        }
-        for bad in ["proof", "fit:a+proof", "fit:a+"] {
-            assert_eq!(bad.parse::<Method>().unwrap_err().exit_code(), 2, "{bad}");
-        }
-    }
 
     #[test]
     fn methods_in_different_spaces_get_a_note() {
