@@ -179,18 +179,27 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read or a file cannot be removed.
 pub fn remove_unfinished(dir: &Path) -> Result<()> {
+    unfinished(dir)?
+        .iter()
+        .try_for_each(|path| remove_if_there(path))
+}
+
+/// The unfinished files in `dir`: those of earlier processes, and what is being written now.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be read.
+pub fn unfinished(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let path = entry.map_err(Error::io("read", dir))?.path();
         if path
             .file_name()
             .is_some_and(|n| n.to_string_lossy().starts_with(TMP_PREFIX))
         {
-            // Notes are written under another lock, so one of their unfinished files may be renamed
-            // at this moment.
-            remove_if_there(&path)?;
+            found.push(path);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Removes a file if it exists.

@@ -2,10 +2,11 @@
 //! reported in one line.
 //!
 //! Knows no terminal. Invariant: after [`silence`] was called, a panic writes nothing by itself. The
-//! code that catches a panic reports what failed; the message and the source location of the last
-//! panic are kept for that report.
+//! code that catches a panic reports what failed; the messages and source locations of the last few
+//! panics are kept for that report, since a panic is often caught on another thread than its own.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -13,8 +14,12 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
 
-/// The message of the last panic and its source location, as one line.
-static LAST: Mutex<Option<String>> = Mutex::new(None);
+/// How many panics are kept until they are caught: threads may panic at once.
+const KEPT: usize = 16;
+
+/// Message and source location of the panics that no [`catch_panic`] has reported yet, each as one
+/// line, the newest last.
+static UNREPORTED: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
 /// Installs a panic hook that writes each panic to the `debug` log and nothing to standard error.
 /// Only the first call in a process has an effect.
@@ -35,7 +40,11 @@ pub fn silence() {
             {
                 listener(&message);
             }
-            *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+            let mut unreported = UNREPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+            if unreported.len() == KEPT {
+                unreported.pop_front();
+            }
+            unreported.push_back(message);
         }));
     });
 }
@@ -53,9 +62,13 @@ pub fn set_listener(listener: impl Fn(&str) + Send + Sync + 'static) {
 /// The panic's message on one line, with its source location if [`silence`] was called before.
 pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let message = one_line(&message_of(panic.as_ref()));
-        last.filter(|last| last.starts_with(&message))
+        let mut unreported = UNREPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = unreported
+            .iter()
+            .rposition(|known| known.starts_with(&message));
+        found
+            .and_then(|at| unreported.remove(at))
             .unwrap_or(message)
     })
 }
@@ -83,6 +96,30 @@ mod tests {
             message.starts_with("left: 1 right: 2") && !message.contains('\n'),
             "{message}"
         );
+    }
+
+    #[test]
+    fn panics_of_threads_at_once_keep_their_own_places() {
+        silence();
+        let caught: Vec<(String, String)> = std::thread::scope(|scope| {
+            let panics = |i: usize| {
+                scope.spawn(move || {
+                    let words = format!("thread {i} of many");
+                    (
+                        words.clone(),
+                        catch_panic(|| panic!("{words}")).unwrap_err(),
+                    )
+                })
+            };
+            let threads: Vec<_> = (0..KEPT / 2).map(panics).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        for (words, message) in caught {
+            assert!(
+                message.starts_with(&format!("{words} (")) && message.contains("panics.rs:"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

@@ -7,32 +7,8 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
+use support::program::{json_lines, mlpeek};
 use tempfile::TempDir;
-
-fn mlpeek(home: &Path) -> Command {
-    let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command
-        .env("MLPEEK_HOME", home.join("home"))
-        .env("HF_HOME", home.join("hf"))
-        .env("HF_HUB_OFFLINE", "1");
-    command.timeout(std::time::Duration::from_secs(120));
-    command
-}
-
-/// Standard output of a run that must succeed, a JSON value a line.
-fn json_lines(command: &mut Command) -> Vec<Value> {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect()
-}
 
 /// Standard error of a run that must end with `code`; it must be one line without a panic.
 fn failure(command: &mut Command, code: i32) -> String {

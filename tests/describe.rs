@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
+use support::program::{self, collected, json_lines};
 use tempfile::TempDir;
 
 const KEY: &str = "sk-not-to-be-seen";
@@ -50,36 +51,40 @@ fn answer(user: &str) -> Option<String> {
     })
 }
 
-fn mlpeek(home: &Path, args: &[&str]) -> std::process::Output {
-    let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command
-        .env("MLPEEK_HOME", home.join("home"))
-        .env("HF_HUB_OFFLINE", "1")
-        .env("JUDGE_KEY", KEY);
-    // Nobody listens there: an endpoint on this machine goes through no proxy.
+/// The program with a judge's key, and with proxies that nobody listens at: an endpoint on this
+/// machine goes through none.
+fn mlpeek(home: &Path) -> Command {
+    let mut command = program::mlpeek(home);
+    command.env("JUDGE_KEY", KEY);
     for variable in ["http_proxy", "https_proxy", "ALL_PROXY"] {
         command.env(variable, "http://127.0.0.1:1");
     }
     command.env_remove("no_proxy").env_remove("NO_PROXY");
     command
-        .timeout(std::time::Duration::from_secs(120))
-        .args(args)
-        .output()
-        .unwrap()
 }
 
 fn lines(home: &Path, args: &[&str]) -> Vec<Value> {
-    let output = mlpeek(home, args);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    json_lines(mlpeek(home).args(args))
+}
+
+/// A study of `texts` texts with a fit of two features.
+fn fitted(home: &Path, texts: usize) -> String {
+    let study = collected(home, texts);
+    lines(
+        home,
+        &[
+            "fit",
+            &study,
+            "--features",
+            "2",
+            "--sparsity",
+            "0.2",
+            "--max-sweeps",
+            "5",
+            "--json",
+        ],
     );
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect()
+    study
 }
 
 /// Every file below a directory.
@@ -160,7 +165,10 @@ fn features_are_described_offline_by_the_nearest_of_a_list() {
         found[0]["description"]["input"]
     );
     let fails = |more: &[&str], code: i32, says: &str| {
-        let output = mlpeek(home, &[&["describe", study.as_str()], more].concat());
+        let output = mlpeek(home)
+            .args([&["describe", study.as_str()], more].concat())
+            .output()
+            .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
@@ -202,16 +210,7 @@ fn features_are_described_offline_by_the_nearest_of_a_list() {
 fn features_are_described_scored_and_paid_for_once() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 60).display().to_string();
-    let study = home.join("study").display().to_string();
-    lines(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
+    let study = collected(home, 60);
     lines(
         home,
         &[
@@ -367,33 +366,13 @@ fn features_are_described_scored_and_paid_for_once() {
 fn an_endpoint_that_is_not_there_is_told_in_one_line() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 12).display().to_string();
-    let study = home.join("study").display().to_string();
-    lines(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
-    lines(
-        home,
-        &[
-            "fit",
-            &study,
-            "--features",
-            "2",
-            "--sparsity",
-            "0.2",
-            "--max-sweeps",
-            "5",
-            "--json",
-        ],
-    );
+    let study = fitted(home, 12);
     let fails = |args: &[&str], code: i32, wanted: &str| {
         let base = ["--judge-model", "m", "--key-env", "JUDGE_KEY"];
-        let output = mlpeek(home, &[args, &base[..]].concat());
+        let output = mlpeek(home)
+            .args([args, &base[..]].concat())
+            .output()
+            .unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(
@@ -480,30 +459,7 @@ fn a_judge_that_misbehaves_is_read_or_told() {
     ];
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 60).display().to_string();
-    let study = home.join("study").display().to_string();
-    lines(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
-    lines(
-        home,
-        &[
-            "fit",
-            &study,
-            "--features",
-            "2",
-            "--sparsity",
-            "0.2",
-            "--max-sweeps",
-            "5",
-            "--json",
-        ],
-    );
+    let study = fitted(home, 60);
     let (url, asked) = support::judge::misbehaving();
     for Outcome(mode, described, rated) in outcomes {
         let endpoint = format!("{url}/{mode}/v1");
@@ -517,7 +473,10 @@ fn a_judge_that_misbehaves_is_read_or_told() {
             "--json",
         ];
         let run = |command: &[&str]| {
-            let output = mlpeek(home, &[command, &judge[..]].concat());
+            let output = mlpeek(home)
+                .args([command, &judge[..]].concat())
+                .output()
+                .unwrap();
             let stderr = String::from_utf8(output.stderr).unwrap();
             let stdout = String::from_utf8(output.stdout).unwrap();
             let lines: Vec<Value> = stdout
@@ -634,7 +593,10 @@ fn a_matrix_without_tokens_is_not_described() {
         ],
     );
     let endpoint = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
-    let output = mlpeek(home, &[&["describe", &study][..], &endpoint].concat());
+    let output = mlpeek(home)
+        .args([&["describe", &study][..], &endpoint].concat())
+        .output()
+        .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
         output.status.code() == Some(1)
@@ -647,7 +609,10 @@ fn a_matrix_without_tokens_is_not_described() {
         [&npy[..npy.len() - 4], &9f32.to_le_bytes()].concat(),
     )
     .unwrap();
-    let output = mlpeek(home, &["import", other.to_str().unwrap(), "--out", &study]);
+    let output = mlpeek(home)
+        .args(["import", other.to_str().unwrap(), "--out", &study])
+        .output()
+        .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
         !output.status.success()

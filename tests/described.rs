@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
+use support::program::{events, mlpeek, parsed};
 use tempfile::TempDir;
 
 const KEY: &str = "sk-not-to-be-seen";
@@ -54,27 +54,17 @@ impl Made {
     }
 
     fn output(&self, args: &[&str]) -> (Vec<Value>, String, i32) {
-        let home = self.dir.path();
-        let output = Command::cargo_bin("mlpeek")
-            .unwrap()
-            .env("MLPEEK_HOME", home.join("home"))
-            .env("HF_HOME", home.join("hf"))
-            .env("HF_HUB_OFFLINE", "1")
+        let output = mlpeek(self.dir.path())
             .env("JUDGE_KEY", KEY)
             .env("NO_PROXY", "*")
-            .timeout(std::time::Duration::from_secs(120))
             .args(args)
             .arg("--json")
             .output()
             .unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        let lines = stdout
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect();
-        (lines, stderr, output.status.code().unwrap())
+        let code = output.status.code().unwrap();
+        (parsed(output.stdout), stderr, code)
     }
 
     fn lines(&self, args: &[&str]) -> Vec<Value> {
@@ -99,10 +89,6 @@ impl Made {
         all.extend(more.iter().map(|s| &*String::leak((*s).to_owned())));
         all
     }
-}
-
-fn events<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|l| l["event"] == event).collect()
 }
 
 /// A judge that gives each feature a description of its own, writes sentences and rates texts, with

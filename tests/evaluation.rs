@@ -8,18 +8,14 @@ use std::sync::atomic::Ordering;
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
+use support::program::{self, events};
 use tempfile::TempDir;
 
 const KEY: &str = "sk-not-to-be-seen";
 
 fn mlpeek(home: &Path) -> Command {
-    let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command
-        .env("MLPEEK_HOME", home.join("home"))
-        .env("HF_HOME", home.join("hf"))
-        .env("HF_HUB_OFFLINE", "1");
+    let mut command = program::mlpeek(home);
     command.env("JUDGE_KEY", KEY).env("NO_PROXY", "*");
-    command.timeout(std::time::Duration::from_secs(120));
     command
 }
 
@@ -105,10 +101,6 @@ impl Made {
         assert_eq!(status, code, "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
     }
-}
-
-fn events<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|l| l["event"] == event).collect()
 }
 
 #[test]

@@ -7,6 +7,8 @@
 mod backends;
 #[path = "support/parity.rs"]
 mod parity;
+#[path = "support/tensors.rs"]
+mod tensors;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use mlpeek::steering::tap::{SteerTap, TokenSelection};
 use mlpeek::steering::{Intervention, Mode, SteerTerm};
 use mlpeek::{Result, TaskCtx};
 use parity::Row;
+use tensors::relative;
 
 /// A fixture's directory, and what a person calls its family, with the switches that it turns.
 const FIXTURES: &[(&str, &str)] = &[
@@ -91,23 +94,6 @@ fn expected_of_gguf(family: &str) -> HashMap<String, Tensor> {
 
 fn ids(t: &Tensor) -> Vec<u32> {
     t.to_dtype(DType::U32).unwrap().to_vec1().unwrap()
-}
-
-/// Largest difference against the largest value.
-fn relative(a: &Tensor, b: &Tensor) -> f32 {
-    assert_eq!(a.dims(), b.dims());
-    let [a, b] = [a, b].map(|t| t.to_device(&Device::Cpu).unwrap());
-    let max = |t: &Tensor| {
-        t.abs()
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .max(0)
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap()
-    };
-    max(&(&a - &b).unwrap()) / max(&b)
 }
 
 /// Keeps what it sees of every site of the layers that a fixture has.

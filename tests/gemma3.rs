@@ -5,6 +5,8 @@
 #[path = "support/parity.rs"]
 #[allow(dead_code)]
 mod parity;
+#[path = "support/tensors.rs"]
+mod tensors;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,6 +21,7 @@ use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, Logits, NoTap, Phase};
 use parity::Row;
+use tensors::relative;
 
 fn path() -> PathBuf {
     std::env::var_os("MLPEEK_TEST_GEMMA")
@@ -117,8 +120,7 @@ fn dequantised_logits_and_continuation_equal_candles_gemma3() {
             .unsqueeze(0)
             .unwrap();
         let b = theirs.forward(&input, at).unwrap().flatten_all().unwrap();
-        let max = |t: &Tensor| t.abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
-        worst = worst.max(max(&(&a - &b).unwrap()) / max(&b));
+        worst = worst.max(relative(&a, &b));
         let pick = |t: &Tensor| t.argmax(0).unwrap().to_scalar::<u32>().unwrap();
         picked.push((pick(&a), pick(&b)));
         at += rows[0].len();

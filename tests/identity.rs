@@ -450,6 +450,10 @@ fn a_study_of_an_earlier_version_opens_with_a_word_and_is_brought_up_to_date_by_
             .contains(word)
     );
     assert!(made.bytes() == before, "reading records nothing");
+    // What was saved is read without computing anything anew, so that there is nothing to tell.
+    for saved in [&["features", "study"][..], &["feature", "study", "0"]] {
+        assert!(!made.ok(saved).contains(word), "{saved:?}");
+    }
     while_changed(
         &made.model.join("tokenizer.json"),
         |path| edit(path, |t| t["normalizer"] = json!({"type": "Lowercase"})),

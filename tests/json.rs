@@ -10,10 +10,10 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use mlpeek::corpus::Corpus;
 use mlpeek::study::Study;
 use serde_json::{Value, json};
+use support::program::{mlpeek, parsed};
 use tempfile::TempDir;
 
 const KEY: &str = "sk-json";
@@ -89,12 +89,7 @@ impl Made {
 
     /// Runs `words` with `--json` and takes every line as one of `command`.
     fn run(&mut self, command: &str, words: &[&str]) -> Vec<Value> {
-        let home = self.dir.path();
-        let output = Command::cargo_bin("mlpeek")
-            .unwrap()
-            .env("MLPEEK_HOME", home.join("home"))
-            .env("HF_HOME", home.join("hf"))
-            .env("HF_HUB_OFFLINE", "1")
+        let output = mlpeek(self.dir.path())
             .env("JUDGE_KEY", KEY)
             .env("NO_PROXY", "*")
             .timeout(std::time::Duration::from_secs(300))
@@ -104,11 +99,7 @@ impl Made {
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {stderr}");
-        let lines: Vec<Value> = String::from_utf8(output.stdout)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines = parsed(output.stdout);
         assert!(!lines.is_empty(), "{words:?} printed nothing");
         lines
             .iter()

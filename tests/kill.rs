@@ -11,6 +11,7 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde_json::Value;
+use support::program::collected;
 use tempfile::TempDir;
 
 /// Memory for a fit to the tiny model's activations, but not for its coefficients as well.
@@ -108,16 +109,7 @@ fn collecting_survives_kills() {
 fn fitting_survives_kills() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 300).display().to_string();
-    let study = home.join("study").display().to_string();
-    finish(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
+    let study = collected(home, 300);
     let fit = [
         "fit",
         &study,
@@ -184,16 +176,7 @@ fn a_killed_first_look_goes_on_from_its_checkpoint() {
 fn goes_on_from_its_checkpoint(kind: &[&str]) {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 300).display().to_string();
-    let study = home.join("study").display().to_string();
-    finish(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
+    let study = collected(home, 300);
     let fit = [
         &[
             "fit",
@@ -268,16 +251,7 @@ fn goes_on_from_its_checkpoint(kind: &[&str]) {
 fn a_second_fit_is_refused_while_the_first_runs() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 1500).display().to_string();
-    let study = home.join("study").display().to_string();
-    finish(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
+    let study = collected(home, 1500);
     let fit = [
         "fit",
         &study,
@@ -393,16 +367,7 @@ fn copy_dir(from: &Path, to: &Path) {
 fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 30).display().to_string();
-    let study = home.join("study").display().to_string();
-    finish(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
+    let study = collected(home, 30);
     let before = activations(Path::new(&study));
     let more = home.join("more");
     std::fs::create_dir(&more).unwrap();
@@ -509,16 +474,7 @@ fn ended_by(signal: &str, sweeps: usize, run: &mut Command) -> u64 {
 fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished_one() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 300).display().to_string();
-    let study = home.join("study").display().to_string();
-    finish(
-        home,
-        &[
-            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
-            "--json",
-        ],
-    );
+    let study = collected(home, 300);
     let long = |name: &'static str| {
         let args = [
             "fit",

@@ -7,23 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use assert_cmd::Command;
 use mlpeek::directions::sae::{Gate, Normalise, Sae};
 use mlpeek::interop;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde_json::{Value, json};
+use support::program::{collected, json_lines, mlpeek};
 use tempfile::TempDir;
-
-fn mlpeek(home: &Path) -> Command {
-    let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command
-        .env("MLPEEK_HOME", home.join("home"))
-        .env("HF_HOME", home.join("hf"))
-        .env("HF_HUB_OFFLINE", "1");
-    command.timeout(std::time::Duration::from_secs(120));
-    command
-}
 
 struct Made {
     dir: TempDir,
@@ -34,37 +24,12 @@ impl Made {
     /// A collected study of layer 1 of the small model.
     fn new(texts: usize) -> Self {
         let dir = TempDir::new().unwrap();
-        let model = support::tiny_model(dir.path()).display().to_string();
-        let data = support::corpus(dir.path(), texts).display().to_string();
-        let study = dir.path().join("study").display().to_string();
-        let made = Self { dir, study };
-        made.lines(&[
-            "collect",
-            "--model",
-            &model,
-            "--layer",
-            "1",
-            "--data",
-            &data,
-            "--out",
-            &made.study.clone(),
-            "--json",
-        ]);
-        made
+        let study = collected(dir.path(), texts);
+        Self { dir, study }
     }
 
     fn lines(&self, args: &[&str]) -> Vec<Value> {
-        let output = mlpeek(self.dir.path()).args(args).output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout)
-            .unwrap()
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect()
+        json_lines(mlpeek(self.dir.path()).args(args))
     }
 
     /// The error line of a run that must end with `code`.

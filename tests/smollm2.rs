@@ -6,6 +6,8 @@
 #[path = "support/parity.rs"]
 #[allow(dead_code)]
 mod parity;
+#[path = "support/tensors.rs"]
+mod tensors;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,6 +22,7 @@ use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, Logits, NoTap, Phase};
 use parity::Row;
+use tensors::relative;
 
 /// "The capital of France is Paris, and the capital of Italy is"
 const IDS: [u32; 13] = [
@@ -107,21 +110,6 @@ fn candle_llama() -> (llama::Llama, llama::Config) {
     };
     let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
     (llama::Llama::load(vb, &config).unwrap(), config)
-}
-
-/// Largest difference against the largest value.
-fn relative(a: &Tensor, b: &Tensor) -> f32 {
-    let max = |t: &Tensor| {
-        t.abs()
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .max(0)
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap()
-    };
-    max(&(a - b).unwrap()) / max(b)
 }
 
 fn forward(d: &Decoder, ids: &[u32]) -> Tensor {

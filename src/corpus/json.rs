@@ -10,12 +10,14 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::sample_list::plural;
 
-/// A value; numbers as they are written.
+/// A value; numbers as they are written, up to 64 bits.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Json {
     Null,
     Bool(bool),
     Number(String),
+    /// A whole number that 64 bits do not hold: read, it was rounded.
+    Rounded,
     String(String),
     List(Vec<Json>),
     Object(Vec<(String, Json)>),
@@ -28,6 +30,9 @@ impl Json {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
             Self::Number(_) => "a number",
+            Self::Rounded => {
+                "a number of more than 64 bits, which would be rounded (put it in quotes)"
+            }
             Self::String(_) => "a string",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
@@ -259,6 +264,10 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Number(number.to_string()))
     }
     fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
+        // Whole numbers come here only where neither type of 64 bits holds them.
+        if number.fract() == 0.0 && number.abs() >= i64::MAX as f64 {
+            return Ok(Json::Rounded);
+        }
         Ok(Json::Number(serde_json::Value::from(number).to_string()))
     }
     fn visit_unit<E>(self) -> Result<Json, E> {

@@ -307,6 +307,7 @@ impl Opener {
             let words = study.adopt_model(model.info(), request.model.is_some())?;
             words
                 .into_iter()
+                .chain(study.unrecorded_configuration())
                 .for_each(|words| self.session.log(Level::Info, words));
             format!("{} tokens were collected before", study.manifest().rows)
         } else {

@@ -58,11 +58,10 @@ impl Opener {
         let words = {
             let mut guard = lock(&self.session.study);
             let study = guard.as_mut().ok_or_else(|| self.session.no_study())?;
-            study.adopt_model(model.info(), place.is_some())?
+            let moved = study.adopt_model(model.info(), place.is_some())?;
+            moved.into_iter().chain(study.unrecorded_configuration())
         };
-        words
-            .into_iter()
-            .for_each(|words| self.session.log(Level::Info, words));
+        words.for_each(|words| self.session.log(Level::Info, words));
         self.share_model(&model);
         Ok(model)
     }

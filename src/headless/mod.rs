@@ -173,6 +173,7 @@ fn model_of(
     study
         .adopt_model(model.info(), place.is_some())?
         .iter()
+        .chain(&study.unrecorded_configuration())
         .for_each(|words| out.note(words));
     Ok(model)
 }

@@ -26,7 +26,7 @@ use crate::model::generate::{
     Arithmetic, Continuation, GeneratedRow, NewToken, Sampling, generate,
 };
 use crate::model::{BosRule, HookPoint, Model};
-use crate::task::TaskCtx;
+use crate::task::{Progress, TaskCtx};
 use calibrate::{SignedIntervention, kl, last_logits, mean_log_prob_shifts};
 use tap::{SteerTap, Steering, TokenSelection};
 
@@ -232,7 +232,18 @@ pub fn steer(
             )
         })
         .collect();
+    // The longest text tells how far all are, for the rows of a batch grow together.
+    let (mut lengths, mut longest) = (vec![0u64; rows], 0);
+    let most = request.sampling.max_tokens as u64;
+    let writing = |done| ctx.checkpoint(Progress::new("writing", done, most, "tokens"));
+    writing(0)?;
     let mut on_token = |token: NewToken| {
+        lengths[token.row] += 1;
+        if lengths[token.row] > longest {
+            longest = lengths[token.row];
+            // The generation itself ends where it was cancelled.
+            let _ = writing(longest);
+        }
         if !token.text.is_empty() {
             let (sample, steered) = sample_of_row(token.row);
             emit(SteerEvent::Text {

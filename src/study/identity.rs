@@ -42,12 +42,6 @@ impl Study {
         let parts = differing_parts(own, model, self.manifest.bos);
         let dir = self.dir.display();
         if parts.is_empty() {
-            if own.identity.is_none() {
-                tracing::warn!(
-                    "{dir} does not say with which configuration {} was collected: it is taken for the present one, and mlpeek collect --out {dir} records that",
-                    own.id
-                );
-            }
             return Ok(());
         }
         let parts = parts.join(", ");
@@ -62,6 +56,19 @@ impl Study {
                 own.id, model.id
             )
         }))
+    }
+
+    /// What to tell before the study's model computes activations, where an earlier version did not
+    /// record its configuration.
+    pub fn unrecorded_configuration(&self) -> Option<String> {
+        let own = self.manifest.model.as_ref()?;
+        let dir = self.dir.display();
+        own.identity.is_none().then(|| {
+            format!(
+                "{dir} does not say with which configuration {} was collected: it is taken for the present one, and mlpeek collect --out {dir} records that",
+                own.id
+            )
+        })
     }
 
     /// Compares a request with what the study is.

@@ -36,6 +36,32 @@ pub(super) fn notes(dir: &Path) -> Result<FileLock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::TMP_PREFIX;
+    use crate::study::Study;
+
+    #[test]
+    fn an_unfinished_file_of_notes_is_left_to_the_process_that_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes_lock = notes(dir.path()).unwrap();
+        let begun = dir.path().join(format!("{TMP_PREFIX}notes.json"));
+        std::fs::write(&begun, "{}").unwrap();
+        let place = dir.path().to_owned();
+        let (ready, opening) = std::sync::mpsc::channel();
+        let opener = std::thread::spawn(move || {
+            ready.send(()).unwrap();
+            drop(Study::create_and_lock(&place).unwrap());
+        });
+        opening.recv().unwrap();
+        // It comes to the file at once, and must wait for the lock before it removes anything.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::fs::rename(&begun, dir.path().join("notes.json")).unwrap();
+        drop(notes_lock);
+        opener.join().unwrap();
+        // One that nobody writes is removed.
+        std::fs::write(&begun, "{}").unwrap();
+        drop(Study::create_and_lock(dir.path()).unwrap());
+        assert!(!begun.exists());
+    }
 
     #[test]
     fn a_second_writer_is_told_who_has_it() {

@@ -185,7 +185,12 @@ impl Study {
         Self::check_can_create(dir)?;
         disk::create_dir(dir)?;
         let lock = lock::acquire(dir)?;
-        disk::remove_unfinished(dir)?;
+        if !disk::unfinished(dir)?.is_empty() {
+            // One of them may be of notes that another process writes at this moment, under the
+            // notes' own lock: with that held, what is still there is nobody's.
+            let _notes = lock::notes(dir)?;
+            disk::remove_unfinished(dir)?;
+        }
         Ok(lock)
     }
 

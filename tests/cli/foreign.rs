@@ -115,36 +115,11 @@ fn commands_that_read_and_judge_obey_nothing_of_a_corpus() {
         ],
         true,
     );
-    sees(
-        &[
-            "fit",
-            s,
-            "-k",
-            "3",
-            "--layer",
-            "1",
-            "--sparsity",
-            "0.3",
-            "--max-sweeps",
-            "4",
-        ],
-        false,
-    );
-    sees(
-        &[
-            "fit",
-            s,
-            "-k",
-            "2",
-            "--layer",
-            "1",
-            "--sparsity",
-            "0.3",
-            "--max-sweeps",
-            "4",
-        ],
-        false,
-    );
+    for features in ["3", "2"] {
+        let fit = ["fit", s, "-k", features, "--layer", "1"];
+        let short = ["--sparsity", "0.3", "--max-sweeps", "4"];
+        sees(&[&fit[..], &short].concat(), false);
+    }
     sees(
         &["notes", s, "0", &format!("{EVIL} #{EVIL} -- {EVIL}")],
         true,

@@ -3,6 +3,7 @@
 
 pub mod device;
 pub mod judge;
+pub mod program;
 
 use std::collections::HashMap;
 use std::fs;

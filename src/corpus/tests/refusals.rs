@@ -195,6 +195,13 @@ fn a_wrong_entry_is_named_with_its_line() {
             "line 1: entry 1",
             "label is a list",
         ),
+        // Rounded, two such labels would be one.
+        (
+            "x.json",
+            r#"[{"text": "a", "label": 18446744073709551615}, {"text": "b", "label": 18446744073709551617}]"#,
+            "line 1: entry 2",
+            "more than 64 bits, which would be rounded (put it in quotes)",
+        ),
         (
             "x.json",
             r#"[{"text": "a", "text": "b"}]"#,

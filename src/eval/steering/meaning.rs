@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 
 use super::TextRecord;
-use super::fluency::{FluencyScale, mean};
+use super::fluency::FluencyScale;
 use super::judge::{Judgement, RatingCase, TextJudge};
-use super::offline::TELLS;
+use super::separation::{LabelledScale, Reasons};
 use super::vocabulary::LabelledText;
 use crate::error::{Error, Result};
-use crate::eval::rank::auroc_by_group;
 use crate::model::encoder::SentenceEncoder;
 use crate::task::TaskCtx;
 
@@ -21,6 +20,13 @@ pub const MEANING: &str = "meaning (";
 
 /// A label is told well where its sentences are told from the others with this AUROC.
 const WELL: f64 = 0.9;
+
+/// Why a label is not judged by its meaning.
+const REASONS: Reasons = Reasons {
+    no_sentences: "no sentence is left to scale its meaning by",
+    not_separated: "its sentences are not told from the others by meaning",
+    not_above_unsteered: "unsteered texts are as near to it as its own sentences are",
+};
 
 /// A label's meaning and the scale of its scores.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,42 +89,24 @@ impl<'a> MeaningJudge<'a> {
         let middle: Vec<f64> = (0..encoder.width())
             .map(|i| centres.iter().map(|c| c[i]).sum::<f64>() / centres.len().max(1) as f64)
             .collect();
-        let groups: Vec<Option<u32>> = scale
-            .iter()
-            .map(|s| labels.binary_search(&s.0).ok().map(|l| l as u32))
-            .collect();
+        let by_label = LabelledScale::new(&labels, scale);
         let (mut concepts, mut left_out, mut aurocs) = (HashMap::new(), Vec::new(), Vec::new());
         for (l, &label) in labels.iter().enumerate() {
             let direction: Vec<f64> = centres[l].iter().zip(&middle).map(|(c, m)| c - m).collect();
             let scores: Vec<f64> = scaled.iter().map(|x| score(x, &direction)).collect();
-            let own: Vec<f64> = scores
-                .iter()
-                .zip(scale)
-                .filter(|(_, s)| s.0 == label)
-                .map(|(&v, _)| v)
-                .collect();
-            let single: Vec<f32> = scores.iter().map(|&v| v as f32).collect();
-            let tells = auroc_by_group(&single, &groups, labels.len())[l].unwrap_or(0.5);
             let base: Vec<f64> = bare.iter().map(|x| score(x, &direction)).collect();
+            let separation = by_label.separation(l, &scores, &base);
+            aurocs.push((label.to_owned(), separation.auroc));
+            if let Some(problem) = separation.problem(&REASONS) {
+                left_out.push((label.to_owned(), problem));
+                continue;
+            }
             let concept = Concept {
                 direction,
-                base: mean(&base),
-                own: mean(&own),
+                base: separation.base,
+                own: separation.own,
             };
-            aurocs.push((label.to_owned(), tells));
-            let problem = if own.is_empty() {
-                "no sentence is left to scale its meaning by".to_owned()
-            } else if tells < TELLS {
-                format!(
-                    "its sentences are not told from the others by meaning (AUROC {tells:.2}, wanted {TELLS})"
-                )
-            } else if concept.own <= concept.base {
-                "unsteered texts are as near to it as its own sentences are".to_owned()
-            } else {
-                concepts.insert(label.to_owned(), concept);
-                continue;
-            };
-            left_out.push((label.to_owned(), problem));
+            concepts.insert(label.to_owned(), concept);
         }
         if concepts.is_empty() {
             return Err(Error::refused(

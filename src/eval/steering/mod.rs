@@ -19,6 +19,7 @@ mod record;
 pub mod report;
 pub mod rise;
 mod run;
+mod separation;
 pub mod side;
 mod strengths;
 pub mod vocabulary;

@@ -7,19 +7,23 @@
 use std::collections::{HashMap, HashSet};
 
 use super::TextRecord;
-use super::fluency::{FluencyScale, mean};
+use super::fluency::FluencyScale;
 use super::judge::{Judgement, RatingCase, TextJudge};
+use super::separation::{LabelledScale, Reasons};
 use super::vocabulary::{LabelledText, WordCounts, words};
 use crate::error::{Error, Result};
-use crate::eval::rank::auroc_by_group;
 use crate::task::TaskCtx;
 
 /// The name of [`OfflineJudge`].
 pub const OFFLINE: &str = "offline";
 
-/// A label is judged only where its words separate its sentences from other labels' with at least
-/// this AUROC, on sentences that they were not learnt from.
-pub(super) const TELLS: f64 = 0.7;
+/// Why a label is not judged by its words.
+const REASONS: Reasons = Reasons {
+    no_sentences: "no sentence is left to scale its words by",
+    not_separated: "its words do not tell sentences that they were not learnt from",
+    not_above_unsteered: "unsteered texts use its words as much as its own sentences do",
+};
+
 /// The judge that needs no language model. Concept: the share of a text's words that belong to the concept's
 /// own vocabulary, from what unsteered texts have (0) to what the concept's own sentences have (2),
 /// linear between and cut at both ends. Fluency: by [`FluencyScale`].
@@ -55,43 +59,28 @@ impl OfflineJudge {
         labels.sort_unstable();
         labels.dedup();
         let counts = WordCounts::of(learn);
-        let groups: Vec<Option<u32>> = scale
-            .iter()
-            .map(|s| labels.binary_search(&s.0).ok().map(|l| l as u32))
-            .collect();
+        let scaled = LabelledScale::new(&labels, scale);
         let (mut concepts, mut left_out) = (HashMap::new(), Vec::new());
         for (l, &label) in labels.iter().enumerate() {
             let words = counts.words_of(label);
             let shares: Vec<f64> = scale.iter().map(|s| share(s.1, &words)).collect();
-            let own: Vec<f64> = shares
-                .iter()
-                .zip(scale)
-                .filter(|(_, s)| s.0 == label)
-                .map(|(&v, _)| v)
-                .collect();
-            let scores: Vec<f32> = shares.iter().map(|&v| v as f32).collect();
-            let tells = auroc_by_group(&scores, &groups, labels.len())[l].unwrap_or(0.5);
             let base: Vec<f64> = unsteered.iter().map(|t| share(&t.text, &words)).collect();
+            let separation = scaled.separation(l, &shares, &base);
+            let problem = if words.is_empty() {
+                Some("no words set its sentences apart".to_owned())
+            } else {
+                separation.problem(&REASONS)
+            };
+            if let Some(problem) = problem {
+                left_out.push((label.to_owned(), problem));
+                continue;
+            }
             let concept = Concept {
-                base: mean(&base),
-                own: mean(&own),
+                base: separation.base,
+                own: separation.own,
                 words,
             };
-            let problem = if concept.words.is_empty() {
-                "no words set its sentences apart".to_owned()
-            } else if own.is_empty() {
-                "no sentence is left to scale its words by".to_owned()
-            } else if tells < TELLS {
-                format!(
-                    "its words do not tell sentences that they were not learnt from (AUROC {tells:.2}, wanted {TELLS})"
-                )
-            } else if concept.own <= concept.base {
-                "unsteered texts use its words as much as its own sentences do".to_owned()
-            } else {
-                concepts.insert(label.to_owned(), concept);
-                continue;
-            };
-            left_out.push((label.to_owned(), problem));
+            concepts.insert(label.to_owned(), concept);
         }
         if concepts.is_empty() {
             return Err(Error::refused(

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::json::{self, merged};
 use super::super::{describe::print_usage, encoder, model_of, open_study, output::thousands};
-use super::steering::{lines, remarks, table, text_event};
+use super::steering::{lines, print_texts, remarks, table};
 use super::{Output, with_interval};
 use crate::cli::{ProtocolArg, SteeringArgs};
 use crate::directions::SetKind;
@@ -59,18 +59,8 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    let json = out.is_json();
     let shared = RefCell::new(&mut *out);
-    let mut seen = |happened: RunEvent<'_>| match happened {
-        RunEvent::Texts(judge, texts, judged) if json => {
-            texts.iter().zip(judged).try_for_each(|(text, judged)| {
-                shared
-                    .borrow_mut()
-                    .object(&text_event(judge, text, &judged.judgement))
-            })
-        }
-        _ => Ok(()),
-    };
+    let mut seen = |event: RunEvent<'_>| print_texts(&shared, event);
     let mut voice = match (&mut judge, &reader) {
         (Some(judge), _) => Voice::Endpoint(judge),
         (None, Some(encoder)) => Voice::Offline {

@@ -69,18 +69,8 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    let json = out.is_json();
     let shared = RefCell::new(&mut *out);
-    let mut seen = |happened: RunEvent<'_>| match happened {
-        RunEvent::Texts(judge, texts, judged) if json => {
-            texts.iter().zip(judged).try_for_each(|(text, judged)| {
-                shared
-                    .borrow_mut()
-                    .object(&text_event(judge, text, &judged.judgement))
-            })
-        }
-        _ => Ok(()),
-    };
+    let mut seen = |event: RunEvent<'_>| print_texts(&shared, event);
     let judging = match (judge.as_mut(), &reader) {
         (Some(judge), _) => Judging::Asked(judge),
         (None, Some(encoder)) => Judging::Meaning(encoder),
@@ -265,7 +255,21 @@ fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
 }
 
 /// A text with what the judge said of it.
-pub(super) fn text_event(judge: &str, text: &TextRecord, judgement: &Judgement) -> Value {
+/// Prints texts that were judged, each as an object of JSON; without JSON they are not shown.
+pub(super) fn print_texts(out: &RefCell<&mut Output>, event: RunEvent<'_>) -> Result<()> {
+    let RunEvent::Texts(judge, texts, judged) = event else {
+        return Ok(());
+    };
+    if !out.borrow().is_json() {
+        return Ok(());
+    }
+    texts.iter().zip(judged).try_for_each(|(text, judged)| {
+        out.borrow_mut()
+            .object(&text_event(judge, text, &judged.judgement))
+    })
+}
+
+fn text_event(judge: &str, text: &TextRecord, judgement: &Judgement) -> Value {
     let (rating, unrated) = match judgement {
         Judgement::Rated { concept, fluency } => (Some((concept, fluency)), None),
         Judgement::Unrated { unrated } => (None, Some(unrated)),

@@ -18,6 +18,19 @@ fn steer_requests(harness: &Harness) -> Vec<SteerSettings> {
     harness.sent.iter().filter_map(request).collect()
 }
 
+/// Finds a feature in the tree and steers with it in three ways for `seconds`.
+fn steer_three_ways(harness: &mut Harness, seconds: f64) {
+    harness
+        .keys("2")
+        .wait(0.2)
+        .keys("/")
+        .type_text("scarlet")
+        .keys("enter")
+        .wait(0.2)
+        .keys("b")
+        .wait(seconds);
+}
+
 fn info() -> Event {
     let note = Some("KL 0.25 cannot be reached: 0.19 at most".to_owned());
     Event::SteerInfo(Box::new(SteerInfo {
@@ -147,15 +160,7 @@ fn every_value_can_be_chosen_or_typed() {
 #[test]
 fn another_fit_takes_its_features_out_of_the_form_and_the_same_fit_leaves_them() {
     let mut harness = harness(120, 36);
-    harness
-        .keys("2")
-        .wait(0.2)
-        .keys("/")
-        .type_text("scarlet")
-        .keys("enter")
-        .wait(0.2)
-        .keys("b")
-        .wait(30.0);
+    steer_three_ways(&mut harness, 30.0);
     assert!(
         harness.screen().contains("three ways"),
         "{}",
@@ -436,15 +441,7 @@ proptest! {
 fn three_ways_show_tokens_and_text_and_scroll_at_every_size() {
     for (width, height) in [(120, 24), (80, 24), (60, 18)] {
         let mut harness = harness(width, height);
-        harness
-            .keys("2")
-            .wait(0.2)
-            .keys("/")
-            .type_text("scarlet")
-            .keys("enter")
-            .wait(0.2)
-            .keys("b")
-            .wait(90.0);
+        steer_three_ways(&mut harness, 90.0);
         let screen = harness.screen();
         assert!(
             screen.contains('↑') && screen.contains("Sunday"),

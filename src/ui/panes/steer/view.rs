@@ -47,6 +47,18 @@ struct FieldLine {
     line: Line<'static>,
 }
 
+impl FieldLine {
+    /// A line of field `at` over the whole width of `area`, in row `y` of the screen.
+    fn row(at: usize, area: Rect, y: u16, line: Line<'static>) -> Self {
+        let area = Rect {
+            y,
+            height: 1,
+            ..area
+        };
+        Self { at, area, line }
+    }
+}
+
 fn beside(area: Rect) -> bool {
     area.width >= BESIDE.0 && area.height >= BESIDE.1
 }
@@ -197,15 +209,12 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
         let is_current = at == pane.form.at();
         if field == Kind::Prompt {
             for (i, line) in prompt_rows(pane, cx, 6).into_iter().enumerate() {
-                lines.push(FieldLine {
+                lines.push(FieldLine::row(
                     at,
-                    area: Rect {
-                        y,
-                        height: 1,
-                        ..area
-                    },
-                    line: prompt_line(i, is_current, line, cx),
-                });
+                    area,
+                    y,
+                    prompt_line(i, is_current, line, cx),
+                ));
                 y += 1;
             }
             continue;
@@ -227,15 +236,7 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
         } else {
             spans.extend(value(pane, field, is_current, false, cx));
         }
-        lines.push(FieldLine {
-            at,
-            area: Rect {
-                y,
-                height: 1,
-                ..area
-            },
-            line: Line::from(spans),
-        });
+        lines.push(FieldLine::row(at, area, y, Line::from(spans)));
         y += 1;
     }
     lines
@@ -253,15 +254,12 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<FieldLine> {
         let Kind::Term(i) = field else {
             let most = if area.height >= 18 { 3 } else { 1 };
             for (i, line) in prompt_rows(pane, cx, most).into_iter().enumerate() {
-                lines.push(FieldLine {
+                lines.push(FieldLine::row(
                     at,
-                    area: Rect {
-                        y,
-                        height: 1,
-                        ..area
-                    },
-                    line: prompt_line(i, is_current, line, cx),
-                });
+                    area,
+                    y,
+                    prompt_line(i, is_current, line, cx),
+                ));
                 y += 1;
             }
             continue;
