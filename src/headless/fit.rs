@@ -48,13 +48,21 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let name = match (&args.name, &plan.from) {
         (Some(name), _) => name.clone(),
         (None, Some(entry)) => fitting::refined_name(&study, entry, &config)?,
-        (None, None) => fitting::default_name(&study, hook, &config)?,
+        (None, None) => match plan.begin {
+            Begin::Batches(_) if !args.fresh && !args.resume => {
+                fitting::first_look_name(&study, hook, &config)?
+            }
+            _ => fitting::default_name(&study, hook, &config)?,
+        },
     };
     // What cannot be fitted at all is said before whose name it would take.
     config.check(study.activations(hook)?.shape())?;
     if !args.fresh && !args.resume {
         let from = plan.from.as_ref().map(|entry| entry.name.as_str());
         fitting::check_name_is_free(&study, &name, hook, &config, from)?;
+        if matches!(plan.begin, Begin::Batches(_)) {
+            fitting::check_is_not_converged(&study, &name)?;
+        }
     }
     let resume = match plan.begin {
         _ if args.resume => Resume::Must,

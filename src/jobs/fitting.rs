@@ -22,7 +22,10 @@ mod timer;
 
 use error_curve::ErrorCurve;
 pub use error_curve::saved_curve;
-pub use refinement::{Refinement, check_name_is_free, default_name, refined_name};
+pub use refinement::{
+    Refinement, check_is_not_converged, check_name_is_free, default_name, first_look_name,
+    refined_name,
+};
 use timer::{Timer, checkpoint_every};
 
 /// A snapshot for the screen at most this often, and less often where it takes long.

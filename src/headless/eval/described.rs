@@ -9,6 +9,7 @@ use super::super::json::{self, merged};
 use super::super::{describe::print_usage, encoder, model_of, open_study, output::thousands};
 use super::steering::{lines, print_texts, remarks, table};
 use super::{Output, with_interval};
+use crate::amounts;
 use crate::cli::{ProtocolArg, SteeringArgs};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
@@ -100,8 +101,8 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         print_usage(judge.usage(), out)?;
     }
     out.note(&format!(
-        "{} minutes",
-        begun.elapsed().as_secs().div_ceil(60)
+        "it took {}",
+        amounts::duration(begun.elapsed().as_secs_f64())
     ));
     match found.sides.iter().any(|side| side.stopped) {
         true => Err(Error::Cancelled),

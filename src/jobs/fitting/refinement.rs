@@ -6,7 +6,7 @@ use super::Begin;
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model::HookPoint;
-use crate::study::{FitEntry, Study};
+use crate::study::{FitEntry, FitState, Study};
 
 /// How a fit goes on from an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -92,6 +92,21 @@ pub fn default_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Resul
     })
 }
 
+/// The name of a first look where the user gives none: that of a fit with the same configuration,
+/// unless that fit has converged, for a first look is less.
+///
+/// # Errors
+/// Fits of the study that cannot be read.
+pub fn first_look_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Result<String> {
+    free_name(study, &base_name(study, hook, config), |fit| {
+        fit.hook == hook && fit.config.same_fit(config) && !has_converged(fit)
+    })
+}
+
+fn has_converged(fit: &FitEntry) -> bool {
+    fit.has_factors() && fit.state == FitState::Converged
+}
+
 /// `k100`, with the layer before it where the study has several hooks.
 fn base_name(study: &Study, hook: HookPoint, config: &FitConfig) -> String {
     let k = config.features;
@@ -110,6 +125,20 @@ fn free_name(study: &Study, base: &str, is_replaced: impl Fn(&FitEntry) -> bool)
         existing.is_none_or(&is_replaced)
     });
     Ok(free.unwrap_or_else(|| base.to_owned()))
+}
+
+/// Refuses a first look under the name of a fit that has converged.
+///
+/// # Errors
+/// [`Error::Usage`] that names the fit; fits of the study that cannot be read.
+pub fn check_is_not_converged(study: &Study, name: &str) -> Result<()> {
+    let fits = study.fits()?;
+    match fits.iter().find(|fit| fit.name == name) {
+        Some(fit) if has_converged(fit) => Err(Error::usage(format!(
+            "fit '{name}' has converged, and a first look would replace it by less: give another --name, or replace it by --fresh"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a name that a person gave where a fit of other settings, or one that came of another

@@ -3,7 +3,8 @@
 use super::*;
 use crate::jobs::directions::HookSelection;
 use crate::jobs::fitting::{
-    Refinement, check_name_is_free, default_name, refined_name, saved_curve,
+    Refinement, check_is_not_converged, check_name_is_free, default_name, first_look_name,
+    refined_name, saved_curve,
 };
 use crate::jobs::sweeping;
 
@@ -40,6 +41,31 @@ fn the_error_of_a_saved_fit_is_that_of_its_factors() {
     assert_eq!(curve.len(), factors.sweep.max(entry.reached));
     // The same request makes the same features.
     assert_eq!(lab.fit("again", &config).features, factors.features);
+}
+
+#[test]
+fn a_first_look_does_not_take_the_name_of_a_fit_that_has_converged() {
+    let lab = Laboratory::new();
+    let (study, hook) = (&lab.study, HOOKS[0]);
+    let config = FitConfig {
+        max_sweeps: None,
+        ..small()
+    };
+    // One that was ended by its most sweeps may be replaced, as by the same command again.
+    lab.fit("l1-k4", &small());
+    assert_eq!(first_look_name(study, hook, &config).unwrap(), "l1-k4");
+    assert!(check_is_not_converged(study, "l1-k4").is_ok());
+    lab.fit("l1-k4", &config);
+    assert_eq!(
+        study.fits().unwrap()[0].status().to_string(),
+        "converged",
+        "the test is of one that has"
+    );
+    assert_eq!(first_look_name(study, hook, &config).unwrap(), "l1-k4-2");
+    assert_eq!(default_name(study, hook, &config).unwrap(), "l1-k4");
+    let refused = check_is_not_converged(study, "l1-k4").unwrap_err();
+    assert_eq!(refused.exit_code(), 2, "{refused}");
+    assert!(check_is_not_converged(study, "new").is_ok());
 }
 
 #[test]
