@@ -79,9 +79,14 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def member(path: Path, value: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
     """`value[key]`, which must be there and of that type."""
     found = value.get(key)
-    if not isinstance(found, kind) or (isinstance(found, bool) and kind is int):
+    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
         raise about_file(path, f"has no \"{key}\" as mlpeek writes it")
     return found
+
+
+def number(path: Path, value: Mapping[str, Any], key: str) -> float | None:
+    """`value[key]`, which is a number or is not there."""
+    return None if value.get(key) is None else float(member(path, value, key, (int, float)))
 
 
 def mapped(path: Path, dtype: str, shape: tuple[int, ...], offset: int = 0) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .directions import Direction
-from .disk import StoredFile, mapped, member, read_bytes, read_json, read_json_lines, read_safetensors
+from .disk import StoredFile, mapped, member, number, read_bytes, read_json, read_json_lines, read_safetensors
 from .errors import MlpeekError, about_file
 from .hooks import Hook, hook_of
 from .notes import Note
@@ -103,15 +103,15 @@ class Fit:
         #: What was asked for: `features`, `solver`, `sparsity`, `seed` and the others, as the options of `mlpeek fit`.
         self.config: dict[str, Any] = member(path, about, "config", dict)
         #: ‖A − Y Zᵀ‖² / ‖A‖² of the saved factors; `None` where none are saved yet.
-        self.relative_error: float | None = about.get("relative_error")
+        self.relative_error: float | None = number(path, about, "relative_error")
         #: The same as a fit that scales neurons or rows weighs it.
-        self.weighted_error: float | None = about.get("weighted_error")
+        self.weighted_error: float | None = number(path, about, "weighted_error")
         #: 1 − the squared error over the variance around the mean row.
-        self.explained_variance: float | None = about.get("explained_variance")
+        self.explained_variance: float | None = number(path, about, "explained_variance")
         #: Sweeps after which the factors were saved.
-        self.sweeps: int = about.get("sweeps", 0)
+        self.sweeps: int = member(path, saved, "sweeps", int) if saved else 0
         #: Seconds of fitting until then.
-        self.seconds: float = about.get("seconds", 0.0)
+        self.seconds: float = (number(path, about, "seconds") or 0.0) if saved else 0.0
         #: n, k and d of the saved factors.
         self.row_count: int = member(path, saved, "rows", int) if saved else 0
         self.feature_count: int = member(path, saved, "features", int) if saved else 0
