@@ -164,7 +164,8 @@ pub struct CollectArgs {
     /// Where in the layer [default: mlp.hook_post]
     #[arg(long)]
     pub hook: Option<HookSite>,
-    /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
+    /// What a GPU computes in and the cache stores [default: what the model computes in, bf16 on a
+    /// GPU and f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a

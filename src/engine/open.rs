@@ -8,13 +8,12 @@ use super::fits::ExistingFit;
 use super::lane::Lane;
 use super::session::{Session, lock};
 use super::{Event, Hold, Job, Level, OpenRequest, run_job};
-use crate::activations::store::CacheDtype;
 use crate::amounts::{count, duration};
 use crate::analysis::Notes;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
-use crate::jobs::collect::collect;
+use crate::jobs::collect::{collect, exact_dtype, stored_words};
 use crate::jobs::fitting;
 use crate::model::{BosRule, Compute, HookPoint, LoadOptions, Model, source};
 use crate::study::{self, FitEntry, Study};
@@ -286,7 +285,7 @@ impl Opener {
         } else {
             let width = model.width(hook)?;
             self.release_study_in(dir);
-            let (dtype, bos) = (CacheDtype::F32, BosRule::Auto);
+            let (dtype, bos) = (exact_dtype(model.info()), BosRule::Auto);
             (
                 Study::create(
                     dir,
@@ -324,9 +323,10 @@ impl Opener {
             }
             let took = duration(done.seconds);
             format!(
-                "{} tokens of {} samples in {took}",
+                "{} tokens of {} samples, {}, in {took}",
                 count(done.tokens),
-                count(done.samples)
+                count(done.samples),
+                stored_words(study.manifest().dtype, model.info())
             )
         };
         self.take_study(study, hook)?;

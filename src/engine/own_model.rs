@@ -110,12 +110,14 @@ impl Opener {
             let done = outcome?;
             tokens?;
             let took = duration(done.seconds);
+            let dtype = self.with_study(|study| Ok(study.manifest().dtype))?;
             Ok((
                 (),
                 format!(
-                    "{} tokens of {} samples in {took}",
+                    "{} tokens of {} samples, {}, in {took}",
                     count(done.tokens),
-                    count(done.samples)
+                    count(done.samples),
+                    collect::stored_words(dtype, model.info())
                 ),
             ))
         });

@@ -13,7 +13,7 @@ use crate::activations::Block;
 use crate::corpus::TokenTable;
 use crate::directions::reconstruction::Reconstruct;
 use crate::error::{Error, Result};
-use crate::model::{Batch, HookPoint, Logits, Model, NoTap, Pass, Phase, Tap, likelihood};
+use crate::model::{Batch, HookPoint, Logits, Model, NoTap, Pass, Phase, Portion, Tap, likelihood};
 use crate::task::{Progress, TaskCtx};
 
 /// Tokens of a batch: logits of a large vocabulary are held for each.
@@ -108,34 +108,31 @@ pub fn recovered(
     }
     let mut order: Vec<&Vec<u32>> = windows.rows.iter().collect();
     order.sort_by_key(|w| std::cmp::Reverse(w.len()));
-    let (mut original, mut zero) = (PredictionSums::default(), PredictionSums::default());
-    let mut sums = vec![PredictionSums::default(); methods.len()];
+    let mut sums = Sums {
+        original: PredictionSums::default(),
+        zero: PredictionSums::default(),
+        methods: vec![PredictionSums::default(); methods.len()],
+    };
+    let mut portion = Portion::new(BATCH_TOKENS);
     let mut rest = order.as_slice();
     let total = order.iter().map(|w| w.len() as u64).sum::<u64>();
     let mut done = 0;
     while let Some(longest) = rest.first() {
-        let (now, later) = rest.split_at((BATCH_TOKENS / longest.len()).clamp(1, rest.len()));
-        rest = later;
+        let length = longest.len();
+        let (now, later) = rest.split_at((portion.most() / length).clamp(1, rest.len()));
         let batch = Batch {
             rows: now.iter().map(|w| w.to_vec()).collect(),
             samples: Vec::new(),
         };
-        let predictions = Predictions::of(&batch, windows.skip);
-        let base = log_probabilities(model, &batch, &predictions, &mut NoTap, ctx)?;
-        original.add(&predictions, &base, &base)?;
-        let with = |method: Option<&dyn Reconstruct>, sums: &mut PredictionSums| -> Result<()> {
-            let mut tap = ReplaceTap {
-                hooks: [hook],
-                method,
-                skip: windows.skip,
-                ctx,
-            };
-            let now = log_probabilities(model, &batch, &predictions, &mut tap, ctx)?;
-            sums.add(&predictions, &base, &now)
-        };
-        with(None, &mut zero)?;
-        for (method, sums) in methods.iter().zip(&mut sums) {
-            with(Some(*method), sums)?;
+        // A batch that does not fit has added nothing.
+        let mut with = sums.clone();
+        match with.add(model, hook, methods, &batch, windows.skip, ctx) {
+            Ok(()) => (sums, rest) = (with, later),
+            Err(error) => {
+                let taken = (now.len() * length, length);
+                portion.shrink(error, model.device(), taken, "tokens")?;
+                continue;
+            }
         }
         done += now.iter().map(|w| w.len() as u64).sum::<u64>();
         ctx.checkpoint(Progress::new(
@@ -145,7 +142,48 @@ pub fn recovered(
             "tokens",
         ))?;
     }
-    Ok(sums.iter().map(|s| s.against(&original, &zero)).collect())
+    let of = |s: &PredictionSums| s.against(&sums.original, &sums.zero);
+    Ok(sums.methods.iter().map(of).collect())
+}
+
+/// What was predicted with the activations as they are, as 0, and as each method gives them back.
+#[derive(Clone)]
+struct Sums {
+    original: PredictionSums,
+    zero: PredictionSums,
+    methods: Vec<PredictionSums>,
+}
+
+impl Sums {
+    /// Adds what is predicted on a batch.
+    fn add(
+        &mut self,
+        model: &Model,
+        hook: HookPoint,
+        methods: &[&dyn Reconstruct],
+        batch: &Batch,
+        skip: usize,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let predictions = Predictions::of(batch, skip);
+        let base = log_probabilities(model, batch, &predictions, &mut NoTap, ctx)?;
+        self.original.add(&predictions, &base, &base)?;
+        let with = |method: Option<&dyn Reconstruct>, sums: &mut PredictionSums| -> Result<()> {
+            let mut tap = ReplaceTap {
+                hooks: [hook],
+                method,
+                skip,
+                ctx,
+            };
+            let now = log_probabilities(model, batch, &predictions, &mut tap, ctx)?;
+            sums.add(&predictions, &base, &now)
+        };
+        with(None, &mut self.zero)?;
+        for (method, sums) in methods.iter().zip(&mut self.methods) {
+            with(Some(*method), sums)?;
+        }
+        Ok(())
+    }
 }
 
 /// Sums of cross-entropy and KL over predictions, in nats.

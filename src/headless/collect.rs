@@ -8,7 +8,7 @@ use serde_json::json;
 use super::json::concentrations;
 use super::output::thousands;
 use super::{Output, check_layers, open_files, unchecked_model_of};
-use crate::cli::{CollectArgs, Dtype};
+use crate::cli::CollectArgs;
 use crate::corpus::Corpus;
 use crate::error::Result;
 use crate::jobs::collect::{self, Collected};
@@ -43,6 +43,7 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         ));
     }
     let manifest = study.manifest();
+    let model = study.own_model()?;
     for (hook, width) in manifest.hooks.iter().zip(&manifest.widths) {
         let concentrated = study.concentrations(&study.energy(*hook, &ctx)?)?;
         concentrated
@@ -52,13 +53,15 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
             out.object(&json!({
                 "event": "collected", "token_count": done.tokens, "sample_count": done.samples, "width": width,
                 "layer": hook.layer, "hook": hook.to_string(), "elapsed_s": done.seconds,
+                "dtype": manifest.dtype.name(), "compute_dtype": model.compute_dtype,
                 "concentrated": concentrations(&concentrated),
             }))?;
         } else {
             out.line(&format!(
-                "{hook}: {} tokens of {} samples, {width} wide, in {:.1} s",
+                "{hook}: {} tokens of {} samples, {width} wide, {}, in {:.1} s",
                 thousands(done.tokens as u64),
                 thousands(done.samples as u64),
+                collect::stored_words(manifest.dtype, model),
                 done.seconds
             ))?;
         }
@@ -87,7 +90,15 @@ fn into_new_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(St
         .iter()
         .map(|h| model.width(*h))
         .collect::<Result<Vec<_>>>()?;
-    let dtype = args.dtype.unwrap_or(Dtype::F32).into();
+    let dtype = match args.dtype {
+        Some(dtype) => dtype.into(),
+        None => {
+            collect::stored_remark(model.info())
+                .iter()
+                .for_each(|remark| out.note(remark));
+            collect::exact_dtype(model.info())
+        }
+    };
     let bos = args.bos.map(BosRule::from).unwrap_or_default();
     let mut study = Study::create(
         &args.out,

@@ -47,13 +47,15 @@ pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
     } else {
         d_model
     };
-    let rough = collect::Estimate::rough(&corpus, &[width], CacheDtype::F32);
+    let dtype = stored(request);
+    let rough = collect::Estimate::rough(&corpus, &[width], dtype);
     let home = study::home()?;
     let shape = (rough.tokens, width);
     let mut estimate = Estimate {
         samples: rough.samples,
         tokens: rough.tokens,
         cache_bytes: rough.bytes,
+        dtype,
         weight_bytes: model
             .as_ref()
             .map_or(if coming { DEFAULT_BYTES } else { 0 }, |(_, weights)| {
@@ -85,6 +87,15 @@ pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
         }
     }
     Ok(estimate)
+}
+
+/// What the activations will be stored in: a GPU computes in bf16 where nothing is asked for, and in
+/// f16, which is as large, where it has no bf16.
+fn stored(request: &OpenRequest) -> CacheDtype {
+    if computes_on_cpu(request.device) {
+        return CacheDtype::F32;
+    }
+    collect::of_compute(request.dtype.unwrap_or(DType::BF16).as_str())
 }
 
 fn is_default(spec: Option<&str>) -> bool {

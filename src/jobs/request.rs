@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
+use crate::activations::store::CacheDtype;
 use crate::factor::FitConfig;
 use crate::model::device::dtype_name;
 use crate::model::generate::Sampling;
@@ -67,6 +68,8 @@ pub struct Estimate {
     pub tokens: usize,
     /// Bytes of the activation cache on disk.
     pub cache_bytes: u64,
+    /// The type of its values: what the model will compute in.
+    pub dtype: CacheDtype,
     /// Bytes of weights in memory.
     pub weight_bytes: u64,
     /// Bytes of the factors in memory.

@@ -20,6 +20,11 @@ impl Portion {
         Self { most: most.max(1) }
     }
 
+    /// All at once, until that does not fit.
+    pub fn unlimited() -> Self {
+        Self::new(usize::MAX)
+    }
+
     /// The most that are computed at once.
     pub fn most(self) -> usize {
         self.most

@@ -4,7 +4,7 @@
 //! is steered, so the layers below run once. Invariant: every pass holds the unsteered prompts too,
 //! so that both sides of a KL are computed the same way.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -16,7 +16,7 @@ use super::search::{Calibration, Search};
 use super::tap::{SteerTap, Steering, TokenSelection};
 use crate::error::{Error, Result};
 use crate::model::likelihood::{divergences, log_softmax};
-use crate::model::{LayerInput, Logits, Model, host};
+use crate::model::{LayerInput, Logits, Model, Portion, host};
 use crate::task::{Progress, TaskCtx};
 
 /// The most rows and tokens of one forward pass.
@@ -78,6 +78,8 @@ pub(super) struct CalibrationPrompts<'a> {
     /// The activations below the first steered layer.
     input: LayerInput,
     selection: TokenSelection,
+    /// The most rows of a pass.
+    portion: Mutex<Portion>,
 }
 
 impl<'a> CalibrationPrompts<'a> {
@@ -115,16 +117,20 @@ impl<'a> CalibrationPrompts<'a> {
             Positions::Generated => TokenSelection::LastOfPrompt,
             Positions::Span { from, to } => TokenSelection::Span { from, to },
         };
+        let input = model.layer_input(prompts, layer, ctx)?;
+        let most = (PASS_TOKENS / input.tokens().max(1)).min(PASS_ROWS);
         Ok(Self {
             model,
-            input: model.layer_input(prompts, layer, ctx)?,
+            input,
             selection,
+            portion: Mutex::new(Portion::new(most)),
         })
     }
 
     /// Runs as many steerings at a time as fit into a forward pass. `on_pass` takes the logits of the
     /// last tokens where the model computes: `[prompts, vocab]` unsteered, then `[steering · prompts,
-    /// vocab]`, a steering after the other.
+    /// vocab]`, a steering after the other. Where it fails it must have kept nothing, as it is called
+    /// again with fewer steerings where the device was full.
     pub(super) fn for_each_pass(
         &self,
         steerings: &[Steering],
@@ -132,28 +138,42 @@ impl<'a> CalibrationPrompts<'a> {
         mut on_pass: impl FnMut(&Tensor, &Tensor) -> Result<()>,
     ) -> Result<()> {
         let prompts = self.input.rows();
-        let rows = (PASS_TOKENS / self.input.tokens().max(1)).min(PASS_ROWS);
-        for steerings in steerings.chunks((rows / prompts).saturating_sub(1).max(1)) {
-            let all = std::iter::once(None).chain(steerings.iter().cloned().map(Some));
-            let each = all
-                .flat_map(|s| std::iter::repeat_n(s, prompts))
-                .collect::<Vec<_>>();
-            let prompt_of_row: Vec<usize> = (0..each.len()).map(|row| row % prompts).collect();
-            let mut tap = SteerTap::new(each, self.selection)?;
-            let logits = self.model.forward_from(
-                &self.input,
-                &prompt_of_row,
-                &mut tap,
-                Logits::Last,
-                ctx,
-            )?;
-            let logits =
-                logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
-            let base = logits.narrow(0, 0, prompts)?;
-            let steered = logits.narrow(0, prompts, logits.dim(0)? - prompts)?;
-            on_pass(&base, &steered)?;
+        let mut portion = self.portion.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = steerings;
+        while !rest.is_empty() {
+            let most = (portion.most() / prompts).saturating_sub(1);
+            let (now, later) = rest.split_at(most.clamp(1, rest.len()));
+            let outcome = self
+                .pass(now, ctx)
+                .and_then(|(base, steered)| on_pass(&base, &steered));
+            match outcome {
+                Ok(()) => rest = later,
+                Err(error) => {
+                    let taken = ((now.len() + 1) * prompts, 2 * prompts);
+                    portion.shrink(error, self.model.device(), taken, "rows")?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The logits of the last tokens without steering and with each of `steerings`.
+    fn pass(&self, steerings: &[Steering], ctx: &TaskCtx) -> Result<(Tensor, Tensor)> {
+        let prompts = self.input.rows();
+        let all = std::iter::once(None).chain(steerings.iter().cloned().map(Some));
+        let each = all
+            .flat_map(|s| std::iter::repeat_n(s, prompts))
+            .collect::<Vec<_>>();
+        let prompt_of_row: Vec<usize> = (0..each.len()).map(|row| row % prompts).collect();
+        let mut tap = SteerTap::new(each, self.selection)?;
+        let logits =
+            self.model
+                .forward_from(&self.input, &prompt_of_row, &mut tap, Logits::Last, ctx)?;
+        let logits =
+            logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
+        let base = logits.narrow(0, 0, prompts)?;
+        let steered = logits.narrow(0, prompts, logits.dim(0)? - prompts)?;
+        Ok((base, steered))
     }
 
     /// The mean over the prompts of the KL of each steering.

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::model::generate::{
     Arithmetic, Continuation, GeneratedRow, NewToken, Sampling, generate,
 };
-use crate::model::{BosRule, HookPoint, Model};
+use crate::model::{BosRule, HookPoint, Model, Portion};
 use crate::task::{Progress, TaskCtx};
 use calibrate::{SignedIntervention, kl, last_logits, mean_log_prob_shifts};
 use tap::{SteerTap, Steering, TokenSelection};
@@ -258,6 +258,7 @@ pub fn steer(
         &continuations,
         &request.sampling,
         Arithmetic::Quick,
+        &mut Portion::unlimited(),
         &mut tap,
         &mut on_token,
         ctx,

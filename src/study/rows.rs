@@ -12,7 +12,7 @@ use super::Study;
 use super::energy;
 use super::tokens::{Log, LogWriter, Segment};
 use crate::activations::energy::Energy;
-use crate::activations::store::CacheWriter;
+use crate::activations::store::{CacheWriter, widen};
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
@@ -33,6 +33,8 @@ pub struct Appender<'s> {
     /// Of each hook what its rows hold; `None` where that of the rows before is not known: then it
     /// is counted when it is needed.
     energies: Vec<Option<Energy>>,
+    /// Room for a hook's rows in f32.
+    wide: Vec<f32>,
     log: LogWriter,
     pending: Segment,
     known: HashSet<u32>,
@@ -100,6 +102,7 @@ impl<'s> Appender<'s> {
             study,
             caches,
             energies,
+            wide: Vec::new(),
             log: writer,
             pending,
             known,
@@ -135,8 +138,8 @@ impl<'s> Appender<'s> {
     }
 
     /// Adds the next rows of the sample that is due: id and position of each, and for each hook its
-    /// rows in the order of [`super::Manifest::hooks`]; `ends` says that they are its last. `piece`
-    /// gives the display piece of an id that is new to the study. A sample without its end is not
+    /// rows in the order of [`super::Manifest::hooks`], as bytes of the study's dtype; `ends` says that
+    /// they are its last. `piece` gives the display piece of an id that is new to the study. A sample without its end is not
     /// yet in the study, however often it is sealed.
     ///
     /// # Errors
@@ -145,16 +148,16 @@ impl<'s> Appender<'s> {
     pub fn push(
         &mut self,
         tokens: &[(u32, u32)],
-        data: &[&[f32]],
+        data: &[&[u8]],
         ends: bool,
         piece: impl Fn(u32) -> String,
     ) -> Result<()> {
-        let widths = &self.study.manifest.widths;
+        let (widths, dtype) = (&self.study.manifest.widths, self.study.manifest.dtype);
         if data.len() != widths.len()
             || data
                 .iter()
                 .zip(widths)
-                .any(|(d, w)| d.len() != tokens.len() * w)
+                .any(|(d, w)| d.len() != tokens.len() * w * dtype.size())
         {
             return Err(Error::usage(format!(
                 "sample {}: the activations do not fit its {} tokens and the study's hooks",
@@ -166,12 +169,14 @@ impl<'s> Appender<'s> {
             .caches
             .iter_mut()
             .zip(data)
-            .try_for_each(|(cache, rows)| cache.push(rows));
+            .try_for_each(|(cache, rows)| cache.push_stored(rows));
         self.broken |= pushed.is_err();
         pushed?;
         for (energy, rows) in self.energies.iter_mut().zip(data) {
             if let Some(energy) = energy {
-                energy.add(rows);
+                self.wide.resize(rows.len() / dtype.size(), 0.0);
+                widen(dtype, rows, &mut self.wide);
+                energy.add(&self.wide);
             }
         }
         self.unfinished.extend_from_slice(tokens);

@@ -10,10 +10,14 @@ mod reader;
 mod shard;
 mod writer;
 
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
 
 pub use mapped::MappedF32;
 pub use reader::CacheReader;
+pub(crate) use reader::widen;
 pub use writer::CacheWriter;
 
 // Values are little-endian on disk and are borrowed from the mapping without conversion.
@@ -51,6 +55,23 @@ impl CacheDtype {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
         }
+    }
+
+    /// Whether a number is within the range of the values, once it is rounded to one.
+    pub(crate) fn holds(self, value: f32) -> bool {
+        match self {
+            Self::F32 => value.is_finite(),
+            Self::F16 => f16::from_f32(value).is_finite(),
+            Self::Bf16 => bf16::from_f32(value).is_finite(),
+        }
+    }
+
+    /// The error for an activation that [`Self::holds`] says no of.
+    pub(crate) fn too_large(self, value: f32, neuron: usize) -> Error {
+        Error::refused(format!(
+            "the activation {value} of neuron {neuron} is beyond the range of {}: collect with --dtype f32",
+            self.name()
+        ))
     }
 }
 

@@ -217,7 +217,8 @@ impl ActivationSource for CacheReader {
     }
 }
 
-fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
+/// Stored values as f32; `bytes` begin where a value of the dtype may.
+pub(crate) fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         CacheDtype::F32 => out.copy_from_slice(bytemuck::cast_slice(bytes)),
         CacheDtype::F16 => bytemuck::cast_slice::<u8, f16>(bytes).convert_to_f32_slice(out),

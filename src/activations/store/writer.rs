@@ -110,18 +110,34 @@ impl CacheWriter {
     /// [`Error::Usage`] for a part of a row, [`Error::Refused`] for a value beyond the range of a
     /// 2-byte dtype, [`Error::Io`].
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
-        if self.cols == 0 || !rows.len().is_multiple_of(self.cols) {
+        match self.narrow(rows) {
+            Ok(Some(bits)) => self.push_stored(bytemuck::cast_slice(&bits)),
+            Ok(None) => self.push_stored(bytemuck::cast_slice(rows)),
+            Err(e) => {
+                self.open_shard = None;
+                Err(e)
+            }
+        }
+    }
+
+    /// Appends rows whose values are in the cache's dtype already, as bytes; else as [`Self::push`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a part of a row, [`Error::Io`].
+    pub fn push_stored(&mut self, rows: &[u8]) -> Result<()> {
+        let row = self.cols * self.dtype.size();
+        if row == 0 || !rows.len().is_multiple_of(row) {
             return Err(Error::usage(format!(
                 "{} values are no whole rows of {}",
-                rows.len(),
+                rows.len() / self.dtype.size(),
                 self.cols
             )));
         }
         let mut rest = rows;
         while !rest.is_empty() {
             let room = self.shard_rows - self.open_shard.as_ref().map_or(0, |g| g.rows);
-            let (now, later) = rest.split_at((room * self.cols).min(rest.len()));
-            if let Err(e) = self.append(now) {
+            let (now, later) = rest.split_at((room * row).min(rest.len()));
+            if let Err(e) = self.append(now, now.len() / row) {
                 self.open_shard = None;
                 return Err(e);
             }
@@ -137,11 +153,7 @@ impl CacheWriter {
         Ok(())
     }
 
-    fn append(&mut self, rows: &[f32]) -> Result<()> {
-        let narrowed = self.narrow(rows)?;
-        let bytes = narrowed
-            .as_deref()
-            .map_or(bytemuck::cast_slice(rows), bytemuck::cast_slice);
+    fn append(&mut self, bytes: &[u8], rows: usize) -> Result<()> {
         if self.open_shard.is_none() {
             let mut file = NewFile::create(&shard::path_of(&self.dir, self.sealed.len()))?;
             file.write(&[0; HEADER])?;
@@ -154,29 +166,21 @@ impl CacheWriter {
         if let Some(open_shard) = &mut self.open_shard {
             open_shard.file.write(bytes)?;
             open_shard.hash.update(bytes);
-            open_shard.rows += rows.len() / self.cols;
+            open_shard.rows += rows;
         }
         Ok(())
     }
 
     /// The values as bits of a 2-byte dtype; `None` for f32, which is written unchanged.
     fn narrow(&self, rows: &[f32]) -> Result<Option<Vec<u16>>> {
-        let mut bits = vec![
-            0u16;
-            if self.dtype == CacheDtype::F32 {
-                0
-            } else {
-                rows.len()
-            }
-        ];
-        match self.dtype {
-            CacheDtype::F32 => return Ok(None),
-            CacheDtype::F16 => {
-                bytemuck::cast_slice_mut::<u16, f16>(&mut bits).convert_from_f32_slice(rows)
-            }
-            CacheDtype::Bf16 => {
-                bytemuck::cast_slice_mut::<u16, bf16>(&mut bits).convert_from_f32_slice(rows)
-            }
+        if self.dtype == CacheDtype::F32 {
+            return Ok(None);
+        }
+        let mut bits = vec![0u16; rows.len()];
+        if self.dtype == CacheDtype::F16 {
+            bytemuck::cast_slice_mut::<u16, f16>(&mut bits).convert_from_f32_slice(rows);
+        } else {
+            bytemuck::cast_slice_mut::<u16, bf16>(&mut bits).convert_from_f32_slice(rows);
         }
         // An exponent of all ones means infinity or NaN.
         let exponent = if self.dtype == CacheDtype::F16 {
@@ -184,19 +188,14 @@ impl CacheWriter {
         } else {
             0x7f80
         };
-        if let Some(at) = bits
+        match bits
             .iter()
             .zip(rows)
             .position(|(b, v)| b & exponent == exponent && v.is_finite())
         {
-            return Err(Error::refused(format!(
-                "the activation {} of neuron {} is beyond the range of {}: collect with --dtype f32",
-                rows[at],
-                at % self.cols,
-                self.dtype.name()
-            )));
+            Some(at) => Err(self.dtype.too_large(rows[at], at % self.cols.max(1))),
+            None => Ok(Some(bits)),
         }
-        Ok(Some(bits))
     }
 
     /// Seals the shard in progress; its rows are safe when this returns.

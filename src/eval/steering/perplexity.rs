@@ -6,7 +6,7 @@ use candle_core::IndexOp;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::model::{Batch, Logits, Model, NoTap, Phase, host, likelihood};
+use crate::model::{Batch, Logits, Model, NoTap, Phase, Portion, host, likelihood};
 use crate::steering::calibrate::log_sum_exp;
 use crate::task::TaskCtx;
 
@@ -26,34 +26,47 @@ pub fn mean_nll(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Resu
         .map(|(a, b)| a.len() + b.len())
         .max()
         .unwrap_or(0);
-    let at_once = (LOGITS / (longest * model.info().vocab).max(1)).max(1);
+    let mut portion = Portion::new(LOGITS / (longest * model.info().vocab).max(1));
     let mut out = Vec::with_capacity(rows.len());
-    for rows in rows.chunks(at_once) {
-        let batch = Batch {
-            rows: rows.iter().map(|(a, b)| [*a, *b].concat()).collect(),
-            samples: Vec::new(),
-        };
-        let logits = model.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::All, ctx)?;
-        let logits =
-            logits.ok_or_else(|| Error::refused("the model gave no logits for the text"))?;
-        for (r, (prompt, new)) in rows.iter().enumerate() {
-            let Some(first) = prompt.len().checked_sub(1).filter(|_| !new.is_empty()) else {
-                out.push(0.0);
-                continue;
-            };
-            let rows = logits.i((r, first..first + new.len()))?;
-            if !model.decoder().is_mapped() {
-                let each = likelihood::log_likelihoods(&likelihood::log_softmax(&rows)?, new)?;
-                out.push(-each.iter().sum::<f64>() / new.len() as f64);
-                continue;
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(portion.most().min(rest.len()));
+        match nll_of(model, now, ctx) {
+            Ok(found) => {
+                out.extend(found);
+                rest = later;
             }
-            let rows = host::rows(&rows)?;
-            let nll =
-                |(line, &id): (&Vec<f32>, &u32)| log_sum_exp(line) - f64::from(line[id as usize]);
-            // Summed in the order of the tokens, whatever the threads.
-            let each: Vec<f64> = rows.par_iter().zip(new.par_iter()).map(nll).collect();
-            out.push(each.iter().sum::<f64>() / new.len() as f64);
+            Err(error) => portion.shrink(error, model.device(), (now.len(), 1), "texts")?,
         }
+    }
+    Ok(out)
+}
+
+/// [`mean_nll`] in one pass.
+fn nll_of(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Result<Vec<f64>> {
+    let batch = Batch {
+        rows: rows.iter().map(|(a, b)| [*a, *b].concat()).collect(),
+        samples: Vec::new(),
+    };
+    let logits = model.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::All, ctx)?;
+    let logits = logits.ok_or_else(|| Error::refused("the model gave no logits for the text"))?;
+    let mut out = Vec::with_capacity(rows.len());
+    for (r, (prompt, new)) in rows.iter().enumerate() {
+        let Some(first) = prompt.len().checked_sub(1).filter(|_| !new.is_empty()) else {
+            out.push(0.0);
+            continue;
+        };
+        let rows = logits.i((r, first..first + new.len()))?;
+        if !model.decoder().is_mapped() {
+            let each = likelihood::log_likelihoods(&likelihood::log_softmax(&rows)?, new)?;
+            out.push(-each.iter().sum::<f64>() / new.len() as f64);
+            continue;
+        }
+        let rows = host::rows(&rows)?;
+        let nll = |(line, &id): (&Vec<f32>, &u32)| log_sum_exp(line) - f64::from(line[id as usize]);
+        // Summed in the order of the tokens, whatever the threads.
+        let each: Vec<f64> = rows.par_iter().zip(new.par_iter()).map(nll).collect();
+        out.push(each.iter().sum::<f64>() / new.len() as f64);
     }
     Ok(out)
 }

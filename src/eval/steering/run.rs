@@ -14,8 +14,8 @@ use super::{
     UNSTEERED, WatchedWords, perplexity, texts_of, unsteered_of,
 };
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::model::generate::{Arithmetic, Continuation, generate};
+use crate::model::{Model, Portion};
 use crate::steering::Intervention;
 use crate::steering::tap::{SteerTap, Steering, TokenSelection};
 use crate::task::{Progress, TaskCtx};
@@ -30,6 +30,8 @@ pub struct Run<'a> {
     pub(super) prompts: Vec<Vec<u32>>,
     pub(super) watched: &'a WatchedWords,
     pub(super) log: &'a mut Log,
+    /// The texts that are generated at once.
+    pub(super) portion: Portion,
 }
 
 /// Texts to generate that differ in their draws alone: they share the prompt's key-value cache.
@@ -73,6 +75,7 @@ impl<'a> Run<'a> {
             prompts,
             watched,
             log,
+            portion: Portion::unlimited(),
         })
     }
 
@@ -307,7 +310,7 @@ impl<'a> Run<'a> {
         on_event(RunEvent::Texts(judge.name(), texts, &judged))
     }
 
-    fn generate(&self, groups: &[TextGroup], ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
+    fn generate(&mut self, groups: &[TextGroup], ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
         let stream = |g: &TextGroup, sample: usize| (g.key.prompt * 1000 + sample) as u64;
         let continuation = |g: &TextGroup| Continuation {
             prompt: self.prompts[g.key.prompt].clone(),
@@ -330,6 +333,7 @@ impl<'a> Run<'a> {
             &continuations,
             &self.config.sampling,
             Arithmetic::Widened,
+            &mut self.portion,
             &mut tap,
             &mut |_| {},
             ctx,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Runner;
 use super::capture::Capture;
 use super::encoded::Encoded;
+use crate::activations::store::CacheDtype;
 use crate::corpus::Sample;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Portion};
@@ -21,7 +22,7 @@ use crate::task::{Progress, TaskCtx};
 const SEAL_EVERY: Duration = Duration::from_secs(10);
 /// Sealed earlier once a cache has this much that is not safe yet.
 const SEAL_BYTES: usize = 64 << 20;
-/// Activations of a batch, all hooks together, in f32.
+/// Activations of a batch, all hooks together, were they f32.
 const BATCH_BYTES: usize = 512 << 20;
 /// Batches whose samples are sorted by length together. Groups follow each other from the last seal
 /// on whatever the clock says, so that a resumed run makes the same batches, to the bit, as one
@@ -78,6 +79,7 @@ impl<R: Runner> Collector<'_, R> {
     pub(super) fn fill(&self, appender: &mut Appender<'_>, from: usize) -> Result<()> {
         let hooks = appender.study().manifest().hooks.clone();
         let widths = appender.study().manifest().widths.clone();
+        let dtype = appender.study().manifest().dtype;
         let row_bytes = 4 * widths.iter().sum::<usize>();
         let budget = self
             .runner
@@ -88,12 +90,17 @@ impl<R: Runner> Collector<'_, R> {
         thread::scope(|scope| {
             // A group is handed over when the one before is written: two are in memory at most.
             let (computed, groups) = mpsc::sync_channel(0);
-            let writer = scope.spawn(move || self.write(appender, &groups));
+            let (written, spare) = mpsc::channel();
+            let writer = scope.spawn(move || self.write(appender, &groups, &written));
             let (mut next, mut portion) = ((from, 0), Portion::new(budget));
             let mut compute = || {
                 while next.0 < self.encoded.len() {
                     let group = self.group(next, GROUP_BATCHES * budget);
-                    let mut tap = Capture::new(&hooks, &widths, group.rows);
+                    // The memory of a group that is written serves for the next.
+                    let mut tap = spare
+                        .try_recv()
+                        .unwrap_or_else(|_| Capture::new(&hooks, &widths, dtype));
+                    tap.begin(group.rows);
                     self.forward(&group, &mut portion, &mut tap, &mut done)?;
                     next = group.next;
                     if computed.send((group, tap)).is_err() {
@@ -111,15 +118,18 @@ impl<R: Runner> Collector<'_, R> {
         })
     }
 
-    /// Stores groups as they come, and seals them from time to time.
+    /// Stores groups as they come, hands their memory back, and seals them from time to time.
     fn write(
         &self,
         appender: &mut Appender<'_>,
         groups: &mpsc::Receiver<(Group, Capture)>,
+        written: &mpsc::Sender<Capture>,
     ) -> Result<()> {
         let mut sealed = Instant::now();
         for (group, tap) in groups {
             self.store(appender, &group, &tap)?;
+            // Nobody takes it after the last group.
+            let _ = written.send(tap);
             if sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
                 appender.seal()?;
                 sealed = Instant::now();
@@ -223,45 +233,47 @@ impl<R: Runner> Collector<'_, R> {
 
     /// Hands a group's rows to the study, in order.
     fn store(&self, appender: &mut Appender<'_>, group: &Group, tap: &Capture) -> Result<()> {
+        let dtype = appender.study().manifest().dtype;
         for piece in &group.pieces {
             let encoded = &self.encoded[piece.sample];
             let tokens = encoded.tokens(piece.window);
-            let rows = piece.first_row..piece.first_row + tokens.len();
-            let hooks = tap.data.iter().zip(&tap.widths);
-            let data: Vec<&[f32]> = hooks
-                .map(|(d, w)| &d[rows.start * w..rows.end * w])
+            if let Some(problem) = self.unstorable(piece, &tokens, dtype, tap) {
+                return Err(problem);
+            }
+            let data: Vec<&[u8]> = (0..tap.hooks.len())
+                .map(|hook| tap.stored(hook, piece.first_row, tokens.len()))
                 .collect();
-            self.check_finite(piece.sample, &tokens, &data, tap)?;
             let ends = piece.window + 1 == encoded.windows.len();
             appender.push(&tokens, &data, ends, |id| self.runner.piece(id))?;
         }
         Ok(())
     }
 
-    /// Refuses activations that are not finite, by sample, token and neuron: a study would hold them
-    /// for good.
-    fn check_finite(
+    /// Why a window cannot be stored: activations that are not finite, by sample, token and neuron,
+    /// since a study would hold them for good, or that are beyond the range of the dtype.
+    fn unstorable(
         &self,
-        sample: usize,
+        piece: &Piece,
         tokens: &[(u32, u32)],
-        data: &[&[f32]],
+        dtype: CacheDtype,
         tap: &Capture,
-    ) -> Result<()> {
-        for (i, values) in data.iter().enumerate() {
-            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                let (token, neuron) = (at / tap.widths[i], at % tap.widths[i]);
-                let text: String = self.samples[sample].text.chars().take(40).collect();
-                return Err(Error::refused(format!(
-                    "sample {} ({text:?}): neuron {neuron} of {} is {} at token {:?} (position {}): {}",
-                    self.first + sample,
-                    tap.hooks[i],
-                    values[at],
-                    self.runner.piece(tokens[token].0),
-                    tokens[token].1,
-                    self.runner.remedy(tap.hooks[i].layer)
-                )));
-            }
+    ) -> Option<Error> {
+        let rows = piece.first_row..piece.first_row + tokens.len();
+        let of_piece = tap.unstorable.iter().filter(|u| rows.contains(&u.row));
+        let first = of_piece.min_by_key(|u| (u.value.is_finite(), u.hook, u.row, u.neuron))?;
+        if first.value.is_finite() {
+            return Some(dtype.too_large(first.value, first.neuron));
         }
-        Ok(())
+        let (id, position) = tokens[first.row - piece.first_row];
+        let text: String = self.samples[piece.sample].text.chars().take(40).collect();
+        let hook = tap.hooks[first.hook];
+        Some(Error::refused(format!(
+            "sample {} ({text:?}): neuron {} of {hook} is {} at token {:?} (position {position}): {}",
+            self.first + piece.sample,
+            first.neuron,
+            first.value,
+            self.runner.piece(id),
+            self.runner.remedy(hook.layer)
+        )))
     }
 }

@@ -8,6 +8,7 @@ mod batches;
 mod capture;
 mod encoded;
 mod estimate;
+mod stored;
 
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use candle_core::{DType, Device};
 use encoded::{Encoded, encode};
 use estimate::disk_bytes;
 pub use estimate::{Estimate, estimate};
+pub(crate) use stored::of_compute;
+pub use stored::{exact_dtype, stored_remark, stored_words};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};

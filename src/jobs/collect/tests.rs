@@ -1,4 +1,5 @@
 mod fake;
+mod storing;
 
 use std::sync::Mutex;
 

@@ -1,13 +1,16 @@
 //! What makes sentences likelier: the gradient of each one's mean log-likelihood, kept in the study,
 //! and the label's part of it.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Choosing, need, of_model};
 use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::model::{HookPoint, Model};
+use crate::model::{HookPoint, Model, Portion};
 use crate::study::{Measured, Study};
 use crate::task::{Progress, TaskCtx};
 
@@ -160,14 +163,38 @@ fn measure(
     texts.sort_by_key(|(sample, ids)| (ids.len(), *sample));
     let lengths: Vec<usize> = texts.iter().map(|(_, ids)| ids.len()).collect();
     let all = texts.len() as u64;
-    for batch in model.decoder().gradient_batches(&lengths, hook.layer)? {
+    let mut portion = Portion::unlimited();
+    let mut batches: VecDeque<Range<usize>> = model
+        .decoder()
+        .gradient_batches(&lengths, hook.layer)?
+        .into_iter()
+        .collect();
+    while let Some(mut batch) = batches.pop_front() {
+        if batch.len() > portion.most() {
+            let end = batch.start + portion.most();
+            batches.push_front(end..batch.end);
+            batch.end = end;
+        }
         let done = batch.start as u64;
         let words = "asking what makes sentences likelier";
         ctx.checkpoint(Progress::new(words, done, all, "sentences"))?;
-        let (samples, ids): (Vec<u32>, Vec<Vec<u32>>) = texts[batch].iter().cloned().unzip();
-        let found = model.text_gradients(&ids, hook.layer, ctx)?;
-        let rows: Vec<Vec<f32>> = found.into_iter().map(|g| g.gradient).collect();
-        let by_hook = model.residual_adjoint(hook, &rows)?;
+        let (samples, ids): (Vec<u32>, Vec<Vec<u32>>) =
+            texts[batch.clone()].iter().cloned().unzip();
+        let asked = model
+            .text_gradients(&ids, hook.layer, ctx)
+            .and_then(|found| {
+                let rows: Vec<Vec<f32>> = found.into_iter().map(|g| g.gradient).collect();
+                let by_hook = model.residual_adjoint(hook, &rows)?;
+                Ok((rows, by_hook))
+            });
+        let (rows, by_hook) = match asked {
+            Ok(found) => found,
+            Err(error) => {
+                portion.shrink(error, model.device(), (batch.len(), 1), "sentences")?;
+                batches.push_front(batch);
+                continue;
+            }
+        };
         let record = |((sample, g), v): ((u32, Vec<f32>), Vec<f32>)| {
             let digest = digest_of(&tokens.texts[sample as usize]);
             let values = g.iter().chain(&v).flat_map(|v| v.to_le_bytes());

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::linear::{Linear, with_slice};
 use super::network::Decoder;
@@ -17,12 +17,7 @@ impl Decoder {
     /// Refuses a residual stream on a device that is not finite. It is checked once, at the end of a
     /// prompt's pass, because the check waits for the device.
     pub(super) fn check_device(&self, x: &Tensor, phase: Phase) -> Result<()> {
-        if self.is_mapped()
-            || phase != Phase::Prompt
-            || host::values(&x.to_dtype(DType::F32)?.flatten_all()?.sum_keepdim(0)?)?
-                .iter()
-                .all(|sum| sum.is_finite())
-        {
+        if self.is_mapped() || phase != Phase::Prompt || host::all_finite(x)? {
             return Ok(());
         }
         Err(Error::refused(

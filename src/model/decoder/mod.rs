@@ -12,6 +12,8 @@ mod derivative;
 mod directions;
 mod embed;
 mod finite;
+#[cfg(test)]
+pub(crate) mod full;
 mod gradient;
 mod layer_input;
 mod linear;
@@ -28,7 +30,10 @@ mod vector;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Batch, DeviceChoice, Gpu, HookPoint, ModelFiles, ModelInfo, Phase, Tap, Tokenizer};
+use self::budget::Plan;
+use super::{
+    Batch, DeviceChoice, Gpu, HookPoint, ModelFiles, ModelInfo, Phase, Tap, Tokenizer, device,
+};
 use crate::error::Result;
 use crate::task::TaskCtx;
 
@@ -80,7 +85,26 @@ impl Model {
     pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
         // The tokenizer is opened first because it fails soonest.
         let tokenizer = Tokenizer::open(files)?;
-        let (decoder, mut info, plan) = open::open(files, options, ctx)?;
+        Self::with_tokenizer(tokenizer, open::open(files, options, ctx)?)
+    }
+
+    /// Opens the files on candle's CPU device, whose operations are those of a card, in `dtype`: for
+    /// tests of what a card does where there is none.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    #[doc(hidden)]
+    pub fn open_generic(files: &ModelFiles, dtype: DType, ctx: &TaskCtx) -> Result<Self> {
+        let (described, options) = (describe(files)?, LoadOptions::default());
+        let opened = device::generic(dtype);
+        let opened = open::open_on(files, described, &options, &opened, ctx)?;
+        Self::with_tokenizer(Tokenizer::open(files)?, opened)
+    }
+
+    fn with_tokenizer(
+        tokenizer: Tokenizer,
+        (decoder, mut info, plan): (Decoder, ModelInfo, Plan),
+    ) -> Result<Self> {
         open::check_tokenizer(&tokenizer, &mut info)?;
         Ok(Self {
             info,

@@ -447,6 +447,8 @@ impl Decoder {
                 return Ok(None);
             }
         }
+        #[cfg(test)]
+        super::full::check(x.dim(0)?)?;
         self.check_device(&x, state.pass.phase)?;
         Ok(Some(x))
     }

@@ -42,10 +42,21 @@ pub(super) fn open(
     options: &LoadOptions,
     ctx: &TaskCtx,
 ) -> Result<(Decoder, ModelInfo, Plan)> {
-    let (config, weights) = describe(files)?;
+    let described = describe(files)?;
     let opened = device::open(options.device, options.dtype)?;
+    open_on(files, described, options, &opened, ctx)
+}
+
+/// [`open`] on devices that are open.
+pub(super) fn open_on(
+    files: &ModelFiles,
+    (config, weights): (Config, Weights),
+    options: &LoadOptions,
+    opened: &OpenDevices,
+    ctx: &TaskCtx,
+) -> Result<(Decoder, ModelInfo, Plan)> {
     let (mut notes, name) = (opened.notes.clone(), opened.name.clone());
-    let (widened, plan, spread) = place(&config, &weights, options, &opened, &mut notes)?;
+    let (widened, plan, spread) = place(&config, &weights, options, opened, &mut notes)?;
     let configuration = config.switches();
     let decoder = load::load(config, &weights, options.layers, (spread, &widened), ctx)?;
     notes.extend_from_slice(weights.notes());

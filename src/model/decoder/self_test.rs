@@ -1,9 +1,11 @@
-//! What a decoder computes on a device, held against this crate's kernels: each operation, a product
-//! of each quantised type, small networks of every kind, the first layers of a real model.
+//! What a decoder computes on a device, held against formulas in f64 and this crate's kernels: each
+//! operation, a product of each quantised type, small networks of every kind, the first layers of a
+//! real model.
 //!
-//! Knows nothing of rates and of what is printed. Invariant: the reference is computed on the CPU in
-//! f32 by code that the device does not run.
+//! Knows nothing of rates and of what is printed. Invariant: the reference is computed on the CPU, in
+//! f32 or better, by code that the device does not run, candle's CPU device neither.
 
+mod formulas;
 mod networks;
 
 use candle_core::{D, DType, Device, Tensor};
@@ -56,69 +58,134 @@ const DTYPES: [(DType, f64, f64); 3] = [
 /// Rows, inputs and outputs of the operations: no multiples of a tile.
 const SHAPE: (usize, usize, usize) = (37, 264, 131);
 
-type Operation = fn(&Device, DType) -> Result<Tensor>;
+/// What a device computes in a type, and the same by its formula.
+type Operation = (fn(&Device, DType) -> Result<Tensor>, fn() -> Vec<f64>);
 
 /// Every operation of candle that the decoder's passes are made of.
 const OPERATIONS: [(&str, Operation); 13] = [
-    ("product", |device, dtype| {
-        let (m, k, n) = SHAPE;
-        let w = values((n, k), device, dtype)?;
-        Ok(values((m, k), device, dtype)?.matmul(&w.t()?)?)
-    }),
-    ("products of heads", |device, dtype| {
-        let q = values((2, 4, 19, 24), device, dtype)?;
-        let k = values((2, 4, 45, 24), device, dtype)?;
-        Ok(q.matmul(&k.t()?)?)
-    }),
-    ("RMS norm", |device, dtype| {
-        norm(NormKind::Rms, device, dtype)
-    }),
-    ("layer norm", |device, dtype| {
-        norm(NormKind::Layer, device, dtype)
-    }),
-    ("silu gate", |device, dtype| {
-        activation(Activation::Silu, true, device, dtype)
-    }),
-    ("gelu gate", |device, dtype| {
-        activation(Activation::GeluTanh, true, device, dtype)
-    }),
-    ("gelu by erf", |device, dtype| {
-        activation(Activation::Gelu, false, device, dtype)
-    }),
-    ("relu squared", |device, dtype| {
-        activation(Activation::Relu2, false, device, dtype)
-    }),
-    ("quick gelu", |device, dtype| {
-        activation(Activation::QuickGelu, false, device, dtype)
-    }),
+    (
+        "product",
+        (
+            |device, dtype| {
+                let (m, k, n) = SHAPE;
+                let w = values((n, k), device, dtype)?;
+                Ok(values((m, k), device, dtype)?.matmul(&w.t()?)?)
+            },
+            formulas::product,
+        ),
+    ),
+    (
+        "products of heads",
+        (
+            |device, dtype| {
+                let q = values((2, 4, 19, 24), device, dtype)?;
+                let k = values((2, 4, 45, 24), device, dtype)?;
+                Ok(q.matmul(&k.t()?)?)
+            },
+            formulas::products_of_heads,
+        ),
+    ),
+    (
+        "RMS norm",
+        (
+            |device, dtype| norm(NormKind::Rms, device, dtype),
+            formulas::rms_norm,
+        ),
+    ),
+    (
+        "layer norm",
+        (
+            |device, dtype| norm(NormKind::Layer, device, dtype),
+            formulas::layer_norm,
+        ),
+    ),
+    (
+        "silu gate",
+        (
+            |device, dtype| activation(Activation::Silu, true, device, dtype),
+            formulas::silu_gate,
+        ),
+    ),
+    (
+        "gelu gate",
+        (
+            |device, dtype| activation(Activation::GeluTanh, true, device, dtype),
+            formulas::gelu_gate,
+        ),
+    ),
+    (
+        "gelu by erf",
+        (
+            |device, dtype| activation(Activation::Gelu, false, device, dtype),
+            formulas::gelu_by_erf,
+        ),
+    ),
+    (
+        "relu squared",
+        (
+            |device, dtype| activation(Activation::Relu2, false, device, dtype),
+            formulas::relu_squared,
+        ),
+    ),
+    (
+        "quick gelu",
+        (
+            |device, dtype| activation(Activation::QuickGelu, false, device, dtype),
+            formulas::quick_gelu,
+        ),
+    ),
     // Scores are f32 in every type.
-    ("softmax", |device, dtype| {
-        let scores = values((2, 4, 19, 45), device, dtype)?.to_dtype(DType::F32)?;
-        Ok(candle_nn::ops::softmax_last_dim(&(scores * 8.0)?)?)
-    }),
-    ("soft cap", |device, dtype| {
-        let scores = values((19, 45), device, dtype)?.to_dtype(DType::F32)?;
-        ops::softcap(&(scores * 8.0)?, 5.0)
-    }),
-    ("rows by number", |device, dtype| {
-        let ids = Tensor::new(&[36u32, 0, 7, 7], device)?;
-        let rows = values((SHAPE.0, SHAPE.1), device, dtype)?;
-        Ok(rows.index_select(&ids, 0)?)
-    }),
-    ("sums and cached rows", |device, dtype| {
-        let cache = Tensor::zeros((2, 3, 64, 24), dtype, device)?;
-        let new = values((2, 3, 5, 24), device, dtype)?;
-        cache.slice_set(&new, 2, 17)?;
-        let at = Tensor::new(&[[1u32, 3, 5, 7, 9], [60, 61, 62, 63, 0]], device)?;
-        let at = at.reshape((2, 1, 5, 1))?.broadcast_as(new.shape())?;
-        cache.scatter_set(&at.contiguous()?, &new, 2)?;
-        Ok((&cache
-            + cache
-                .to_dtype(DType::F32)?
-                .sum_keepdim(D::Minus1)?
-                .to_dtype(dtype)?
-                .broadcast_as(cache.shape())?)?)
-    }),
+    (
+        "softmax",
+        (
+            |device, dtype| {
+                let scores = values((2, 4, 19, 45), device, dtype)?.to_dtype(DType::F32)?;
+                Ok(candle_nn::ops::softmax_last_dim(&(scores * 8.0)?)?)
+            },
+            formulas::softmax,
+        ),
+    ),
+    (
+        "soft cap",
+        (
+            |device, dtype| {
+                let scores = values((19, 45), device, dtype)?.to_dtype(DType::F32)?;
+                ops::softcap(&(scores * 8.0)?, 5.0)
+            },
+            formulas::soft_cap,
+        ),
+    ),
+    (
+        "rows by number",
+        (
+            |device, dtype| {
+                let ids = Tensor::new(&[36u32, 0, 7, 7], device)?;
+                let rows = values((SHAPE.0, SHAPE.1), device, dtype)?;
+                Ok(rows.index_select(&ids, 0)?)
+            },
+            formulas::rows_by_number,
+        ),
+    ),
+    (
+        "sums and cached rows",
+        (
+            |device, dtype| {
+                let cache = Tensor::zeros((2, 3, 64, 24), dtype, device)?;
+                let new = values((2, 3, 5, 24), device, dtype)?;
+                cache.slice_set(&new, 2, 17)?;
+                let at = Tensor::new(&[[1u32, 3, 5, 7, 9], [60, 61, 62, 63, 0]], device)?;
+                let at = at.reshape((2, 1, 5, 1))?.broadcast_as(new.shape())?;
+                cache.scatter_set(&at.contiguous()?, &new, 2)?;
+                Ok((&cache
+                    + cache
+                        .to_dtype(DType::F32)?
+                        .sum_keepdim(D::Minus1)?
+                        .to_dtype(dtype)?
+                        .broadcast_as(cache.shape())?)?)
+            },
+            formulas::sums_and_cached_rows,
+        ),
+    ),
 ];
 
 /// Values of a model's size, the same on every device.
@@ -148,16 +215,13 @@ fn activation(kind: Activation, gated: bool, device: &Device, dtype: DType) -> R
     ops::activate(&x, kind, gated, width, false)
 }
 
-/// Every operation on a device in every type, against candle's on the CPU in f32.
+/// Every operation on a device in every type, against its formula in f64.
 pub fn operations(device: &Device) -> Vec<Comparison> {
     let mut out = Vec::new();
-    for (name, operation) in OPERATIONS {
-        let right = operation(&Device::Cpu, DType::F32);
+    for (name, (operation, formula)) in OPERATIONS {
+        let right = formula();
         for (dtype, most, _) in DTYPES {
-            let found = match &right {
-                Ok(right) => operation(device, dtype).and_then(|x| relative(&x, right)),
-                Err(e) => Err(crate::Error::refused(e.to_string())),
-            };
+            let found = operation(device, dtype).and_then(|x| relative_to(&x, &right));
             out.push(Comparison::new(name, dtype, found, most));
         }
     }
@@ -192,9 +256,13 @@ pub fn products(device: &Device, dtype: DType) -> Result<Vec<Comparison>> {
 
 /// |a − b| / |b| in the Euclidean norm; NaN where a value is not finite.
 fn relative(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let flat =
-        |x: &Tensor| -> Result<Vec<f32>> { Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?) };
-    let (a, b) = (flat(a)?, flat(b)?);
+    let b: Vec<f32> = b.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    relative_to(a, &b.into_iter().map(f64::from).collect::<Vec<_>>())
+}
+
+/// The same of values that are not on a device.
+fn relative_to(a: &Tensor, b: &[f64]) -> Result<f64> {
+    let a: Vec<f32> = a.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     if a.len() != b.len() {
         return Err(crate::Error::refused(format!(
             "{} values instead of {}",
@@ -203,8 +271,8 @@ fn relative(a: &Tensor, b: &Tensor) -> Result<f64> {
         )));
     }
     let sum = |terms: &mut dyn Iterator<Item = f64>| terms.map(|v| v * v).sum::<f64>().sqrt();
-    let apart = sum(&mut a.iter().zip(&b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    let size = sum(&mut b.iter().map(|b| f64::from(*b)));
+    let apart = sum(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - b));
+    let size = sum(&mut b.iter().copied());
     Ok(apart / size.max(f64::MIN_POSITIVE))
 }
 
@@ -223,6 +291,17 @@ mod tests {
         let found = operations(&Device::Cpu);
         assert_eq!(found.len(), 3 * OPERATIONS.len());
         hold(&found);
+    }
+
+    #[test]
+    fn an_operation_that_computes_something_else_does_not_pass() {
+        let of = |name: &str| {
+            let found = OPERATIONS.iter().find(|(n, _)| *n == name);
+            found.map(|(_, operation)| *operation).unwrap()
+        };
+        let ((silu, _), (_, gelu)) = (of("silu gate"), of("gelu gate"));
+        let x = silu(&Device::Cpu, DType::F32).unwrap();
+        assert!(relative_to(&x, &gelu()).unwrap() > 1e-2);
     }
 
     #[test]

@@ -6,11 +6,15 @@
 //! Nothing here decides anything: what follows from the answers is in [`super::card`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Device, Tensor};
+use bytemuck::Pod;
+use candle_core::cuda_backend::{CudaDType, CudaStorage};
+use candle_core::{DType, Device, Storage, Tensor};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
-use cudarc::driver::{CudaContext, DriverError, result};
+use cudarc::driver::{CudaContext, DeviceRepr, DriverError, result};
+use half::{bf16, f16};
 
 use super::card::{self, Card, CardMemory};
 use crate::error::{Error, Result};
@@ -191,4 +195,36 @@ pub(super) fn carry(x: &Tensor, to: &Device) -> Result<Tensor> {
     let copy = x.to_device(to)?;
     from.join(&target).map_err(failed)?;
     Ok(copy)
+}
+
+/// Copies a contiguous tensor of f32, f16 or bf16 into `out`, which has room for it, and waits until
+/// it is there. cudarc gives out pinned memory by an unsafe call alone; `out` is ordinary memory,
+/// into which the driver copies through pinned memory of its own.
+pub(super) fn fetch(x: &Tensor, out: &mut [u32]) -> Result<()> {
+    let (storage, layout) = x.storage_and_layout();
+    let (Storage::Cuda(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets())
+    else {
+        return Err(Error::refused("a tensor that lies on no card in one piece"));
+    };
+    match x.dtype() {
+        DType::F32 => fetch_of::<f32>(x.device(), storage, from..to, out),
+        DType::F16 => fetch_of::<f16>(x.device(), storage, from..to, out),
+        DType::BF16 => fetch_of::<bf16>(x.device(), storage, from..to, out),
+        other => Err(Error::refused(format!(
+            "values of {other:?} are not fetched"
+        ))),
+    }
+}
+
+fn fetch_of<T: CudaDType + DeviceRepr + Pod>(
+    device: &Device,
+    storage: &CudaStorage,
+    values: Range<usize>,
+    out: &mut [u32],
+) -> Result<()> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let out = &mut bytemuck::cast_slice_mut::<u32, T>(out)[..values.len()];
+    let source = storage.as_cuda_slice::<T>()?.slice(values);
+    stream.memcpy_dtoh(&source, out).map_err(failed)?;
+    stream.synchronize().map_err(failed)
 }

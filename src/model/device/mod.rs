@@ -22,6 +22,16 @@ use card::{Card, compute_dtype};
 pub(crate) use choice::dtype_name;
 pub use choice::{Cards, Compute, DeviceChoice};
 
+/// The variable by which the tests of whole commands have the CPU compute by the operations of a
+/// card, and what it then holds.
+const TEST_DEVICE: &str = "MLPEEK_TEST_DEVICE";
+const GENERIC: &str = "generic";
+
+/// Whether candle's operations compute on the CPU. The unit tests choose by themselves.
+fn is_generic() -> bool {
+    !cfg!(test) && std::env::var_os(TEST_DEVICE).is_some_and(|name| name == GENERIC)
+}
+
 /// The devices of a choice, with what the user should know of them.
 #[derive(Debug)]
 pub(crate) struct OpenDevices {
@@ -47,6 +57,19 @@ impl OpenDevices {
             dtype: DType::F32,
             name: "cpu".into(),
             notes,
+        }
+    }
+
+    /// candle's operations on its CPU device, where they stand for a card.
+    fn generic(dtype: Option<DType>) -> Self {
+        Self {
+            devices: vec![Device::Cpu],
+            cards: Vec::new(),
+            dtype: dtype.unwrap_or(DType::F32),
+            name: "cpu".into(),
+            notes: vec![format!(
+                "{TEST_DEVICE} is {GENERIC}: candle's operations compute, as they do on a card"
+            )],
         }
     }
 
@@ -76,11 +99,16 @@ impl OpenDevices {
 
     /// Bytes free on each device, where that is known; of the machine where the CPU computes.
     pub(crate) fn free(&self) -> Result<Vec<Option<u64>>> {
-        if self.devices.is_empty() {
+        if self.cards.is_empty() {
             return Ok(vec![memory::available()?]);
         }
         Ok(self.cards.iter().map(Card::free).collect())
     }
+}
+
+/// What stands for a card in tests: candle's operations on its CPU device, in `dtype`.
+pub(crate) fn generic(dtype: DType) -> OpenDevices {
+    OpenDevices::generic(Some(dtype))
 }
 
 /// The devices of a choice, opened; `dtype`: what was asked for to compute in.
@@ -89,6 +117,7 @@ impl OpenDevices {
 /// A device that was named and that this build or this machine does not have, with what would work.
 pub(crate) fn open(choice: DeviceChoice, dtype: Option<DType>) -> Result<OpenDevices> {
     match choice {
+        DeviceChoice::Cpu if is_generic() => Ok(OpenDevices::generic(dtype)),
         DeviceChoice::Cpu => Ok(OpenDevices::cpu(dtype, Vec::new())),
         DeviceChoice::Cuda(cards) => cuda(cards, dtype),
         DeviceChoice::Metal => metal(dtype),
@@ -254,6 +283,14 @@ pub(crate) fn carry(x: &Tensor, to: &Device) -> Result<Tensor> {
     } else {
         Ok(x.to_device(to)?)
     }
+}
+
+/// Copies a contiguous tensor of f32, f16 or bf16 from a card of CUDA into `out`.
+///
+/// # Errors
+/// A tensor elsewhere, and a copy that the driver refuses.
+pub(crate) fn fetch(x: &Tensor, out: &mut [u32]) -> Result<()> {
+    driver::fetch(x, out)
 }
 
 /// A sentence for the user where the machine has a GPU that this build cannot use.

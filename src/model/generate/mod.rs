@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 pub use self::sampling::Sampling;
 use self::stream::StreamDecoder;
-use super::{Batch, Decoder, Logits, Model, Phase, Tap, host};
+use super::{Batch, Decoder, Logits, Model, Phase, Portion, Tap, host};
 use crate::error::Result;
 use crate::task::TaskCtx;
 
@@ -62,10 +62,11 @@ pub struct GeneratedRow {
     pub ids: Vec<u32>,
 }
 
-/// Generates every row of `prompts` as one batch, calling `emit` for each token as it is drawn;
-/// rows end at EOS, at `max_tokens` or at the model's context. Rows are numbered through the
-/// prompts; a prompt's own pass goes under the number of its first row, so a tap must treat the
-/// rows of one prompt alike. The same seed and stream give the same draws.
+/// Generates every row of `prompts`, calling `emit` for each token as it is drawn; rows end at EOS,
+/// at `max_tokens` or at the model's context. They are one batch, or as many as `portion` asks for,
+/// which is made smaller where a device is full. Rows are numbered through the prompts; a prompt's
+/// own pass goes under the number of the first of its rows in the batch, so a tap must treat the rows
+/// of one prompt alike. The same seed and stream give the same draws.
 ///
 /// # Errors
 /// Sampling that [`Sampling::check`] refuses, what [`Decoder::forward`] refuses, logits that are NaN,
@@ -75,6 +76,7 @@ pub fn generate(
     prompts: &[Continuation],
     sampling: &Sampling,
     arithmetic: Arithmetic,
+    portion: &mut Portion,
     tap: &mut dyn Tap,
     emit: &mut dyn FnMut(NewToken),
     ctx: &TaskCtx,
@@ -84,16 +86,14 @@ pub fn generate(
         eos: tokenizer.eos(),
         decode: &|ids| tokenizer.decode(ids),
     };
-    run(
-        model.decoder(),
-        &rules,
-        prompts,
+    let generation = Generation {
+        decoder: model.decoder(),
+        rules,
         sampling,
         arithmetic,
-        tap,
-        emit,
         ctx,
-    )
+    };
+    generation.run(prompts, portion, tap, emit)
 }
 
 /// What generation needs of a tokenizer: the ids that end a text, and how ids become text.
@@ -103,122 +103,189 @@ struct TextRules<'a> {
 }
 
 /// A row that is being generated.
-struct Row {
+struct Row<'p> {
+    /// The number of its prompt.
+    place: usize,
+    prompt: &'p [u32],
+    stream: u64,
     rng: Pcg64,
     text: StreamDecoder,
+    /// The tokens that were drawn and told, those of a batch that then did not fit too.
     ids: Vec<u32>,
+    /// How many of them the present batch has come to.
+    at: usize,
+    ended: bool,
 }
 
-impl Row {
-    fn new(prompt: &[u32], seed: u64, stream: u64) -> Self {
-        let rng = Pcg64::seed_from_u64(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+impl<'p> Row<'p> {
+    fn new((place, prompt): (usize, &'p [u32]), stream: u64, seed: u64) -> Self {
         Self {
-            rng,
+            place,
+            prompt,
+            stream,
+            rng: rng(seed, stream),
             text: StreamDecoder::after(prompt),
             ids: Vec::new(),
+            at: 0,
+            ended: false,
         }
+    }
+
+    /// Goes back to the prompt: tokens that were told are taken again, and not drawn anew.
+    fn restart(&mut self, seed: u64) {
+        self.rng = rng(seed, self.stream);
+        self.text = StreamDecoder::after(self.prompt);
+        self.at = 0;
+    }
+
+    /// The next token, which is `drawn` unless it was told before; with it whether it is new.
+    fn next(&mut self, drawn: u32) -> (u32, bool) {
+        let new = self.at == self.ids.len();
+        if new {
+            self.ids.push(drawn);
+        }
+        self.at += 1;
+        (self.ids[self.at - 1], new)
     }
 }
 
+fn rng(seed: u64, stream: u64) -> Pcg64 {
+    Pcg64::seed_from_u64(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// [`generate`] with a decoder and the rules of its tokenizer.
-fn run(
-    decoder: &Decoder,
-    rules: &TextRules<'_>,
-    prompts: &[Continuation],
-    sampling: &Sampling,
+struct Generation<'a> {
+    decoder: &'a Decoder,
+    rules: TextRules<'a>,
+    sampling: &'a Sampling,
     arithmetic: Arithmetic,
-    tap: &mut dyn Tap,
-    emit: &mut dyn FnMut(NewToken),
-    ctx: &TaskCtx,
-) -> Result<Vec<GeneratedRow>> {
-    sampling.check()?;
-    let prompts: Vec<&Continuation> = prompts.iter().filter(|p| !p.streams.is_empty()).collect();
-    let new = |p: &&Continuation| {
-        p.streams
-            .iter()
-            .map(|&s| Row::new(&p.prompt, sampling.seed, s))
-            .collect::<Vec<_>>()
-    };
-    let mut rows: Vec<Row> = prompts.iter().flat_map(new).collect();
-    // The row of the pass that holds each active row's logits and cache: its prompt's row in the
-    // first pass, its own afterwards.
-    let mut pass_rows: Vec<usize> = prompts
-        .iter()
-        .enumerate()
-        .flat_map(|(at, p)| std::iter::repeat_n(at, p.streams.len()))
-        .collect();
-    let mut active: Vec<usize> = if sampling.max_tokens == 0 {
-        Vec::new()
-    } else {
-        (0..rows.len()).collect()
-    };
-    let first_rows = (0..prompts.len())
-        .map(|at| pass_rows.partition_point(|&p| p < at))
-        .collect();
-    let mut batch = Batch {
-        rows: prompts.iter().map(|p| p.prompt.clone()).collect(),
-        samples: first_rows,
-    };
-    let cache = decoder.new_cache(prompts.len());
-    let mut cache = if arithmetic == Arithmetic::Widened {
-        cache.widened()
-    } else {
-        cache
-    };
-    let mut phase = Phase::Prompt;
-    while !active.is_empty() {
-        let logits = decoder.forward(&batch, phase, Some(&mut cache), tap, Logits::Last, ctx)?;
-        let Some(logits) = logits else { break };
-        let uniforms: Vec<f64> = active.iter().map(|&r| rows[r].rng.random()).collect();
-        let drawn = draw(decoder, &logits, &pass_rows, sampling, &uniforms)?;
-        let mut unfinished = Vec::new();
-        for (slot, ((&r, &at), &id)) in active.iter().zip(&pass_rows).zip(&drawn).enumerate() {
-            let row = &mut rows[r];
-            row.ids.push(id);
-            let ended = rules.eos.contains(&id);
-            let full = cache.lengths()[at] + 1 >= decoder.config().context;
-            let last = ended || full || row.ids.len() >= sampling.max_tokens;
-            let text = if ended {
-                row.text.flush(rules.decode)
-            } else {
-                row.text.push(id, last, rules.decode)
+    ctx: &'a TaskCtx,
+}
+
+impl Generation<'_> {
+    fn run(
+        &self,
+        prompts: &[Continuation],
+        portion: &mut Portion,
+        tap: &mut dyn Tap,
+        emit: &mut dyn FnMut(NewToken),
+    ) -> Result<Vec<GeneratedRow>> {
+        self.sampling.check()?;
+        let mut rows = Vec::new();
+        for (place, of) in prompts.iter().enumerate() {
+            let new = |&stream: &u64| Row::new((place, &of.prompt), stream, self.sampling.seed);
+            rows.extend(of.streams.iter().map(new));
+        }
+        loop {
+            let unfinished = (0..rows.len()).filter(|&r| !rows[r].ended);
+            let batch: Vec<usize> = unfinished.take(portion.most()).collect();
+            if batch.is_empty() {
+                break;
+            }
+            if let Err(error) = self.batch(&mut rows, &batch, tap, emit) {
+                let taken = (batch.iter().filter(|&&r| !rows[r].ended).count(), 1);
+                portion.shrink(error, self.decoder.device(), taken, "texts")?;
+            }
+        }
+        let made = rows.into_iter().map(|r| GeneratedRow {
+            text: r.text.text,
+            ids: r.ids,
+        });
+        Ok(made.collect())
+    }
+
+    /// Generates some rows, by their numbers, to their ends. Where it fails, those that have ended
+    /// stay, and the others can be begun again.
+    fn batch(
+        &self,
+        rows: &mut [Row<'_>],
+        numbers: &[usize],
+        tap: &mut dyn Tap,
+        emit: &mut dyn FnMut(NewToken),
+    ) -> Result<()> {
+        let mut batch = Batch::default();
+        // The row of the pass that holds each active row's logits and cache: its prompt's row in the
+        // first pass, its own afterwards.
+        let mut pass_rows = Vec::with_capacity(numbers.len());
+        let mut place = None;
+        for &r in numbers {
+            rows[r].restart(self.sampling.seed);
+            if place != Some(rows[r].place) {
+                place = Some(rows[r].place);
+                batch.rows.push(rows[r].prompt.to_vec());
+                batch.samples.push(r);
+            }
+            pass_rows.push(batch.rows.len() - 1);
+        }
+        let mut active = numbers.to_vec();
+        let cache = self.decoder.new_cache(batch.rows.len());
+        let mut cache = if self.arithmetic == Arithmetic::Widened {
+            cache.widened()
+        } else {
+            cache
+        };
+        let mut phase = Phase::Prompt;
+        while !active.is_empty() {
+            let held = Some(&mut cache);
+            let logits =
+                (self.decoder).forward(&batch, phase, held, tap, Logits::Last, self.ctx)?;
+            let Some(logits) = logits else { break };
+            let uniforms: Vec<f64> = active.iter().map(|&r| rows[r].rng.random()).collect();
+            let drawn = draw(self.decoder, &logits, &pass_rows, self.sampling, &uniforms)?;
+            let mut unfinished = Vec::new();
+            for (slot, ((&r, &at), &id)) in active.iter().zip(&pass_rows).zip(&drawn).enumerate() {
+                let full = cache.lengths()[at] + 1 >= self.decoder.config().context;
+                if !self.take(&mut rows[r], r, id, full, emit) {
+                    unfinished.push(slot);
+                }
+            }
+            let kept: Vec<usize> = unfinished.iter().map(|&slot| pass_rows[slot]).collect();
+            let unchanged = kept.iter().copied().eq(0..cache.lengths().len());
+            if phase == Phase::Prompt && !unchanged {
+                cache = cache.select(&kept)?;
+            } else if phase == Phase::Generated && unfinished.len() < active.len() {
+                cache.retain_rows(&unfinished)?;
+            }
+            active = unfinished.iter().map(|&slot| active[slot]).collect();
+            pass_rows = (0..active.len()).collect();
+            batch = Batch {
+                rows: (active.iter())
+                    .map(|&r| rows[r].ids[rows[r].at - 1..rows[r].at].to_vec())
+                    .collect(),
+                samples: active.clone(),
             };
+            phase = Phase::Generated;
+        }
+        Ok(())
+    }
+
+    /// Gives row `r` its next token; whether it ends there. `full`: the context holds no more.
+    fn take(
+        &self,
+        row: &mut Row<'_>,
+        r: usize,
+        drawn: u32,
+        full: bool,
+        emit: &mut dyn FnMut(NewToken),
+    ) -> bool {
+        let (id, new) = row.next(drawn);
+        let ended = self.rules.eos.contains(&id);
+        row.ended = ended || full || row.at >= self.sampling.max_tokens;
+        let text = if ended {
+            row.text.flush(self.rules.decode)
+        } else {
+            row.text.push(id, row.ended, self.rules.decode)
+        };
+        if new {
             emit(NewToken {
                 row: r,
                 id,
                 text,
-                last,
+                last: row.ended,
             });
-            if !last {
-                unfinished.push(slot);
-            }
         }
-        let kept: Vec<usize> = unfinished.iter().map(|&slot| pass_rows[slot]).collect();
-        let unchanged = kept.iter().copied().eq(0..cache.lengths().len());
-        if phase == Phase::Prompt && !unchanged {
-            cache = cache.select(&kept)?;
-        } else if phase == Phase::Generated && unfinished.len() < active.len() {
-            cache.retain_rows(&unfinished)?;
-        }
-        active = unfinished.iter().map(|&slot| active[slot]).collect();
-        pass_rows = (0..active.len()).collect();
-        let next = active
-            .iter()
-            .map(|&r| rows[r].ids.last().copied().into_iter().collect())
-            .collect();
-        batch = Batch {
-            rows: next,
-            samples: active.clone(),
-        };
-        phase = Phase::Generated;
+        row.ended
     }
-    Ok(rows
-        .into_iter()
-        .map(|r| GeneratedRow {
-            text: r.text.text,
-            ids: r.ids,
-        })
-        .collect())
 }
 
 /// The ids of the next tokens, from the logits of a pass whose row `pass_rows[i]` is that of uniform
@@ -247,214 +314,4 @@ fn draw(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use candle_core::{DType, Device};
-
-    use super::*;
-    use crate::model::NoTap;
-    use crate::model::config::Config;
-    use crate::model::weights::Weights;
-
-    /// The fixture by this crate's kernels, and by the operations of a card.
-    fn decoders() -> [Decoder; 2] {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/llama");
-        let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
-        let config = || Config::from_hf(&dir.join("config.json")).unwrap();
-        let (ctx, cpu) = (TaskCtx::silent(), Device::Cpu);
-        [
-            Decoder::on_cpu(config(), &weights, None, &ctx).unwrap(),
-            Decoder::on_device(config(), &weights, None, &cpu, DType::F32, &ctx).unwrap(),
-        ]
-    }
-
-    fn letters(ids: &[u32]) -> String {
-        ids.iter()
-            .map(|&id| char::from_u32(0x100 + id).unwrap_or('?'))
-            .collect()
-    }
-
-    fn one_row(prompts: &[Vec<u32>], streams: &[u64]) -> Vec<Continuation> {
-        let row = |(prompt, &stream): (&Vec<u32>, &u64)| Continuation {
-            prompt: prompt.clone(),
-            streams: vec![stream],
-        };
-        prompts.iter().zip(streams).map(row).collect()
-    }
-
-    fn continued(
-        prompts: &[Continuation],
-        sampling: &Sampling,
-        eos: &[u32],
-    ) -> (Vec<GeneratedRow>, Vec<NewToken>) {
-        let rules = TextRules {
-            eos,
-            decode: &letters,
-        };
-        let both = decoders().map(|decoder| {
-            let mut tokens = Vec::new();
-            let mut emit = |t: NewToken| tokens.push(t);
-            let before = host::copied();
-            let out = run(
-                &decoder,
-                &rules,
-                prompts,
-                sampling,
-                Arithmetic::Quick,
-                &mut NoTap,
-                &mut emit,
-                &TaskCtx::silent(),
-            )
-            .unwrap();
-            let copied = (host::copied() - before) as usize;
-            if !decoder.is_mapped() && device_draw::serves(sampling, decoder.config().vocab) {
-                // Beside the ids: whether the prompts' pass was finite.
-                assert_eq!(copied, tokens.len() + 1, "an id a row a step comes back");
-            }
-            (out, tokens)
-        });
-        let [own, on_device] = both;
-        assert_eq!(own, on_device, "both ways of computing give the same texts");
-        own
-    }
-
-    fn texts(
-        prompts: &[Vec<u32>],
-        streams: &[u64],
-        sampling: &Sampling,
-        eos: &[u32],
-    ) -> (Vec<String>, Vec<NewToken>) {
-        let (out, tokens) = continued(&one_row(prompts, streams), sampling, eos);
-        (out.into_iter().map(|o| o.text).collect(), tokens)
-    }
-
-    #[test]
-    fn rows_that_share_a_prompt_are_as_if_each_had_read_it() {
-        let sampling = Sampling {
-            top_p: 1.0,
-            top_k: 0,
-            max_tokens: 12,
-            ..Sampling::default()
-        };
-        let (a, b) = (vec![5, 6, 7], vec![9, 10]);
-        let shared = [
-            Continuation {
-                prompt: a.clone(),
-                streams: vec![0, 1, 2],
-            },
-            Continuation {
-                prompt: vec![3],
-                streams: Vec::new(),
-            },
-            Continuation {
-                prompt: b.clone(),
-                streams: vec![0, 3],
-            },
-        ];
-        let (together, tokens) = continued(&shared, &sampling, &[40, 41, 42, 43]);
-        let prompts = [a.clone(), a.clone(), a, b.clone(), b];
-        let apart = continued(
-            &one_row(&prompts, &[0, 1, 2, 0, 3]),
-            &sampling,
-            &[40, 41, 42, 43],
-        )
-        .0;
-        assert_eq!(together, apart);
-        for (row, new) in together.iter().enumerate() {
-            let ids: Vec<u32> = tokens
-                .iter()
-                .filter(|t| t.row == row)
-                .map(|t| t.id)
-                .collect();
-            assert_eq!(ids, new.ids);
-        }
-    }
-
-    #[test]
-    fn rows_of_one_stream_draw_alike_and_rows_do_not_disturb_each_other() {
-        let sampling = Sampling {
-            top_p: 1.0,
-            top_k: 0,
-            max_tokens: 16,
-            ..Sampling::default()
-        };
-        let (a, b) = (vec![5, 6, 7], vec![9, 10]);
-        let (all, tokens) = texts(
-            &[a.clone(), b.clone(), a.clone(), a.clone()],
-            &[0, 1, 0, 2],
-            &sampling,
-            &[],
-        );
-        assert_eq!(all[0], all[2]);
-        assert_ne!(all[0], all[3]);
-        assert_eq!(
-            texts(&[b], &[1], &sampling, &[]).0[0],
-            all[1],
-            "a row alone equals the row in a batch"
-        );
-        for (row, text) in all.iter().enumerate() {
-            let streamed: String = tokens
-                .iter()
-                .filter(|t| t.row == row)
-                .map(|t| t.text.as_str())
-                .collect();
-            assert_eq!(&streamed, text);
-            assert_eq!(tokens.iter().filter(|t| t.row == row && t.last).count(), 1);
-        }
-    }
-
-    #[test]
-    fn a_row_ends_at_eos_while_the_others_go_on() {
-        let sampling = Sampling {
-            temperature: 0.0,
-            max_tokens: 10,
-            ..Sampling::default()
-        };
-        let prompts = [vec![5, 6, 7], vec![9, 10]];
-        let (_, free) = texts(&prompts, &[0, 1], &sampling, &[]);
-        let ids: Vec<u32> = free.iter().filter(|t| t.row == 0).map(|t| t.id).collect();
-        let eos = ids[2];
-        let stop = ids.iter().position(|&id| id == eos).unwrap();
-        let (out, tokens) = texts(&prompts, &[0, 1], &sampling, &[eos]);
-        let first: Vec<&NewToken> = tokens.iter().filter(|t| t.row == 0).collect();
-        assert!(first.len() == stop + 1 && first[stop].last && first[stop].text.is_empty());
-        assert_eq!(out[0], letters(&ids[..stop]));
-        let other: Vec<u32> = free
-            .iter()
-            .filter(|t| t.row == 1)
-            .map(|t| t.id)
-            .take_while(|&id| id != eos)
-            .collect();
-        assert_eq!(out[1], letters(&other));
-    }
-
-    #[test]
-    fn a_token_is_drawn_where_the_logits_lie() {
-        let sampling = Sampling {
-            top_k: 20,
-            top_p: 0.9,
-            max_tokens: 12,
-            ..Sampling::default()
-        };
-        let prompts = [vec![5, 6, 7], vec![9, 10], vec![5, 6, 7]];
-        let (all, _) = texts(&prompts, &[0, 1, 0], &sampling, &[40, 41, 42]);
-        assert_eq!(all[0], all[2]);
-    }
-
-    #[test]
-    fn a_row_ends_at_the_context() {
-        let sampling = Sampling {
-            temperature: 0.0,
-            max_tokens: 100,
-            ..Sampling::default()
-        };
-        let (out, tokens) = texts(&[vec![3; 60]], &[0], &sampling, &[]);
-        assert_eq!(
-            out[0].chars().count(),
-            4,
-            "the context of the fixture is 64"
-        );
-        assert!(tokens[3].last);
-    }
-}
+mod tests;

@@ -7,9 +7,15 @@ fn push_added(study: &mut Study, samples: usize) {
     let mut appender = Appender::open(study).unwrap();
     for _ in 0..samples {
         appender
-            .push(&[(98, 1), (99, 2)], &[&[0.5; 6], &[0.5; 4]], true, |_| {
-                "x".into()
-            })
+            .push(
+                &[(98, 1), (99, 2)],
+                &[
+                    bytemuck::cast_slice(&[0.5f32; 6]),
+                    bytemuck::cast_slice(&[0.5f32; 4]),
+                ],
+                true,
+                |_| "x".into(),
+            )
             .unwrap();
     }
     appender.seal().unwrap();
@@ -63,7 +69,15 @@ fn another_corpus_goes_on_behind_the_first() {
     assert_eq!(appender.next_sample(), 5);
     for _ in 0..2 {
         appender
-            .push(&[(99, 1)], &[&[0.5; 3], &[0.5; 2]], true, |_| "x".into())
+            .push(
+                &[(99, 1)],
+                &[
+                    bytemuck::cast_slice(&[0.5f32; 3]),
+                    bytemuck::cast_slice(&[0.5f32; 2]),
+                ],
+                true,
+                |_| "x".into(),
+            )
             .unwrap();
     }
     appender.seal().unwrap();

@@ -71,7 +71,15 @@ fn child_collects() {
             .map(|h| rows.clone().flat_map(|r| row(h, r)).collect())
             .collect();
         appender
-            .push(&tokens, &[&data[0], &data[1]], true, |id| id.to_string())
+            .push(
+                &tokens,
+                &[
+                    bytemuck::cast_slice(&data[0]),
+                    bytemuck::cast_slice(&data[1]),
+                ],
+                true,
+                |id| id.to_string(),
+            )
             .unwrap();
         if sample % 3 == 0 {
             appender.seal().unwrap();

@@ -95,7 +95,15 @@ fn push(appender: &mut Appender<'_>, i: usize) -> Result<()> {
                 .collect()
         })
         .collect();
-    appender.push(&tokens, &[&data[0], &data[1]], true, |id| format!("<{id}>"))
+    appender.push(
+        &tokens,
+        &[
+            bytemuck::cast_slice(&data[0]),
+            bytemuck::cast_slice(&data[1]),
+        ],
+        true,
+        |id| format!("<{id}>"),
+    )
 }
 
 /// A study with a seal after each of the samples in `seals`.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{CONCEPTS, FakeEngine};
+use crate::activations::store::CacheDtype;
 use crate::directions::reconstruction::ReconstructionMetrics;
 use crate::engine::{Estimate, StudyInfo};
 use crate::factor::FitConfig;
@@ -93,6 +94,7 @@ impl FakeEngine {
             samples: 1104,
             tokens: 17_204,
             cache_bytes: 105_700_000,
+            dtype: CacheDtype::F32,
             weight_bytes: 98_900_000,
             factor_bytes: 7_500_000,
             download_bytes: 0,

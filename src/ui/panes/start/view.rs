@@ -305,7 +305,11 @@ fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
         weights => [
             (
                 "disk",
-                format!("{} of {disk} free", text::bytes(e.cache_bytes)),
+                format!(
+                    "{} in {} as computed, of {disk} free",
+                    text::bytes(e.cache_bytes),
+                    e.dtype.name()
+                ),
             ),
             (
                 "memory",
