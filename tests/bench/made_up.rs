@@ -114,7 +114,9 @@ pub fn make(dir: &Path, rows: usize) {
             *value = (noise(sample, i) % 1000) as f32 / 1000.0;
         }
         appender
-            .push(&tokens, &[&values], true, |id| piece(id as usize))
+            .push(&tokens, &[bytemuck::cast_slice(&values)], true, |id| {
+                piece(id as usize)
+            })
             .unwrap();
         if appender.pending_bytes() > PENDING {
             appender.seal().unwrap();
