@@ -115,6 +115,15 @@ impl<'a> Bench<'a> {
         &self.held
     }
 
+    /// Refuses configurations that the training rows do not allow, before the first is fitted.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a configuration that cannot be.
+    pub fn check(&self, fits: &[FitConfig]) -> Result<()> {
+        let shape = self.train.shape();
+        fits.iter().try_for_each(|fit| fit.check(shape).map(drop))
+    }
+
     /// Fits the training rows alone; where `earlier` holds a fit of fewer features, it starts from
     /// that.
     ///

@@ -112,6 +112,7 @@ pub fn quality(
         ..config.clone()
     };
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
+    bench.check(&config.fits)?;
     let mut judge = MethodJudge {
         bench: &bench,
         tokens,

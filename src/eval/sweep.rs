@@ -152,6 +152,7 @@ pub fn sweep(
     let mut rows = Vec::new();
     let mut before: Option<(&FitConfig, Vec<Candidate>)> = None;
     let fits = for_width(&config.fits, width);
+    bench.check(&fits)?;
     let mut progress = SweepProgress::new(&fits, config.seeds, ctx);
     for fit in &fits {
         let earlier = before

@@ -12,6 +12,7 @@ use super::split::{Split, tests::table};
 use super::sweep::{SweepConfig, grid, sweep};
 use crate::activations::InMemory;
 use crate::corpus::TokenTable;
+use crate::error::Error;
 use crate::factor::FitConfig;
 use crate::task::TaskCtx;
 
@@ -257,4 +258,17 @@ fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
             [false, !cold, !cold, !cold]
         );
     }
+    // What cannot be fitted is refused before what can is.
+    let config = SweepConfig {
+        fits: grid(&base, &[1, 1_000_000], &[Some(0.04)], &[0.0], &[None]),
+        seeds: 1,
+        holdout: config().holdout,
+        cold: true,
+    };
+    let mut seen = 0;
+    let refused = sweep(&source, &tokens, &config, &TaskCtx::silent(), &mut |_| {
+        seen += 1;
+        Ok(())
+    });
+    assert!(matches!(refused, Err(Error::Usage(_))) && seen == 0);
 }

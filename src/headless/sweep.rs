@@ -32,17 +32,16 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
         holdout: subject.holdout,
         cold: args.cold,
     };
-    if !out.is_json() {
-        out.line(&line(
-            FIRST,
-            &HEADS,
-            &subject.hook.to_string(),
-            &HEADS.map(str::to_owned),
-        ))?;
-    }
-    let mut seen = |row: &SweepRow| match out.is_json() {
-        true => out.object(&event(row)),
-        false => out.line(&line(FIRST, &HEADS, &name(row), &cells(row))),
+    let mut has_head = false;
+    let mut seen = |row: &SweepRow| {
+        if out.is_json() {
+            return out.object(&event(row));
+        }
+        if !std::mem::replace(&mut has_head, true) {
+            let heads = HEADS.map(str::to_owned);
+            out.line(&line(FIRST, &HEADS, &subject.hook.to_string(), &heads))?;
+        }
+        out.line(&line(FIRST, &HEADS, &name(row), &cells(row)))
     };
     let (parts, rows) = sweep(
         subject.source.as_ref(),

@@ -202,7 +202,7 @@ pub(crate) fn unit_mean<'x>(embeddings: impl Iterator<Item = &'x [f32]>, width: 
     sum
 }
 
-/// The inner product of a text's embedding and a label's direction, both of the encoder's width..
+/// The inner product of a text's embedding and a label's direction, both of the encoder's width.
 pub(crate) fn score(embedding: &[f32], direction: &[f64]) -> f64 {
     let products = embedding.iter().zip(direction);
     products.map(|(&x, &d)| f64::from(x) * d).sum()
@@ -210,30 +210,8 @@ pub(crate) fn score(embedding: &[f32], direction: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TextKey;
     use super::*;
     use crate::model::encoder::tests::{real, tiny};
-
-    fn unsteered(text: &str) -> TextRecord {
-        let key = TextKey {
-            method: "unsteered".into(),
-            label: String::new(),
-            target: 0.0,
-            sign: 0,
-            prompt: 0,
-            sample: 0,
-        };
-        TextRecord {
-            key,
-            direction: 0,
-            alpha: 0.0,
-            kl: 0.0,
-            text: text.to_owned(),
-            tokens: 9,
-            nll: 2.0,
-            distinct: 0.9,
-        }
-    }
 
     fn corpus() -> Vec<(&'static str, String)> {
         let sentences = |label: &'static str, words: [&'static str; 3]| {
@@ -304,7 +282,10 @@ mod tests {
         let encoder = tiny();
         let corpus = corpus();
         let pairs: Vec<LabelledText<'_>> = corpus.iter().map(|(l, t)| (*l, t.as_str())).collect();
-        let base = [unsteered("so it was, nobody saw it"), unsteered("a text")];
+        let base = [
+            TextRecord::unsteered("so it was, nobody saw it", 2.0, 0.9),
+            TextRecord::unsteered("a text", 2.0, 0.9),
+        ];
         let ctx = TaskCtx::silent();
         let (mut judge, left_out) =
             MeaningJudge::learn(&encoder, &pairs, &pairs, &base, &ctx).unwrap();
@@ -360,7 +341,7 @@ mod tests {
         let ctx = TaskCtx::silent();
         // Of one label there is no sentence to scale by; of the other the sentences are another's.
         let one: Vec<LabelledText<'_>> = learn.iter().filter(|p| p.0 == "sea").copied().collect();
-        let base = [unsteered("a text")];
+        let base = [TextRecord::unsteered("a text", 2.0, 0.9)];
         let refused = |scale: &[LabelledText<'_>]| {
             MeaningJudge::learn(&encoder, &learn, scale, &base, &ctx).err()
         };
@@ -395,7 +376,10 @@ mod tests {
             samples.collect()
         };
         let (one, other) = (sentences_of(0), sentences_of(1));
-        let (base, ctx) = ([unsteered("I think that")], TaskCtx::silent());
+        let (base, ctx) = (
+            [TextRecord::unsteered("I think that", 2.0, 0.9)],
+            TaskCtx::silent(),
+        );
         let each = [(&one, &other), (&other, &one)].map(|(learn, scale)| {
             MeaningJudge::learn(&encoder, learn, scale, &base, &ctx)
                 .unwrap()

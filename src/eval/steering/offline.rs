@@ -160,7 +160,6 @@ fn share(text: &str, own: &HashSet<String>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TextKey;
     use super::super::vocabulary::written;
     use super::*;
 
@@ -180,27 +179,6 @@ mod tests {
         out
     }
 
-    fn unsteered(text: &str, nll: f64, distinct: f64) -> TextRecord {
-        let key = TextKey {
-            method: "unsteered".into(),
-            label: String::new(),
-            target: 0.0,
-            sign: 0,
-            prompt: 0,
-            sample: 0,
-        };
-        TextRecord {
-            key,
-            direction: 0,
-            alpha: 0.0,
-            kl: 0.0,
-            text: text.to_owned(),
-            tokens: 9,
-            nll,
-            distinct,
-        }
-    }
-
     fn judge() -> (OfflineJudge, Vec<(String, String)>) {
         let corpus = corpus();
         let pairs: Vec<LabelledText<'_>> = corpus
@@ -208,8 +186,8 @@ mod tests {
             .map(|(l, t)| (l.as_str(), t.as_str()))
             .collect();
         let base = [
-            unsteered("and then we met again", 1.0, 0.8),
-            unsteered("it is so", 3.0, 1.0),
+            TextRecord::unsteered("and then we met again", 1.0, 0.8),
+            TextRecord::unsteered("it is so", 3.0, 1.0),
         ];
         OfflineJudge::learn(&pairs, &pairs, &base).unwrap()
     }
@@ -274,8 +252,12 @@ mod tests {
             .iter()
             .map(|(l, t)| (l.as_str(), t.as_str()))
             .collect();
-        let (judge, left_out) =
-            OfflineJudge::learn(&learn, &scale, &[unsteered("it is so", 1.0, 1.0)]).unwrap();
+        let (judge, left_out) = OfflineJudge::learn(
+            &learn,
+            &scale,
+            &[TextRecord::unsteered("it is so", 1.0, 1.0)],
+        )
+        .unwrap();
         assert!(judge.knows("sea") && !judge.knows("days"));
         let why = &left_out.iter().find(|(l, _)| l == "days").unwrap().1;
         assert!(why.contains("AUROC 0."), "{why}");

@@ -61,6 +61,30 @@ pub struct TextRecord {
     pub distinct: f64,
 }
 
+#[cfg(test)]
+impl TextRecord {
+    /// An unsteered text of nine tokens.
+    pub(super) fn unsteered(text: &str, nll: f64, distinct: f64) -> Self {
+        Self {
+            key: TextKey {
+                method: "unsteered".into(),
+                label: String::new(),
+                target: 0.0,
+                sign: 0,
+                prompt: 0,
+                sample: 0,
+            },
+            direction: 0,
+            alpha: 0.0,
+            kl: 0.0,
+            text: text.to_owned(),
+            tokens: 9,
+            nll,
+            distinct,
+        }
+    }
+}
+
 /// The α that was found for a direction, sign and target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StrengthRecord {
