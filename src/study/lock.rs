@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::disk;
 use crate::disk::lock::{FileLock, LockAttempt};
 use crate::error::{Error, Result};
 
@@ -33,11 +34,21 @@ pub(super) fn notes(dir: &Path) -> Result<FileLock> {
     FileLock::acquire(&dir.join(NOTES))
 }
 
+/// Removes the unfinished files of earlier processes; the study's lock must be held. One of them may
+/// be of notes that another process writes at this moment, under the notes' own lock: with that
+/// held too, no process writes what is still there.
+pub(super) fn remove_unfinished(dir: &Path) -> Result<()> {
+    if !disk::unfinished(dir)?.is_empty() {
+        let _notes = notes(dir)?;
+        disk::remove_unfinished(dir)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::TMP_PREFIX;
-    use crate::study::Study;
 
     #[test]
     fn an_unfinished_file_of_notes_is_left_to_the_process_that_writes_it() {
@@ -49,7 +60,7 @@ mod tests {
         let (ready, opening) = std::sync::mpsc::channel();
         let opener = std::thread::spawn(move || {
             ready.send(()).unwrap();
-            drop(Study::create_and_lock(&place).unwrap());
+            remove_unfinished(&place).unwrap();
         });
         opening.recv().unwrap();
         // It comes to the file at once, and must wait for the lock before it removes anything.
@@ -59,7 +70,7 @@ mod tests {
         opener.join().unwrap();
         // One that nobody writes is removed.
         std::fs::write(&begun, "{}").unwrap();
-        drop(Study::create_and_lock(dir.path()).unwrap());
+        remove_unfinished(dir.path()).unwrap();
         assert!(!begun.exists());
     }
 

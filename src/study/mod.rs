@@ -185,12 +185,7 @@ impl Study {
         Self::check_can_create(dir)?;
         disk::create_dir(dir)?;
         let lock = lock::acquire(dir)?;
-        if !disk::unfinished(dir)?.is_empty() {
-            // One of them may be of notes that another process writes at this moment, under the
-            // notes' own lock: with that held, what is still there is nobody's.
-            let _notes = lock::notes(dir)?;
-            disk::remove_unfinished(dir)?;
-        }
+        lock::remove_unfinished(dir)?;
         Ok(lock)
     }
 
