@@ -1,5 +1,5 @@
-//! The open study while a job owns it: it is taken out of the session, so that no question waits for the
-//! job, and comes back however the job ends. Notes and where the explorer stands do not need it:
+//! The open study while a job owns it: it is taken out of the session, so that no question waits
+//! for the job, and comes back however the job ends. Notes and where the explorer stands do not need it:
 //! they lie in files of their own.
 //!
 //! Invariant: `Session::lent` is locked last, under `Session::study`.

@@ -4,8 +4,8 @@
 //! row here and a function in `app/commands.rs`.
 //!
 //! Knows nothing of the app: [`action_table`] gives its rows to the macro that is named, so that the
-//! functions are looked up where they are, in `app/handlers.rs`. Invariant: every action has one row, every name is unique, and no two rows that can be available at
-//! once share a key.
+//! functions are looked up where they are, in `app/handlers.rs`. Invariant: every action has one
+//! row, every name is unique, and no two rows that can be available at once share a key.
 
 use crate::ui::pane_id::PaneId;
 use PaneId::{

@@ -44,8 +44,8 @@ pub(super) struct SignalListener {
 }
 
 impl SignalListener {
-    /// Begins to listen. `unacknowledged` is called with a signal that was not received for a while, when the
-    /// thread that should is held by a terminal that takes nothing; it must end the process.
+    /// Begins to listen. `unacknowledged` is called with a signal that was not received for a while,
+    /// when the thread that should is held by a terminal that takes nothing; it must end the process.
     ///
     /// # Errors
     /// What the system says where it allows no thread or no signal handler.
