@@ -39,7 +39,8 @@ checks, in their order:
 
 It needs Python with torch (for the card), transformers 5, safetensors and numpy; accelerate is used where it is there.
 On a card it needs 40 GB of free disk in the work folder. With --device cpu all of it runs on toy shapes in minutes, and
-what needs a card is skipped.
+what needs a card is skipped; there it does without torch and transformers too, and skips what is held against them.
+MLPEEK_TEST_DEVICE=generic then has the program compute by the operations of a card.
 
 examples:
   tests/gpu/check --program target/release/mlpeek
@@ -69,8 +70,10 @@ def refuse(problem):
 
 
 def needed(device):
-    """What a run needs, said where it is missing."""
+    """What a run needs, said where it is missing; why references cannot be computed where it can do without them."""
     missing = [name for name in ("torch", "transformers", "safetensors", "numpy") if importlib.util.find_spec(name) is None]
+    if device == "cpu" and missing and set(missing) <= {"torch", "transformers"}:
+        return f"{' and '.join(missing)} not found: what is held against transformers is not made"
     if missing:
         refuse(f"{sys.executable} lacks {', '.join(missing)}: pip install torch transformers safetensors numpy accelerate")
     version = importlib.metadata.version("transformers")
@@ -81,13 +84,14 @@ def needed(device):
         asked = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, timeout=120)
         if asked.stdout.strip() in ("", "0"):
             refuse(f"torch sees no card; --device cpu runs toy shapes. {asked.stderr.strip()[-200:]}")
+    return None
 
 
 def main():
     args = arguments()
     if args.device not in ("cpu", "cuda") and not (args.device.startswith("cuda:") and args.device[5:].isdigit()):
         refuse(f"--device {args.device}: give cuda, cuda:N or cpu")
-    needed(args.device)
+    alone = needed(args.device)
     import checks  # Only now: it needs NumPy and safetensors.
 
     names = list(checks.CHECKS)
@@ -105,7 +109,7 @@ def main():
     if earlier.exists() and json.loads(earlier.read_text()) != plans.make(args.device):
         refuse(f"{work} is of a run with another device or other sizes: give another --work")
     limit = args.limit or (float("inf") if args.device == "cpu" else 360)
-    run, start = Run(work, program, args.device, args.json, limit), time.perf_counter()
+    run, start = Run(work, program, args.device, args.json, limit, alone), time.perf_counter()
     try:
         checks.run_all(run, args.only or names)
     finally:

@@ -174,10 +174,12 @@ def load(run):
 
 def collect(run):
     dtype, last, corpus = run.plan["collect_dtype"], run.plan["last"]["llama"], run.plan["corpus"]
-    theirs = run.reference(f"collect.llama.{dtype}", 150)
     study, found = collected(run, "llama", last, run.corpus("corpus"), "study", dtype, 150)
     shutil.rmtree(run.work / "study", ignore_errors=True)
     study.rename(run.work / "study")
+    if found["dtype"] != dtype:
+        raise Failed(f"the study holds {found['dtype']}, and not {dtype}")
+    theirs = run.reference(f"collect.llama.{dtype}", 150)
     rows, width = theirs["tokens"], theirs["width"]
     if (found["token_count"], found["width"]) != (rows, width):
         raise Failed(f"{found['token_count']} × {found['width']} values, and not {rows} × {width}")

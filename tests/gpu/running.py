@@ -32,7 +32,9 @@ def last_lines(path, count=3):
 class Run:
     """The work folder, the program and the children that were started."""
 
-    def __init__(self, work, program, device, as_json, seconds):
+    def __init__(self, work, program, device, as_json, seconds, alone=None):
+        # Why transformers computes no references, where it does not.
+        self.alone = alone
         self.work, self.program, self.device, self.as_json = work, program, device, as_json
         self.end_at = time.perf_counter() + seconds
         # What checks of one run share: the tensors of a short text, and what steering did on both sides.
@@ -124,17 +126,22 @@ class Run:
         path = self.work / "reference" / f"{step}.json"
         if step.count(".") == 2:
             self.model(step.split(".")[1])
+        if self.alone and not step.startswith("make."):
+            raise Skipped(self.alone)
         if step in self.tried and not path.exists():
             raise self.tried[step]
         if not self.found(path) and step not in self.tried:
             group = next((g for g in self.groups() if step in g), [step])
             missing = [s for s in group if not self.found(self.work / "reference" / f"{s}.json")]
+            if self.alone:
+                missing = [s for s in missing if s.startswith("make.")]
             unknown = Failed(f"the reference {step} was not computed: see {self.work / 'log'}")
             self.tried.update(dict.fromkeys(missing, unknown))
             for old in missing:
                 (self.work / "reference" / f"{old}.json").unlink(missing_ok=True)
             try:
-                self.child("reference", [sys.executable, HERE / "reference.py", self.work, *missing], limit)
+                maker = "made.py" if self.alone else "reference.py"
+                self.child("reference", [sys.executable, HERE / maker, self.work, *missing], limit)
             except (Failed, Skipped) as stopped:
                 self.tried.update(dict.fromkeys(missing, stopped))
         if not path.exists():

@@ -1,14 +1,20 @@
-//! Passes as dense tensors, on candle's CPU device, against the panels.
+//! Passes as dense tensors against the panels: on candle's CPU device, or on the card that
+//! MLPEEK_TEST_DEVICE names.
 
 use candle_core::Device;
 
 use super::*;
+use crate::engine::testing::support;
 use crate::error::Error;
 use crate::factor::device::Accelerator;
 
+fn device() -> Device {
+    support::device::devices().remove(0)
+}
+
 /// Blocks of three panels, of which the device keeps `kept`.
 fn accelerator(d: usize, kept: u64) -> Accelerator {
-    Accelerator::with_block(Device::Cpu, d, kept * 2 * 4 * 192 * d as u64, 192)
+    Accelerator::with_block(device(), d, kept * 2 * 4 * 192 * d as u64, 192)
 }
 
 #[test]
@@ -76,12 +82,12 @@ fn what_a_device_cannot_take_is_refused_and_a_cancelled_sweep_changes_nothing() 
     ] {
         let mut fit = Factoriser::start(&source, config, &ctx).unwrap();
         assert!(matches!(
-            fit.compute_on(Device::Cpu, 1 << 30),
+            fit.compute_on(device(), 1 << 30),
             Err(Error::Usage(_))
         ));
     }
     let mut fit = Factoriser::start(&source, config(8, Solver::Bcd), &ctx).unwrap();
-    fit.compute_on(Device::Cpu, 1 << 30).unwrap();
+    fit.compute_on(device(), 1 << 30).unwrap();
     fit.step(&ctx).unwrap();
     let before = bits(&fit.snapshot().unwrap());
     let stopped = TaskCtx::silent();

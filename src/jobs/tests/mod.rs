@@ -18,6 +18,7 @@ use crate::task::TaskCtx;
 mod comparing;
 mod directions;
 mod fitting;
+mod full;
 mod judging;
 mod reading;
 

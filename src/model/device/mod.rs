@@ -350,6 +350,13 @@ impl Gpu {
         if choice == DeviceChoice::Auto && computes_on_cpu(choice) {
             return Ok(None);
         }
+        if choice == DeviceChoice::Cpu && is_generic() {
+            return Ok(Some(Self {
+                device: Device::Cpu,
+                name: "candle's CPU device".to_owned(),
+                free: memory::available()?,
+            }));
+        }
         let opened = open(choice, None)?;
         Ok(opened.devices.first().and_then(Self::of))
     }

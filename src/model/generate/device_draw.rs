@@ -1,9 +1,10 @@
-//! Drawing tokens where the logits lie: what comes back is one id a row.
+//! Drawing tokens where the logits lie: what comes back is one id a row, and all logits only of a row
+//! whose draw falls behind its likeliest tokens.
 //!
 //! Invariant: the rule is [`Sampling::draw`]'s, in f32; logits that are equal are ordered as the
 //! device sorts them.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use super::Sampling;
 use crate::error::{Error, Result};
@@ -12,15 +13,13 @@ use crate::model::host;
 /// Candidates that are sorted at a time: a card sorts a row within the memory that a block of threads
 /// shares.
 const SORTED: usize = 4096;
-/// More candidates than this are sorted on the host.
-const MOST: usize = 256;
+/// The most candidates that are sorted on the device. Where all tokens are candidates these hold most
+/// of the mass, and a draw behind them is made on the host.
+const MOST: usize = 1024;
 /// Stands for the id of a row whose logits are NaN.
 const NONE: u32 = u32::MAX;
-
-/// Whether tokens are drawn on the device with this sampling from so many.
-pub(super) fn serves(sampling: &Sampling, vocab: usize) -> bool {
-    sampling.temperature == 0.0 || (1..=MOST).contains(&sampling.top_k) && sampling.top_k < vocab
-}
+/// Stands for the id of a row whose draw falls behind the candidates.
+const BEHIND: u32 = u32::MAX - 1;
 
 /// The ids that `uniforms`, one a row in [0, 1), draw from logits `[rows, vocab]`.
 ///
@@ -30,18 +29,45 @@ pub(super) fn draw(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Re
     let drawn = if sampling.temperature == 0.0 {
         logits.argmax(D::Minus1)?
     } else {
-        let (values, ids) = largest(logits, sampling.top_k)?;
-        let at = chosen(&values, sampling, uniforms)?;
-        ids.gather(&at, 1)?.squeeze(1)?
+        drawn(logits, sampling, uniforms)?
     };
     // A sum is NaN as soon as one of its values is.
     let sum = logits.sum(D::Minus1)?;
     let none = Tensor::full(NONE, drawn.shape(), drawn.device())?;
-    let ids = host::ids(&sum.ne(&sum)?.where_cond(&none, &drawn)?)?;
+    let mut ids = host::ids(&sum.ne(&sum)?.where_cond(&none, &drawn)?)?;
     if ids.contains(&NONE) {
         return Err(Error::refused(super::sampling::NAN));
     }
+    for (row, id) in ids.iter_mut().enumerate().filter(|(_, id)| **id == BEHIND) {
+        let logits = host::values(&logits.narrow(0, row, 1)?.squeeze(0)?)?;
+        *id = sampling.draw(&logits, uniforms[row])?;
+    }
     Ok(ids)
+}
+
+/// What is drawn of each row, or [`BEHIND`].
+fn drawn(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<Tensor> {
+    let vocab = logits.dim(1)?;
+    let asked = match sampling.top_k {
+        0 => vocab,
+        top_k => top_k.min(vocab),
+    };
+    let (values, ids) = largest(logits, asked.min(MOST))?;
+    let (at, behind) = if asked <= MOST {
+        (chosen(&values, sampling, uniforms)?, None)
+    } else if asked == vocab {
+        let (at, behind) = chosen_of_all(&values, logits, sampling, uniforms)?;
+        (at, Some(behind))
+    } else {
+        // The mass of so many tokens is not known without sorting all.
+        return Ok(Tensor::full(BEHIND, logits.dim(0)?, logits.device())?);
+    };
+    let drawn = ids.gather(&at, 1)?.squeeze(1)?;
+    let Some(behind) = behind else {
+        return Ok(drawn);
+    };
+    let elsewhere = Tensor::full(BEHIND, drawn.shape(), drawn.device())?;
+    Ok(behind.squeeze(1)?.where_cond(&elsewhere, &drawn)?)
 }
 
 /// The `keep` largest of each row, largest first, and their columns.
@@ -84,30 +110,74 @@ fn largest(logits: &Tensor, keep: usize) -> Result<(Tensor, Tensor)> {
     }
 }
 
-/// The place that each row's uniform number draws among its candidates `[rows, count]`, the largest
-/// first: `[rows, 1]`.
-fn chosen(values: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<Tensor> {
-    let (rows, count) = values.dims2()?;
-    let device = values.device();
+/// The mass of each candidate `[rows, count]`, the largest first, relative to the first one's, and
+/// the sums up to each.
+fn masses(values: &Tensor, sampling: &Sampling) -> Result<(Tensor, Tensor)> {
+    let count = values.dim(1)?;
     let below = values.broadcast_sub(&values.narrow(1, 0, 1)?)?;
     let mass = (below * (1.0 / sampling.temperature))?.exp()?;
-    let upper: Vec<f32> = (0..count * count)
-        .map(|i| f32::from(u8::from(i / count <= i % count)))
-        .collect();
-    let sums = mass.matmul(&Tensor::from_vec(upper, (count, count), device)?)?;
-    let total = sums.narrow(1, count - 1, 1)?;
-    // A candidate is kept while those before it do not yet have the share of the mass.
-    let enough = (total * sampling.top_p)?;
-    let kept = (&sums - &mass)?.broadcast_lt(&enough)?;
-    let kept = kept.to_dtype(DType::F32)?;
-    let of_kept = (mass * &kept)?.sum_keepdim(1)?;
-    let uniforms: Vec<f32> = uniforms.iter().map(|&u| u as f32).collect();
-    let aim = (of_kept * Tensor::from_vec(uniforms, (rows, 1), device)?)?;
-    let passed = sums.broadcast_le(&aim)?.to_dtype(DType::F32)?;
-    let at = (passed * &kept)?.sum_keepdim(1)?;
+    let upper = Tensor::triu2(count, DType::F32, values.device())?;
+    let sums = mass.matmul(&upper)?;
+    Ok((mass, sums))
+}
+
+/// 1 for each candidate that is kept: those before it do not yet have `enough` of the mass.
+fn kept(mass: &Tensor, sums: &Tensor, enough: &Tensor) -> Result<Tensor> {
+    let kept = (sums - mass)?.broadcast_lt(enough)?;
+    Ok(kept.to_dtype(DType::F32)?)
+}
+
+/// The place where the sums of the kept candidates pass `aim` `[rows, 1]`.
+fn passed(sums: &Tensor, kept: &Tensor, aim: &Tensor) -> Result<Tensor> {
+    let passed = sums.broadcast_le(aim)?.to_dtype(DType::F32)?;
+    let at = (passed * kept)?.sum_keepdim(1)?;
     // A uniform number near 1 may round to all of the mass.
     let last = (kept.sum_keepdim(1)? - 1.0)?;
     Ok(at.minimum(&last)?.to_dtype(DType::U32)?)
+}
+
+fn column(uniforms: &[f64], device: &Device) -> Result<Tensor> {
+    let values: Vec<f32> = uniforms.iter().map(|&u| u as f32).collect();
+    Ok(Tensor::from_vec(values, (uniforms.len(), 1), device)?)
+}
+
+/// The place that each row's uniform number draws among its candidates `[rows, count]`, the largest
+/// first: `[rows, 1]`.
+fn chosen(values: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<Tensor> {
+    let (mass, sums) = masses(values, sampling)?;
+    let total = sums.narrow(1, sums.dim(1)? - 1, 1)?;
+    let kept = kept(&mass, &sums, &(total * sampling.top_p)?)?;
+    let of_kept = (mass * &kept)?.sum_keepdim(1)?;
+    let aim = (of_kept * column(uniforms, values.device())?)?;
+    passed(&sums, &kept, &aim)
+}
+
+/// The same where all tokens of `logits` are candidates, of which `values` are the likeliest; and 1
+/// for each row whose draw cannot be told from these.
+fn chosen_of_all(
+    values: &Tensor,
+    logits: &Tensor,
+    sampling: &Sampling,
+    uniforms: &[f64],
+) -> Result<(Tensor, Tensor)> {
+    let (mass, sums) = masses(values, sampling)?;
+    let held = sums.narrow(1, sums.dim(1)? - 1, 1)?;
+    let below = logits.broadcast_sub(&values.narrow(1, 0, 1)?)?;
+    let whole = (below * (1.0 / sampling.temperature))?.exp()?;
+    let whole = whole.sum_keepdim(1)?;
+    let enough = (&whole * sampling.top_p)?;
+    let kept = kept(&mass, &sums, &enough)?;
+    let uniforms = column(uniforms, values.device())?;
+    let (aim, behind) = if sampling.top_p < 1.0 {
+        // Where the likeliest do not hold the share, what is kept is not known.
+        let of_kept = (mass * &kept)?.sum_keepdim(1)?;
+        ((of_kept * uniforms)?, held.lt(&enough)?)
+    } else {
+        let aim = (whole * uniforms)?;
+        let behind = held.le(&aim)?;
+        (aim, behind)
+    };
+    Ok((passed(&sums, &kept, &aim)?, behind))
 }
 
 #[cfg(test)]
@@ -127,6 +197,15 @@ mod tests {
             (5000, 1.0, 30, 0.9),
             (20_000, 1.5, 200, 1.0),
             (9000, 0.0, 0, 1.0),
+            (50, 1.0, 0, 1.0),
+            (900, 1.3, 0, 0.8),
+            (5000, 0.8, 700, 0.9),
+            // All of many tokens: most draws are among the likeliest, the others behind them.
+            (9000, 1.0, 0, 1.0),
+            (9000, 0.2, 0, 1.0),
+            (9000, 0.2, 0, 0.5),
+            (9000, 3.0, 0, 0.9),
+            (9000, 1.0, 3000, 0.9),
         ] {
             let sampling = Sampling {
                 temperature,
@@ -134,7 +213,6 @@ mod tests {
                 top_p,
                 ..Sampling::default()
             };
-            assert!(serves(&sampling, vocab));
             let rows = 40;
             let logits: Vec<f32> = (0..rows * vocab)
                 .map(|_| rng.random_range(-6.0..6.0))
@@ -148,7 +226,23 @@ mod tests {
             let x = Tensor::from_vec(logits, (rows, vocab), &Device::Cpu).unwrap();
             let before = host::copied();
             assert_eq!(draw(&x, &sampling, &uniforms).unwrap(), on_host);
-            assert_eq!(host::copied() - before, rows as u64);
+            // An id a row, and the logits of rows whose draw falls behind the likeliest.
+            let copied = (host::copied() - before) as usize;
+            let behind = (copied - rows) / vocab;
+            assert_eq!(copied, rows + behind * vocab);
+            let all = top_k == 0 && temperature > 0.0 && vocab > MOST;
+            let (least, most) = match (all, temperature, top_p) {
+                // The likeliest 1,024 of 9,000 hold three quarters of the mass, or too little of what is kept.
+                (true, 1.0, 1.0) => (3, 20),
+                (true, 3.0, _) => (rows, rows),
+                (true, _, 1.0) => (0, 5),
+                _ if top_k > MOST => (rows, rows),
+                _ => (0, 0),
+            };
+            assert!(
+                (least..=most).contains(&behind),
+                "{behind} rows of {vocab} tokens"
+            );
         }
     }
 

@@ -297,9 +297,8 @@ fn draw(
     sampling: &Sampling,
     uniforms: &[f64],
 ) -> Result<Vec<u32>> {
-    let (held, vocab) = logits.dims2()?;
-    if !decoder.is_mapped() && device_draw::serves(sampling, vocab) {
-        if pass_rows.iter().copied().eq(0..held) {
+    if !decoder.is_mapped() {
+        if pass_rows.iter().copied().eq(0..logits.dim(0)?) {
             return device_draw::draw(logits, sampling, uniforms);
         }
         let rows: Vec<u32> = pass_rows.iter().map(|&r| r as u32).collect();
