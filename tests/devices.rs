@@ -107,6 +107,9 @@ fn everything(decoder: &Decoder) -> Vec<Vec<f32>> {
         let f = decoder.residual_direction(hook, &z).unwrap();
         out.push(flat(&f));
         out.push(flat(&decoder.logit_lens(&f).unwrap()));
+        out.push(flat(&decoder.residual_adjoint(hook, &f).unwrap()));
+        let scales = decoder.output_scales(hook, &z).unwrap();
+        out.push(scales.into_iter().map(|v| v as f32).collect());
     }
     out
 }

@@ -721,7 +721,13 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     );
     fs::rename(&moved, made.dir.path().join("tiny-llama")).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
-    made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");
+    for choose in ["input", "output", "effect"] {
+        made.fails(
+            &steering(&["--labels", "lonely", "--choose", choose]),
+            1,
+            "'lonely' has fewer than 4 sentences",
+        );
+    }
     made.fails(
         &steering(&["--labels", "mountains"]),
         2,

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::choice::{Choose, first_tokens, with_capitals};
 use super::directions::HookSelection;
 use super::evaluation::{self, Asked, Method};
-use super::measured::{EffectRequest, own_tokens, poor_words};
+use super::measured::{EffectRequest, computed, own_tokens, poor_words};
 use crate::amounts::duration;
 use crate::error::{Error, Result};
 use crate::eval::judge::CostEstimate;
@@ -37,7 +37,9 @@ use crate::model::encoder::SentenceEncoder;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
-use chosen::{ByWords, ChosenDirection, Side, chance, chosen_directions, lifted, subjects};
+use chosen::{
+    ByWords, ChosenDirection, Side, chance, chosen_directions, digest_of, lifted, subjects,
+};
 use controls::{against, check_prompts, watched, with_controls};
 pub(super) use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
@@ -132,6 +134,18 @@ pub fn prepare(
         )));
     }
     check_prompts(ask)?;
+    // Before the model is asked about all of them.
+    let scored: Vec<&String> = split
+        .labels
+        .iter()
+        .map(|&l| &tokens.labels[l as usize])
+        .collect();
+    if let Some(small) = ask.labels.iter().find(|l| !scored.contains(l)) {
+        return Err(Error::refused(format!(
+            "'{}' has fewer than 4 sentences, which choosing and holding out need: leave it out, or add sentences to it",
+            small.escape_debug()
+        )));
+    }
     let asked = Asked {
         model: Some(model),
         effects: &ask.effects,
@@ -170,9 +184,16 @@ pub fn prepare(
     let held_out = evaluation::sentences(split, &tokens, true);
     let watched = watched(&labels, own_tokens(model, &held_out, &labels)?, &choosing);
     let directions = chosen_directions(all, &chosen, &labels, &tokens.labels);
-    let weights = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
+    // Methods that name their own hooks need no place, and the default's sparsity is taken then.
+    let fit = ask.place.resolve(study).ok().and_then(|(_, fit)| fit);
+    let config_at = fit.map(|f| f.config).unwrap_or_default();
+    let hooks = choices.hooks();
+    let chance = match hooks.first() {
+        Some((_, hook)) => chance(model, *hook, |d| config_at.sparsity_at(d), ask.seed)?,
+        None => Vec::new(),
+    };
     // Everything that decides a text: another plan is another evaluation.
-    let plan = json!({"words": watched.words, "chance": true, "config": ask.config, "model": weights, "split": split.labels.len(), "seed": ask.seed,
+    let plan = json!({"words": watched.words, "chance": digest_of(&chance), "config": ask.config, "model": computed(study, model), "split": split.labels.len(), "seed": ask.seed,
         "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
         "directions": directions.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
             format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.column)))])).collect::<Vec<_>>()});
@@ -188,15 +209,7 @@ pub fn prepare(
             .collect()
     };
     let poor = poor_words(model, &held_out, &labels)?;
-    let hooks = choices.hooks();
     let against = against(&choices.reported);
-    // Methods that name their own hooks need no place, and the default's sparsity is taken then.
-    let fit = ask.place.resolve(study).ok().and_then(|(_, fit)| fit);
-    let config_at = fit.map(|f| f.config).unwrap_or_default();
-    let chance = match hooks.first() {
-        Some((_, hook)) => chance(model, *hook, |d| config_at.sparsity_at(d), ask.seed)?,
-        None => Vec::new(),
-    };
     Ok(Prepared {
         watched,
         chance,

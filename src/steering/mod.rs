@@ -31,7 +31,9 @@ use calibrate::{SignedIntervention, kl, last_logits, mean_log_prob_shifts};
 use tap::{SteerTap, Steering, TokenSelection};
 
 pub use intervention::{Intervention, Mode};
-pub use terms::{SteerPart, core_term, direction_term, feature_term, part_direction, part_term};
+pub use terms::{
+    SteerPart, core_term, direction_term, feature_term, part_direction, part_term, unit,
+};
 
 /// How many tokens a run shows whose log-probability rose most, and how many whose fell most.
 const SHIFTED: usize = 10;

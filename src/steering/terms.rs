@@ -184,8 +184,11 @@ pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<
     Ok(direction)
 }
 
-/// z/‖z‖; an error for a direction that is zero or not finite.
-pub(super) fn unit(direction: &[f32]) -> Result<Vec<f32>> {
+/// z/‖z‖.
+///
+/// # Errors
+/// [`Error::Usage`] for a direction that is zero or not finite.
+pub fn unit(direction: &[f32]) -> Result<Vec<f32>> {
     let norm = direction
         .iter()
         .map(|&v| f64::from(v) * f64::from(v))

@@ -4,13 +4,15 @@
 //! A file is a line that says of what it is, then records of one size: a number, bytes, and their
 //! checksum. It only grows; a record that was cut short is measured again. Knows nothing of what the
 //! bytes mean. Invariant: a record that is given back is whole, and was measured of exactly what its
-//! file's first line says.
+//! file's first line says. Records lie in the mapped file, not in memory: those of a large set are
+//! larger than that.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use memmap2::{Mmap, MmapOptions};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -19,7 +21,6 @@ use super::{Study, lock};
 use crate::disk::lock::LockAttempt;
 use crate::disk::{self, human_bytes};
 use crate::error::{Error, Result};
-use crate::memory;
 
 const DIR: &str = "measured";
 /// Bytes of a record's number and checksum.
@@ -33,7 +34,12 @@ pub struct Measured {
     head: Vec<u8>,
     /// Bytes of a record's contents.
     size: usize,
-    records: BTreeMap<u32, Vec<u8>>,
+    /// Where in the file the contents of each record begin.
+    places: BTreeMap<u32, usize>,
+    /// The file up to `end`.
+    map: Option<Mmap>,
+    /// Records that could not be kept, another process having the study.
+    loose: BTreeMap<u32, Vec<u8>>,
     /// Where whole records end; 0 where there is no file yet.
     end: u64,
     /// The study's directory where this process does not have it for writing.
@@ -44,8 +50,7 @@ impl Study {
     /// What was measured of `about`, in records of `size` bytes; `what` begins the name of its file.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a `what` that is no file name; [`Error::Refused`] where memory does not
-    /// hold the records; [`Error::File`] for a file of something else.
+    /// [`Error::Usage`] for a `what` that is no file name; [`Error::File`] for a file of something else.
     pub fn measured(&self, what: &str, about: &Value, size: usize) -> Result<Measured> {
         let mut head = about.to_string().into_bytes();
         let name = format!("{what}-{:016x}.bin", xxh3_64(&head));
@@ -56,7 +61,9 @@ impl Study {
             path: self.dir().join(DIR).join(name),
             head,
             size,
-            records: BTreeMap::new(),
+            places: BTreeMap::new(),
+            map: None,
+            loose: BTreeMap::new(),
             end: 0,
             borrowed,
         };
@@ -66,48 +73,81 @@ impl Study {
 }
 
 impl Measured {
+    /// Reads what is there, or what was added since it was read.
     fn read(&mut self) -> Result<()> {
-        let bytes = match fs::metadata(&self.path) {
-            Ok(found) => found.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                self.forget();
+                return Ok(());
+            }
             Err(e) => return Err(Error::io("read", &self.path)(e)),
         };
-        if let Some(free) = memory::available()?.filter(|&free| 2 * bytes > free) {
-            return Err(Error::refused(format!(
-                "reading {} takes {} of memory, and {} is free: free memory, or remove the file to measure fewer anew",
-                self.path.display(),
-                human_bytes(2 * bytes),
-                human_bytes(free)
-            )));
+        let length = file
+            .metadata()
+            .map_err(Error::io("read", &self.path))?
+            .len();
+        if length < self.end {
+            self.forget();
         }
-        let bytes = fs::read(&self.path).map_err(Error::io("read", &self.path))?;
-        let Some(rest) = bytes.strip_prefix(&*self.head) else {
+        let map = map_file(&file, length, &self.path)?;
+        let bytes: &[u8] = map.as_deref().unwrap_or_default();
+        if !bytes.starts_with(&self.head) {
             return Err(Error::file(
                 &self.path,
                 "not what its name says: remove it, and it is measured again",
             ));
-        };
-        self.end = self.head.len() as u64;
-        for record in rest.chunks_exact(self.size + FRAME) {
+        }
+        let mut at = (self.end as usize).max(self.head.len());
+        for record in bytes[at..].chunks_exact(self.size + FRAME) {
             let (body, sum) = record.split_at(4 + self.size);
             if xxh3_64(body).to_le_bytes() != sum {
                 break;
             }
             let id = u32::from_le_bytes([body[0], body[1], body[2], body[3]]);
-            self.records.insert(id, body[4..].to_vec());
-            self.end += record.len() as u64;
+            self.places.insert(id, at + 4);
+            at += record.len();
         }
+        self.end = at as u64;
+        self.map = map_file(&file, self.end, &self.path)?;
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        (self.places, self.map, self.end) = (BTreeMap::new(), None, 0);
     }
 
     /// The contents of a record.
     pub fn get(&self, id: u32) -> Option<&[u8]> {
-        self.records.get(&id).map(Vec::as_slice)
+        if let Some(loose) = self.loose.get(&id) {
+            return Some(loose);
+        }
+        let at = *self.places.get(&id)?;
+        self.map.as_deref()?.get(at..at + self.size)
     }
 
     /// Whether a record is there.
     pub fn has(&self, id: u32) -> bool {
-        self.records.contains_key(&id)
+        self.loose.contains_key(&id) || self.places.contains_key(&id)
+    }
+
+    /// Refuses where the disk does not hold so many more records, and says how many bytes they are.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the bytes that are needed and free.
+    pub fn room_for(&self, count: usize) -> Result<u64> {
+        let need = (count as u64).saturating_mul((self.size + FRAME) as u64);
+        let dir = disk::parent(disk::parent(&self.path));
+        let free = disk::free_space(dir)?;
+        if need <= free {
+            return Ok(need);
+        }
+        Err(Error::refused(format!(
+            "what is measured takes {} in {}, and {} is free there: take a set of fewer directions, or free space",
+            human_bytes(need),
+            dir.display(),
+            human_bytes(free)
+        )))
     }
 
     /// Adds records, each of the size that was given. A study that is open for reading is locked
@@ -128,7 +168,7 @@ impl Measured {
             Some(dir) => match lock::try_acquire(dir) {
                 Ok(LockAttempt::Acquired(lock)) => Some(lock),
                 Ok(LockAttempt::HeldBy(_)) | Err(_) => {
-                    self.records.extend(new);
+                    self.loose.extend(new);
                     return Ok(());
                 }
             },
@@ -161,14 +201,49 @@ impl Measured {
         file.seek(SeekFrom::Start(self.end)).map_err(fail())?;
         file.write_all(&bytes).map_err(fail())?;
         file.sync_data().map_err(fail())?;
-        self.end += bytes.len() as u64;
-        self.records.extend(new);
-        Ok(())
+        self.read()
+    }
+}
+
+/// Maps the first `length` bytes of a file that only grows; `None` for none.
+#[allow(unsafe_code)]
+fn map_file(file: &File, length: u64, path: &Path) -> Result<Option<Mmap>> {
+    if length == 0 {
+        return Ok(None);
+    }
+    let mut options = MmapOptions::new();
+    // SAFETY: the bytes of a mapping must not change or vanish while borrowed. Whole records are
+    // never written again, and only what follows the last of them is cut off, under the study's
+    // lock, by who has read the file under it. Someone who truncates the file by hand gets SIGBUS,
+    // as with any mmap.
+    let map = unsafe { options.len(length as usize).map(file) };
+    Ok(Some(map.map_err(Error::io("map", path))?))
+}
+
+#[cfg(test)]
+impl Measured {
+    /// Records without a file.
+    pub(crate) fn of_records(
+        size: usize,
+        records: impl IntoIterator<Item = (u32, Vec<u8>)>,
+    ) -> Self {
+        Self {
+            path: PathBuf::new(),
+            head: Vec::new(),
+            size,
+            places: BTreeMap::new(),
+            map: None,
+            loose: records.into_iter().collect(),
+            end: 0,
+            borrowed: None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;
@@ -178,7 +253,9 @@ mod tests {
             path,
             head: format!("{head}\n").into_bytes(),
             size: 3,
-            records: BTreeMap::new(),
+            places: BTreeMap::new(),
+            map: None,
+            loose: BTreeMap::new(),
             end: 0,
             borrowed: None,
         }
@@ -238,5 +315,22 @@ mod tests {
         drop(held);
         let again = open().unwrap();
         assert!(again.has(1) && again.has(2) && !again.has(3));
+        // What one adds the other reads after what it has read, and from the front where another
+        // file took its place.
+        one.add(vec![(4, vec![0, 0, 4])]).unwrap();
+        assert_eq!(one.get(2), Some(&[0, 0, 2][..]));
+        let end = one.end;
+        fs::remove_file(&path).unwrap();
+        one.add(vec![(5, vec![0, 0, 5])]).unwrap();
+        assert!(one.end < end && one.has(5) && !one.has(2));
+    }
+
+    #[test]
+    fn records_that_the_disk_does_not_hold_are_refused_before_they_are_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = empty(dir.path().join("measured").join("x.bin"), "a");
+        assert_eq!(kept.room_for(2).unwrap(), 2 * (4 + 3 + 8));
+        let error = kept.room_for(usize::MAX).unwrap_err();
+        assert!(error.to_string().contains("is free there"), "{error}");
     }
 }

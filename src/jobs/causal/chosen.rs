@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::super::choice::by_output;
 use super::super::evaluation::{Method, MethodDirections};
 use super::super::measured::{EffectRequest, Effects};
@@ -50,8 +52,8 @@ pub(super) fn lifted(
         Method::Set(kind) if kind.supervised() || !kind.ranked() => {
             return Ok(None);
         }
-        Method::Shuffled => tokens.rotate_left(1),
-        Method::Set(_) | Method::Mean(_) => {}
+        Method::Shuffled if !tokens.is_empty() => tokens.rotate_left(1),
+        Method::Set(_) | Method::Shuffled | Method::Mean(_) => {}
     }
     let set = offered.set.as_ref();
     Ok(Some(match side {
@@ -145,6 +147,16 @@ pub(super) fn subjects(
         .filter(|o| words.contains_key(o.label.as_str()))
         .map(subject)
         .collect()
+}
+
+/// Of what is steered with: other directions are another evaluation.
+pub(super) fn digest_of(directions: &[LabelDirection]) -> String {
+    let mut digest = Xxh3::new();
+    for direction in directions {
+        digest.update(direction.term.hook.to_string().as_bytes());
+        digest.update(bytemuck::cast_slice(&direction.term.direction));
+    }
+    format!("{:016x}", digest.digest())
 }
 
 /// Random directions as sparse as a feature, which tell what chance gives words at a hook.

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::causal::{Causal, unsteered_scores};
 use super::directions::HookSelection;
 use super::evaluation::Method;
+use super::measured::computed;
 use crate::directions::{Baseline, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::judge::sentences::{self, WrittenSentences};
@@ -223,7 +224,7 @@ impl PreparedUnits {
             self.ask.seed,
             ctx,
         )?;
-        let (name, mut log) = self.log(study, &concepts, &offered)?;
+        let (name, mut log) = self.log(study, model, &concepts, &offered)?;
         let watched = WatchedWords::default();
         let mut run = Run::new(model, &self.ask.config, &watched, &mut log)?;
         let unsteered = run.unsteered(ctx)?;
@@ -400,10 +401,11 @@ impl PreparedUnits {
     fn log(
         &self,
         study: &Study,
+        model: &Model,
         concepts: &[Concept],
         offered: &[Offered],
     ) -> Result<(String, Log)> {
-        let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
+        let model = computed(study, model);
         let keys = concepts
             .iter()
             .map(|c| json!([self.units.key(c.unit), c.side, c.text]));

@@ -1,21 +1,24 @@
 //! What each direction of a set does at one KL, kept in the study.
 
+use candle_core::Tensor;
 use half::f16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{need, of_model};
+use super::need;
+use super::subject::{Subject, subjects};
 use crate::analysis::ScoredToken;
 use crate::analysis::lens::extremes;
 use crate::directions::DirectionSet;
+use crate::disk::human_bytes;
 use crate::error::{Error, Result};
 use crate::eval::steering::rise::Percentiles;
 use crate::matrix::gemm::{View, product};
 use crate::model::{Model, Tokenizer};
 use crate::steering::effects::{EffectPass, TOGETHER};
-use crate::steering::{SteerTerm, direction_term};
+use crate::steering::{SteerTerm, direction_term, unit};
 use crate::study::{Measured, Study};
 use crate::task::{Progress, TaskCtx};
 
@@ -24,8 +27,9 @@ const FIRST: usize = 3;
 
 /// The record of the unsteered model.
 const UNSTEERED: u32 = u32::MAX;
-/// Numbers of a record before the push: α, KL, and whether it came near the KL.
-const HEAD: usize = 3;
+/// Numbers of a record before the push: α, KL, whether it came near the KL, and what the norm of the
+/// MLP's output multiplies it by.
+const HEAD: usize = 4;
 /// Tokens whose changes are held as f32 at a time, of all directions.
 const STRIP: usize = 4096;
 
@@ -67,6 +71,20 @@ fn typed(study: &Study, set: &dyn DirectionSet) -> Result<String> {
     })
 }
 
+/// By what the norm of the MLP's output multiplies each of some directions at unit length.
+fn scales(model: &Model, set: &dyn DirectionSet, ids: &[u32]) -> Result<Vec<f64>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let width = set.directions().height();
+    let mut z = Vec::with_capacity(ids.len() * width);
+    for &j in ids {
+        z.extend(unit(&set.directions().column(j as usize))?);
+    }
+    let z = Tensor::from_vec(z, (ids.len(), width), model.device())?;
+    model.decoder().output_scales(set.hook(), &z)
+}
+
 impl Effects {
     /// What the study holds, and what the model says of the directions that it lacks.
     ///
@@ -81,10 +99,8 @@ impl Effects {
         model: Option<&Model>,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        let mut out = Self::kept(study, set, ask)?;
-        let all: Vec<u32> = (0..out.count as u32).collect();
-        let missing = all.iter().copied().filter(|&j| !out.kept.has(j));
-        let missing: Vec<u32> = missing.collect();
+        let mut out = Self::kept(study, set, ask, model)?;
+        let missing = out.missing();
         if !missing.is_empty() {
             let model = need(model, study, &typed(study, set)?)?;
             out.measure(study, set, ask, model, &missing, ctx)?;
@@ -110,14 +126,41 @@ impl Effects {
         if study.manifest().model.is_none() {
             return Ok(None);
         }
-        let out = Self::kept(study, set, ask)?;
-        Ok((0..out.count as u32)
-            .all(|j| out.kept.has(j))
-            .then_some(out))
+        let out = Self::kept(study, set, ask, None)?;
+        Ok(out.missing().is_empty().then_some(out))
     }
 
-    fn kept(study: &Study, set: &dyn DirectionSet, ask: &EffectRequest) -> Result<Self> {
-        let (about, d_model, vocab) = of_model(study)?;
+    /// The directions of which nothing is known.
+    fn missing(&self) -> Vec<u32> {
+        let all = 0..self.count as u32;
+        all.filter(|&j| !self.kept.has(j)).collect()
+    }
+
+    /// What is kept; without a model of any dtype in which all was measured, or else the study's.
+    fn kept(
+        study: &Study,
+        set: &dyn DirectionSet,
+        ask: &EffectRequest,
+        model: Option<&Model>,
+    ) -> Result<Self> {
+        let each = subjects(study, model)?.into_iter();
+        let each = each.map(|subject| Self::kept_of(study, set, ask, subject));
+        let mut found = each.collect::<Result<Vec<_>>>()?;
+        let whole = found.iter().position(|found| found.missing().is_empty());
+        Ok(found.swap_remove(whole.unwrap_or(0)))
+    }
+
+    fn kept_of(
+        study: &Study,
+        set: &dyn DirectionSet,
+        ask: &EffectRequest,
+        subject: Subject,
+    ) -> Result<Self> {
+        let Subject {
+            about,
+            d_model,
+            vocab,
+        } = subject;
         let (count, prompts) = (set.directions().count(), ask.prompts.len());
         if prompts == 0 {
             return Err(Error::usage(
@@ -158,11 +201,12 @@ impl Effects {
             .filter_map(|j| term(j).ok())
             .take(FIRST)
             .collect();
+        let bytes = human_bytes(self.kept.room_for(missing.len() + 1)?);
         let pass = EffectPass::new(model, &prompts, &first, ask.kl, ctx)?;
         let quiet = ctx.without_progress();
         let (total, known) = (self.count as u64, self.count - missing.len());
         for (at, ids) in missing.chunks(TOGETHER).enumerate() {
-            let words = format!("measuring what {} does", set.name());
+            let words = format!("measuring what {} does ({bytes} to keep)", set.name());
             let done = (known + at * TOGETHER) as u64;
             ctx.checkpoint(Progress::new(words, done, total, "directions"))?;
             let mut records = Vec::with_capacity(ids.len() + 1);
@@ -171,24 +215,27 @@ impl Effects {
                 // A direction of zeros does nothing, and is kept as one that does not reach the KL.
                 match term(j as usize) {
                     Ok(term) => terms.push((j, term)),
-                    Err(Error::Usage(_)) => records.push((j, self.record([0.0; 3], None, None))),
+                    Err(Error::Usage(_)) => records.push((j, self.record([0.0; HEAD], None, None))),
                     Err(e) => return Err(e),
                 }
             }
             let (numbers, terms): (Vec<u32>, Vec<_>) = terms.into_iter().unzip();
             if let (false, Some(first)) = (self.kept.has(UNSTEERED), terms.first()) {
                 let base = pass.unsteered(first, &quiet)?;
-                records.push((UNSTEERED, self.record([0.0; 3], None, Some(&base))));
+                records.push((UNSTEERED, self.record([0.0; HEAD], None, Some(&base))));
             }
             let pushes = pass.pushes(&terms)?;
+            let scales = scales(model, set, &numbers)?;
             let found = pass.measure(&terms, &pushes, &quiet)?;
-            for ((j, push), effect) in numbers.into_iter().zip(&pushes).zip(found) {
+            for (((j, push), scale), effect) in
+                numbers.into_iter().zip(&pushes).zip(scales).zip(found)
+            {
                 let record = match &effect {
                     Some(e) => {
-                        let head = [e.alpha as f32, e.kl as f32, 1.0];
+                        let head = [e.alpha as f32, e.kl as f32, 1.0, scale as f32];
                         self.record(head, Some(push), Some(&e.shifts))
                     }
-                    None => self.record([0.0; 3], Some(push), None),
+                    None => self.record([0.0, 0.0, 0.0, scale as f32], Some(push), None),
                 };
                 records.push((j, record));
             }
@@ -245,6 +292,12 @@ impl Effects {
     /// Whether it came near the KL: otherwise nothing is known of what it does.
     pub fn reached(&self, j: usize) -> bool {
         self.number(j, 2) == 1.0
+    }
+
+    /// By what the norm of the MLP's output multiplies the direction at unit length, where it has one:
+    /// the push of a sum is the sum of the pushes of what is multiplied so.
+    pub fn scale(&self, j: usize) -> f64 {
+        f64::from(self.number(j, 3))
     }
 
     /// What it pushes the residual stream by at α = 1.
@@ -357,5 +410,31 @@ impl Effects {
             }
         }
         Ok((ids, f))
+    }
+}
+
+#[cfg(test)]
+impl Effects {
+    /// Of directions whose α, scale, push and changes at one prompt are given, after the unsteered
+    /// log-probabilities.
+    pub(super) fn made(base: &[f32], each: &[(f64, f64, Vec<f32>, Vec<f32>)]) -> Self {
+        let (vocab, d_model) = (base.len(), each[0].2.len());
+        let size = 4 * (HEAD + d_model) + 2 * vocab;
+        let mut out = Self {
+            kept: Measured::of_records(size, []),
+            count: each.len(),
+            d_model,
+            prompts: 1,
+            vocab,
+        };
+        let record = |(alpha, scale, push, shifts): &(f64, f64, Vec<f32>, Vec<f32>)| {
+            let head = [*alpha as f32, 0.25, 1.0, *scale as f32];
+            out.record(head, Some(push), Some(std::slice::from_ref(shifts)))
+        };
+        let mut records: Vec<(u32, Vec<u8>)> = (0..).zip(each.iter().map(record)).collect();
+        let base = out.record([0.0; HEAD], None, Some(&[base.to_vec()]));
+        records.push((UNSTEERED, base));
+        out.kept = Measured::of_records(size, records);
+        out
     }
 }

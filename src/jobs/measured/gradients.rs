@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use serde_json::json;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3;
 
-use super::{Choosing, need, of_model};
+use super::subject::subjects;
+use super::{Choosing, need};
 use crate::corpus::TokenTable;
 use crate::error::Result;
 use crate::model::{HookPoint, Model, Portion};
@@ -16,7 +17,7 @@ use crate::task::{Progress, TaskCtx};
 
 /// Sentences of a label whose gradients are taken: the first ones.
 const SENTENCES: usize = 32;
-/// Bytes of the digest of a text that a record begins with.
+/// Bytes of the digest of a text's tokens that a record begins with.
 const DIGEST: usize = 8;
 
 /// For each label the direction that makes its sentences likelier than sentences are made on
@@ -43,32 +44,43 @@ impl LabelGradients {
         model: Option<&Model>,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        let (about, d_model, _) = of_model(study)?;
         let at = study.manifest().hook_index(hook)?;
         let width = study.manifest().widths[at];
-        let about = json!({"gradients": hook.to_string(), "of": about});
-        let mut kept = study.measured("gradients", &about, DIGEST + 4 * (d_model + width))?;
         let wanted = wanted(choosing);
         let tokens = study.tokens()?;
-        let missing: Vec<u32> = wanted
-            .iter()
-            .flatten()
-            .copied()
-            .filter(|&sample| of_text(&kept, &tokens, sample).is_none())
-            .collect();
+        let tokens = &Collected::of(&tokens);
+        let mut found = Vec::new();
+        for subject in subjects(study, model)? {
+            let about = json!({"gradients": hook.to_string(), "of": subject.about});
+            let size = DIGEST + 4 * (subject.d_model + width);
+            let kept = study.measured("gradients", &about, size)?;
+            let all = wanted.iter().flatten().copied();
+            let missing: Vec<u32> = all
+                .filter(|&sample| tokens.gradient(&kept, sample).is_none())
+                .collect();
+            found.push((kept, missing, subject.d_model));
+        }
+        // Without a model any dtype's will do that is there whole.
+        let at = found.iter().position(|(_, missing, _)| missing.is_empty());
+        let (mut kept, missing, d_model) = found.swap_remove(at.unwrap_or(0));
         if !missing.is_empty() {
             let typed = format!("textgrad@{}.{}", hook.layer, hook.site);
             let model = need(model, study, &typed)?;
-            measure(study, model, hook, &tokens, missing, &mut kept, ctx)?;
+            kept.room_for(missing.len())?;
+            measure(study, model, hook, tokens, missing, &mut kept, ctx)?;
         }
         let mean = |samples: &Vec<u32>| {
             let mut sum = vec![0.0f64; d_model + width];
             let records = samples.iter();
-            let records = records.filter_map(|&sample| of_text(&kept, &tokens, sample));
+            let records = records.filter_map(|&sample| tokens.gradient(&kept, sample));
             let mut count = 0;
             for record in records {
                 let values = record.chunks_exact(4);
                 let values = values.map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]));
+                // A text of one token has no likelihood.
+                if values.clone().any(f32::is_nan) {
+                    continue;
+                }
                 sum.iter_mut()
                     .zip(values)
                     .for_each(|(s, v)| *s += f64::from(v));
@@ -112,15 +124,55 @@ impl LabelGradients {
     }
 }
 
-/// The gradient of a sample, unless it is that of another text: a corpus may be withdrawn, and its
-/// samples' numbers be given anew.
-fn of_text<'a>(kept: &'a Measured, tokens: &TokenTable, sample: u32) -> Option<&'a [u8]> {
-    let (digest, values) = kept.get(sample)?.split_at(DIGEST);
-    (digest == digest_of(&tokens.texts[sample as usize])).then_some(values)
+/// Texts as far as they were collected.
+struct Collected<'a> {
+    tokens: &'a TokenTable,
+    /// Of each sample its rows.
+    rows: Vec<Range<usize>>,
 }
 
-fn digest_of(text: &str) -> [u8; DIGEST] {
-    xxh3_64(text.as_bytes()).to_le_bytes()
+impl<'a> Collected<'a> {
+    fn of(tokens: &'a TokenTable) -> Self {
+        let mut rows = vec![0..0; tokens.texts.len()];
+        for (i, row) in tokens.rows.iter().enumerate() {
+            let of_sample: &mut Range<usize> = &mut rows[row.sample as usize];
+            if of_sample.end == 0 {
+                of_sample.start = i;
+            }
+            of_sample.end = i + 1;
+        }
+        Self { tokens, rows }
+    }
+
+    /// The gradient of a sample, unless it is that of other tokens: a corpus may be withdrawn and its
+    /// samples' numbers be given anew, and a text be collected further than before.
+    fn gradient<'k>(&self, kept: &'k Measured, sample: u32) -> Option<&'k [u8]> {
+        let (digest, values) = kept.get(sample)?.split_at(DIGEST);
+        (digest == self.digest(sample)).then_some(values)
+    }
+
+    /// Of a sample's text and of the tokens that were collected of it.
+    fn digest(&self, sample: u32) -> [u8; DIGEST] {
+        let mut digest = Xxh3::new();
+        digest.update(self.tokens.texts[sample as usize].as_bytes());
+        for row in &self.tokens.rows[self.rows[sample as usize].clone()] {
+            digest.update(&row.id.to_le_bytes());
+            digest.update(&row.position.to_le_bytes());
+        }
+        digest.digest().to_le_bytes()
+    }
+
+    /// What is kept of a sample.
+    fn record(&self, sample: u32, values: &[f32]) -> Vec<u8> {
+        let values = values.iter().flat_map(|v| v.to_le_bytes());
+        self.digest(sample).into_iter().chain(values).collect()
+    }
+
+    /// How many tokens of a sample the model has read, the BOS among them.
+    fn length(&self, sample: u32) -> usize {
+        let rows = &self.tokens.rows[self.rows[sample as usize].clone()];
+        rows.last().map_or(0, |last| last.position as usize + 1)
+    }
 }
 
 /// Of each label the samples whose gradients are taken.
@@ -141,25 +193,24 @@ fn measure(
     study: &Study,
     model: &Model,
     hook: HookPoint,
-    tokens: &TokenTable,
+    tokens: &Collected<'_>,
     missing: Vec<u32>,
     kept: &mut Measured,
     ctx: &TaskCtx,
 ) -> Result<()> {
-    let mut rows = vec![0usize; tokens.texts.len()];
-    for row in &tokens.rows {
-        rows[row.sample as usize] += 1;
-    }
-    let mut texts = Vec::with_capacity(missing.len());
+    let (mut texts, mut none) = (Vec::with_capacity(missing.len()), Vec::new());
+    let size = model.info().d_model + model.width(hook)?;
     for sample in missing {
-        let text = &tokens.texts[sample as usize];
+        let text = &tokens.tokens.texts[sample as usize];
         let mut ids = model.tokenizer().encode(text, study.manifest().bos)?;
-        // No more of it than was collected, and the token that comes before it.
-        ids.truncate(rows[sample as usize] + 1);
+        ids.truncate(tokens.length(sample));
         if ids.len() > 1 {
             texts.push((sample, ids));
+        } else {
+            none.push((sample, tokens.record(sample, &vec![f32::NAN; size])));
         }
     }
+    kept.add(none)?;
     texts.sort_by_key(|(sample, ids)| (ids.len(), *sample));
     let lengths: Vec<usize> = texts.iter().map(|(_, ids)| ids.len()).collect();
     let all = texts.len() as u64;
@@ -196,9 +247,7 @@ fn measure(
             }
         };
         let record = |((sample, g), v): ((u32, Vec<f32>), Vec<f32>)| {
-            let digest = digest_of(&tokens.texts[sample as usize]);
-            let values = g.iter().chain(&v).flat_map(|v| v.to_le_bytes());
-            (sample, digest.into_iter().chain(values).collect())
+            (sample, tokens.record(sample, &[g, v].concat()))
         };
         kept.add(
             samples
@@ -215,6 +264,7 @@ fn measure(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corpus::TokenRow;
 
     #[test]
     fn the_part_of_gradients_that_labels_share_is_removed() {
@@ -223,6 +273,33 @@ mod tests {
         assert_eq!(found.residual, [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]);
         assert_eq!(found.by_hook, [[2.0], [0.0], [-2.0]]);
         assert_eq!(found.hook_width(), 1);
+    }
+
+    #[test]
+    fn a_text_is_asked_about_as_far_as_it_was_collected() {
+        let row = |sample, id, position| TokenRow {
+            id,
+            sample,
+            position,
+        };
+        // The first sample after a BOS, the second without, cut after two tokens.
+        let mut tokens = TokenTable {
+            rows: vec![row(0, 7, 1), row(0, 8, 2), row(1, 7, 0), row(1, 9, 1)],
+            texts: vec!["ab".into(), "ac and more".into(), "not collected".into()],
+            ..TokenTable::default()
+        };
+        let lengths = |tokens: &TokenTable| {
+            let collected = Collected::of(tokens);
+            [0, 1, 2].map(|s| collected.length(s))
+        };
+        assert_eq!(lengths(&tokens), [3, 2, 0]);
+        let digest = |tokens: &TokenTable| Collected::of(tokens).digest(1);
+        let before = digest(&tokens);
+        tokens.rows.push(row(1, 3, 2));
+        assert_eq!(lengths(&tokens), [3, 3, 0]);
+        assert_ne!(digest(&tokens), before, "more of the same text");
+        tokens.rows.pop();
+        assert_eq!(digest(&tokens), before);
     }
 
     #[test]

@@ -7,11 +7,13 @@
 
 mod effects;
 mod gradients;
+mod subject;
 mod words;
 
 use super::directions::{self, HookSelection};
 use crate::corpus::TokenTable;
-use crate::directions::{DirectionSet, Directions, Mix, PlainSet, SetKind, mix, support_size};
+use crate::directions::mix::Mixer;
+use crate::directions::{DirectionSet, Directions, Mix, PlainSet, SetKind, support_size};
 use crate::error::{Error, Result};
 use crate::eval::split::Split;
 use crate::model::Model;
@@ -20,6 +22,7 @@ use crate::task::TaskCtx;
 
 pub use effects::{EffectRequest, Effects};
 pub use gradients::LabelGradients;
+pub(super) use subject::computed;
 pub use words::{MOST_WORDS, own_tokens, poor_words};
 
 /// A mix of more directions is refused: F has this many rows.
@@ -160,44 +163,58 @@ fn mixed(
         }
         Mix::All | Mix::Five => {
             let gradients = LabelGradients::of(study, hook, choosing, model, ctx)?;
-            weighted(mix, &effects, &gradients, ctx)?
+            let recipes = weighted(mix, &effects, &gradients, ctx)?;
+            told(source, recipes)?
         }
     };
     Ok(of_recipes(kind, source, choosing, recipes))
 }
 
-/// For each label the weights of the directions at unit length, the heaviest first.
+/// Refuses weights that are no numbers: a direction whose change is not one.
+fn told(
+    source: &dyn DirectionSet,
+    recipes: Option<Vec<Vec<(usize, f32)>>>,
+) -> Result<Vec<Vec<(usize, f32)>>> {
+    recipes.ok_or_else(|| {
+        Error::refused(format!(
+            "what the directions of {} do is not finite, so that they cannot be mixed: measure at a smaller KL (--kl), or compute in f32 (--dtype f32)",
+            source.name()
+        ))
+    })
+}
+
+/// For each label the weights of the directions at unit length, the heaviest first; `None` where
+/// what they do is not finite.
 fn weighted(
     mix: Mix,
     effects: &Effects,
     gradients: &LabelGradients,
     ctx: &TaskCtx,
-) -> Result<Vec<Vec<(usize, f32)>>> {
+) -> Result<Option<Vec<Vec<(usize, f32)>>>> {
     let (ids, f) = effects.covariance(ctx)?;
+    let pushes: Vec<Vec<f32>> = ids.iter().map(|&j| effects.push(j)).collect();
+    let Some(mixer) = Mixer::new(&f, ids.len(), mix) else {
+        return Ok(None);
+    };
     let mut out = Vec::with_capacity(gradients.residual.len());
     for g in &gradients.residual {
         ctx.check()?;
-        let slope = |&j: &usize| {
-            let push = effects.push(j);
+        let slope = |(&j, push): (&usize, &Vec<f32>)| {
             let along: f64 = push.iter().zip(g).map(|(u, g)| f64::from(*u) * g).sum();
             effects.alpha(j) * along
         };
-        let b: Vec<f64> = ids.iter().map(slope).collect();
-        let c = if b.iter().all(|&b| b == 0.0) {
-            vec![0.0; b.len()]
-        } else if mix == Mix::All {
-            mix::of_all(&f, &b)
-        } else {
-            mix::of_few(&f, &b, 5)
-        };
-        let weights = ids.iter().zip(c).filter(|(_, c)| *c != 0.0);
+        let b: Vec<f64> = ids.iter().zip(&pushes).map(slope).collect();
+        let weights = ids.iter().zip(mixer.weights(&b));
+        let weights = weights.filter(|(_, c)| *c != 0.0);
+        // What was measured is a push behind the norm of the MLP's output, what is summed lies
+        // before it.
         let mut recipe: Vec<(usize, f32)> = weights
-            .map(|(&j, c)| (j, (c * effects.alpha(j)) as f32))
+            .map(|(&j, c)| (j, (c * effects.alpha(j) * effects.scale(j)) as f32))
             .collect();
         recipe.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
         out.push(recipe);
     }
-    Ok(out)
+    Ok(Some(out))
 }
 
 /// The set whose direction for a label is the sum of its recipe's directions at unit length, with
@@ -250,15 +267,5 @@ fn need<'a>(model: Option<&'a Model>, study: &Study, what: &str) -> Result<&'a M
     })
 }
 
-/// What decides every measurement: the model's weights and how texts begin.
-fn of_model(study: &Study) -> Result<(serde_json::Value, usize, usize)> {
-    let manifest = study.manifest();
-    let model = manifest.model.as_ref().ok_or_else(|| {
-        Error::usage(
-            "an imported matrix has no model that could be asked: collect a study with one",
-        )
-    })?;
-    let bos = &manifest.bos;
-    let about = serde_json::json!({"model": model.weights_sha256, "bos": bos});
-    Ok((about, model.d_model, model.vocab))
-}
+#[cfg(test)]
+mod tests;
