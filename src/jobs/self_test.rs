@@ -89,10 +89,14 @@ pub fn run(model: &Model, ctx: &TaskCtx) -> Result<SelfTest> {
 
     let cached = last_logits(model, &ids, half, Phase::Prompt, ctx)?;
     let batched = logits(model, &[ids[..half].to_vec(), ids.clone()], ctx)?;
-    let batched = difference(&batched.get(1)?, &whole)?.max(difference(
-        &batched.get(0)?.narrow(0, 0, half)?,
-        &whole.narrow(0, 0, half)?,
-    )?);
+    let both = [
+        difference(&batched.get(1)?, &whole)?,
+        difference(
+            &batched.get(0)?.narrow(0, 0, half)?,
+            &whole.narrow(0, 0, half)?,
+        )?,
+    ];
+    let batched = largest(both.into_iter());
     let generated = last_logits(model, &ids, last, Phase::Generated, ctx)?;
 
     let allowed = TOLERANCE[usize::from(model.info().compute_dtype != "f32")];
@@ -142,11 +146,10 @@ pub fn encoder(encoder: &SentenceEncoder, ctx: &TaskCtx) -> Result<EncoderTest> 
         PARAGRAPH,
     ];
     let together = encoder.embed(&TEXTS, ctx)?;
-    let mut largest = 0.0f32;
+    let mut off = Vec::new();
     for (text, beside) in TEXTS.iter().zip(&together) {
         let alone = encoder.embed(&[text], ctx)?.concat();
-        let off = alone.iter().zip(beside).map(|(a, b)| (a - b).abs());
-        largest = off.fold(largest, f32::max);
+        off.extend(alone.iter().zip(beside).map(|(a, b)| (a - b).abs()));
     }
     // Embeddings have length 1.
     let cosine = |a: usize, b: usize| -> f32 {
@@ -154,7 +157,7 @@ pub fn encoder(encoder: &SentenceEncoder, ctx: &TaskCtx) -> Result<EncoderTest> 
         pairs.map(|(x, y)| x * y).sum()
     };
     Ok(EncoderTest {
-        largest,
+        largest: largest(off.into_iter().map(f64::from)) as f32,
         alike: cosine(0, 1),
         unlike: cosine(1, 2),
     })
@@ -208,11 +211,22 @@ fn logits(model: &Model, rows: &[Vec<u32>], ctx: &TaskCtx) -> Result<Tensor> {
 /// Largest |a − b| over the largest |b|.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     let (a, b): (Vec<f32>, Vec<f32>) = (a.flatten_all()?.to_vec1()?, b.flatten_all()?.to_vec1()?);
-    let scale = b.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
-    Ok(a.iter()
-        .zip(&b)
-        .fold(0f64, |m, (x, y)| m.max(f64::from((x - y).abs())))
-        / scale)
+    let scale = largest(b.iter().map(|v| f64::from(v.abs())));
+    let apart = largest(a.iter().zip(&b).map(|(x, y)| f64::from((x - y).abs())));
+    Ok(apart / scale)
+}
+
+/// The largest value, or NaN where one is: `f64::max` passes over it.
+fn largest(mut values: impl Iterator<Item = f64>) -> f64 {
+    let larger = |most: f64, v: f64| match most >= v {
+        true => most,
+        // Also where either is NaN, which once there stays.
+        false if most.is_nan() => most,
+        false => v,
+    };
+    values
+        .next()
+        .map_or(0.0, |first| values.fold(first, larger))
 }
 
 /// exp(mean −log p(next token)).
@@ -225,4 +239,32 @@ fn perplexity(logits: &Tensor, ids: &[u32]) -> Result<f64> {
     });
     let count = ids.len().saturating_sub(1).max(1);
     Ok((losses.sum::<f64>() / count as f64).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_that_is_not_a_number_is_no_small_one() {
+        let row = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        let plain = row(&[1.0, -4.0, 2.0]);
+        let off = difference(&row(&[1.0, -4.0, 2.5]), &plain).unwrap();
+        assert!((off - 0.125).abs() < 1e-12);
+        for at in 0..3 {
+            let mut values = [1.0, -4.0, 2.0];
+            values[at] = f32::NAN;
+            assert!(difference(&row(&values), &plain).unwrap().is_nan(), "{at}");
+            let found = difference(&plain, &row(&values)).unwrap();
+            let bounded = Difference {
+                found,
+                allowed: 0.1,
+            };
+            assert!(!bounded.is_equal(), "{at}");
+        }
+        assert!(largest([f64::NAN, 1.0].into_iter()).is_nan());
+        assert!(largest([1.0, f64::NAN, 2.0].into_iter()).is_nan());
+    }
 }
