@@ -162,6 +162,7 @@ fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<Com
         seen.push(first.sample);
         out.push(ComparedText {
             tokens: first.tokens.clone(),
+            cut: first.cut,
             label: first.label.clone(),
             peak: first.peak,
             values: windows.iter().map(|w| w.values.clone()).collect(),

@@ -260,6 +260,7 @@ impl<'a> FeatureReader<'a> {
         let quantiles = scan::quantile_rows(coefficients, floor, &QUANTILES);
         FeatureCard {
             row,
+            sweep: self.factors.sweep,
             contexts: rows
                 .iter()
                 .map(|&row| context(self.tokens, coefficients, row))
@@ -326,6 +327,10 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
         row,
         sample: sample.map_or(row, |s| s as usize),
         tokens: pieces::join_characters(&shown),
+        cut: [
+            span.start > 0 && same(&(span.start - 1)),
+            span.end < values.len() && same(&span.end),
+        ],
         peak: row - span.start,
         values: values[span].to_vec(),
         label: sample.and_then(|s| label(tokens, s)),

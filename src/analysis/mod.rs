@@ -74,6 +74,9 @@ pub struct Context {
     pub sample: usize,
     /// The tokens as they are displayed.
     pub tokens: Vec<String>,
+    /// Whether the text goes on before the first of them, and after the last.
+    #[serde(default)]
+    pub cut: [bool; 2],
     /// The feature's coefficient at each token.
     pub values: Vec<f32>,
     /// Index of the peak in `tokens`.
@@ -131,6 +134,9 @@ pub struct LabelMatrix {
 pub struct FeatureCard {
     /// Its line in the list.
     pub row: FeatureRow,
+    /// The sweep after which the fit stood as it is read here.
+    #[serde(default)]
+    pub sweep: usize,
     /// Strongest contexts, at most 25, one a sample (in corpora of few long texts: windows that do
     /// not touch).
     pub contexts: Vec<Context>,
@@ -198,6 +204,9 @@ pub struct Tree {
 pub struct ComparedText {
     /// The tokens as they are displayed.
     pub tokens: Vec<String>,
+    /// Whether the text goes on before the first of them, and after the last.
+    #[serde(default)]
+    pub cut: [bool; 2],
     /// The label of the sample; `None` where the corpus gives it none.
     pub label: Option<String>,
     /// The token that the window is about.

@@ -116,6 +116,7 @@ impl Opener {
         place: FitRun,
         ctx: &TaskCtx,
     ) -> Result<String> {
+        self.session.emit(Event::FitBegun(name.to_owned()));
         let hook = place.hook;
         let place = &FitRun {
             gpu: self

@@ -189,10 +189,10 @@ impl Handling<'_> {
             .submit(move || Self::answer_or_refuse(&session, work));
     }
 
-    fn opener(&self) -> open::Opener {
+    pub(super) fn opener(&self) -> open::Opener {
         open::Opener {
             session: self.session.clone(),
-            read: self.read.clone(),
+            lens: self.lens.clone(),
             hold: self.hold.clone(),
         }
     }

@@ -389,6 +389,8 @@ pub enum Event {
     Closed,
     /// A new snapshot of the features (at most every 250 ms).
     Features(Arc<FeatureList>),
+    /// A fit of this name begins or goes on; its first sweep and snapshot come after it.
+    FitBegun(String),
     /// A sweep was done.
     Sweep(SweepPoint),
     /// The training of an autoencoder begins or goes on.

@@ -57,7 +57,8 @@ fn engine(outbox: Sender<Reply>) -> std::io::Result<Engine> {
     let session = Session::new(outbox);
     Ok(Engine {
         work: engine_lane(&session, "work")?,
-        read: Arc::new(engine_lane(&session, "read")?),
+        read: engine_lane(&session, "read")?,
+        lens: Arc::new(engine_lane(&session, "lens")?),
         trace: engine_lane(&session, "trace")?,
         steer: engine_lane(&session, "steer")?,
         train: engine_lane(&session, "train")?,
@@ -111,7 +112,9 @@ impl Hold {
 struct Engine {
     session: Session,
     work: Lane,
-    read: Arc<Lane>,
+    read: Lane,
+    /// The logit lens of the whole list: it takes seconds, and a feature is not to wait for it.
+    lens: Arc<Lane>,
     trace: Lane,
     steer: Lane,
     train: Lane,
@@ -156,8 +159,9 @@ impl Engine {
         self.sets.finish();
         self.slow_read.finish();
         self.levels.finish();
-        if let Ok(read) = Arc::try_unwrap(self.read) {
-            read.finish();
+        self.read.finish();
+        if let Ok(lens) = Arc::try_unwrap(self.lens) {
+            lens.finish();
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::fits::ExistingFit;
 use super::lane::Lane;
@@ -32,7 +33,7 @@ pub(super) struct StudyView<'a> {
 
 pub(super) struct Opener {
     pub session: Session,
-    pub read: Arc<Lane>,
+    pub lens: Arc<Lane>,
     pub hold: Arc<Hold>,
 }
 
@@ -409,9 +410,15 @@ impl Opener {
         f(guard.as_ref().ok_or_else(|| self.session.no_study())?)
     }
 
+    /// Where one waits already, that one will read what is on show then: a fit that moves faster
+    /// than its lens is made would give more and more of them.
     pub(super) fn refresh_lens(&self) {
         let session = self.session.clone();
-        self.read.submit(move || {
+        if session.lens_waits.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.lens.submit(move || {
+            session.lens_waits.store(false, Ordering::Release);
             if let Err(e) = session.refresh_promoted() {
                 session.log(Level::Warn, format!("no logit lens: {e}"));
             }

@@ -2,7 +2,7 @@
 //! value is an immutable `Arc` that a job replaces, so that reading never waits for a job.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -80,6 +80,8 @@ pub(super) struct Open {
     pub last_levels: Mutex<Option<(String, Arc<Levels>)>>,
     /// Changes of notes that can be taken back, the last at the end.
     pub undo: Mutex<Vec<NoteChange>>,
+    /// The logit lens of the list is to be made, and has not begun.
+    pub lens_waits: AtomicBool,
     encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
     /// Counts replacements of `shown`: what was derived from an older one is stale.
     generation: AtomicU64,

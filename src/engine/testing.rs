@@ -65,9 +65,9 @@ impl Workshop {
 
 /// An engine that is asked one thing after another.
 pub(crate) struct Live {
-    engine: Engine,
-    replies: Receiver<Reply>,
-    counter: RequestCounter,
+    pub(super) engine: Engine,
+    pub(super) replies: Receiver<Reply>,
+    pub(super) counter: RequestCounter,
 }
 
 impl Live {
@@ -96,7 +96,7 @@ impl Live {
     pub fn handle(&self, request: Request) -> Vec<Reply> {
         self.engine.handle(request);
         let engine = &self.engine;
-        // Opening gives work to the lane that reads: that one is waited for last.
+        // Opening gives work to the lane of the logit lens: that one is waited for last.
         for lane in [
             &engine.work,
             &engine.trace,
@@ -105,7 +105,8 @@ impl Live {
             &engine.sets,
             &engine.slow_read,
             &engine.levels,
-            &*engine.read,
+            &engine.read,
+            &*engine.lens,
         ] {
             lane.wait();
         }

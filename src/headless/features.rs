@@ -328,10 +328,13 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
             }
         };
         let text: String = visible_spans(&c.tokens).into_iter().map(shown).collect();
+        let ends = c.cut.map(|cut| if cut { "…" } else { "" });
         out.line(&format!(
-            "  {:>8.2}  {:<14} {text}",
+            "  {:>8.2}  {:<14} {}{text}{}",
             c.values[c.peak],
-            text::truncate(&text::clean(c.label.as_deref().unwrap_or("")), 14)
+            text::truncate(&text::clean(c.label.as_deref().unwrap_or("")), 14),
+            ends[0],
+            ends[1]
         ))?;
     }
     out.line("")?;

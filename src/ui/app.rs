@@ -225,9 +225,16 @@ impl App {
 
     fn engine(&mut self, reply: &Reply) -> Vec<Effect> {
         let event = &reply.event;
-        if matches!(event, Event::Card(_)) && !self.cards.is_open(reply) {
-            // Of a question that another has taken the place of: its ids may be of another fit.
-            return Vec::new();
+        if matches!(event, Event::Card(_)) {
+            if !self.cards.is_open(reply) {
+                // Of the study before.
+                return Vec::new();
+            }
+            let list = self.world.features.as_ref().map(|list| list.fit.as_str());
+            if !self.cards.is_of(list) {
+                // Its id is of the list before: there it was another feature.
+                return self.card_event(reply);
+            }
         }
         let first_study =
             matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
@@ -276,7 +283,9 @@ impl App {
         match event {
             // A result that shows itself needs no words.
             Event::Done(_, text) if text.is_empty() => {}
-            Event::Done(job, text) => self.toast(Level::Info, format!("{}: {text}", job.label())),
+            Event::Done(job, text) => {
+                self.toast(Level::Info, format!("{} done: {text}", job.label()))
+            }
             Event::Cancelled(job) => {
                 self.toasts.retain(|t| !t.text.starts_with("cancelling"));
                 if *job != Job::Trace {

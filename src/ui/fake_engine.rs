@@ -220,6 +220,7 @@ impl FakeEngine {
             row: id * 100 + i,
             sample: i,
             tokens,
+            cut: [false; 2],
             values,
             peak,
             label: Some(label.to_owned()),
@@ -256,6 +257,7 @@ impl FakeEngine {
         neurons.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
         FeatureCard {
             row: self.row(id),
+            sweep: 41,
             contexts: (0..25).map(|i| Self::context(id, i, 8.31)).collect(),
             quantiles: (1..10)
                 .map(|q| {

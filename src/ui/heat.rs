@@ -18,6 +18,8 @@ use crate::text;
 pub struct Heat<'a> {
     /// The tokens as they are displayed.
     pub tokens: &'a [String],
+    /// Whether the text goes on before the first token, and after the last.
+    pub cut: [bool; 2],
     /// A value a token (missing ones count as 0).
     pub values: &'a [f32],
     /// The top of the scale.
@@ -116,7 +118,7 @@ impl Heat<'_> {
         if n == 0 || width == 0 || most == 0 {
             return Vec::new();
         }
-        let all = wrapped_lines(&cells.iter().collect::<Vec<_>>(), width);
+        let all = self.window(&cells, 0, n, width);
         if all.len() <= most {
             return all;
         }
@@ -150,9 +152,9 @@ impl Heat<'_> {
     fn window(&self, cells: &[Cell], from: usize, to: usize, width: usize) -> Vec<Line<'static>> {
         let (head, tail) = (self.ellipsis(true), self.ellipsis(false));
         let mut shown: Vec<&Cell> = Vec::with_capacity(to - from + 2);
-        shown.extend((from > 0).then_some(&head));
+        shown.extend((from > 0 || self.cut[0]).then_some(&head));
         shown.extend(&cells[from..to]);
-        shown.extend((to < cells.len()).then_some(&tail));
+        shown.extend((to < cells.len() || self.cut[1]).then_some(&tail));
         wrapped_lines(&shown, width)
     }
 
@@ -168,7 +170,7 @@ impl Heat<'_> {
         let after = cells.split_off(peak);
         let before: usize = cells.iter().map(|cell| cell.width).sum();
         // What does not fit is told of, and takes a cell for that.
-        let cut = before > column && column > 1;
+        let cut = (before > column || self.cut[0]) && column > 1;
         let mut room = column - usize::from(cut);
         for cell in cells.into_iter().rev() {
             if cell.width > room {
@@ -189,11 +191,12 @@ impl Heat<'_> {
         for cell in after {
             if cell.width >= room {
                 head.push(Span::styled(text::truncate(&cell.text, room), cell.style));
-                break;
+                return Line::from(head);
             }
             room -= cell.width;
             head.push(Span::styled(cell.text, cell.style));
         }
+        head.extend(self.cut[1].then(|| Span::styled("…", self.theme.dim())));
         Line::from(head)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariant: draws at every size without panicking; the same app gives the same cells.
 
+mod fit_state;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -12,9 +14,10 @@ use super::app::App;
 use super::dialog;
 use super::draw::{bar, clear, put, put_at};
 use super::layout::{Class, Layout, PaneArea};
-use super::world::{CutShort, RunningJob};
-use crate::engine::Level;
+use super::world::RunningJob;
+use crate::engine::{Job, Level};
 use crate::text;
+use fit_state::fit_state;
 
 /// Hints in the footer at most.
 const HINTS: usize = 6;
@@ -117,7 +120,7 @@ fn facts(app: &App) -> Vec<(String, Style)> {
         facts.push((study.hook.to_string(), theme.text()));
         let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
         facts.push((text::clean(corpus), theme.dim()));
-        if let (Some(state), None) = (&study.unfinished, world.job(crate::engine::Job::Collect)) {
+        if let (Some(state), None) = (&study.unfinished, world.job(Job::Collect)) {
             facts.push((format!("collected {} %", state.percent()), theme.warning()));
         } else if study.rows > 0 {
             facts.push((format!("{} tokens", text::count(study.rows)), theme.dim()));
@@ -150,77 +153,6 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         spans.push(Span::styled(fact, style));
     }
     put(buf, area, 0, &Line::from(spans));
-}
-
-/// Where the fit stands, short.
-fn fit_state(app: &App) -> (String, Style) {
-    let (world, theme) = (&app.world, &app.theme);
-    if let Some(set) = world.set() {
-        let back = set.fit.as_ref().map(|fit| {
-            format!(
-                " · {} back to {}",
-                app.keymap.key(Action::Sets),
-                text::clean(fit)
-            )
-        });
-        return (
-            format!(
-                "{}{} ",
-                text::clean(&set.kind.to_string()),
-                back.unwrap_or_default()
-            ),
-            theme.accent(),
-        );
-    }
-    let idle = !world.fitting() && world.job(crate::engine::Job::Collect).is_none();
-    if let (Some(cut), true) = (world.cut_short(), idle) {
-        let key = app.keymap.key(Action::Continue);
-        let what = match cut {
-            CutShort::Collecting(state) => format!("collected {} %", state.percent()),
-            CutShort::Importing(_) => cut.to_string(),
-            CutShort::Fit(fit) => fit.status().to_string(),
-        };
-        let error = world
-            .features
-            .as_ref()
-            .map(|f| format!(" · error {:.3}", f.relative_error));
-        return (
-            format!(
-                "{what}{} · {} ",
-                error.unwrap_or_default(),
-                cut.remedy(&key)
-            ),
-            theme.warning(),
-        );
-    }
-    let error = world
-        .features
-        .as_ref()
-        .map(|f| (f.sweep, f.relative_error, "error"));
-    let (sweep, error, name) = match (world.sweeps.last(), error) {
-        (Some(point), _) if world.fitting() => (
-            point.sweep,
-            point.relative_error,
-            if point.weighted {
-                "weighted error"
-            } else {
-                "error"
-            },
-        ),
-        (_, Some(snapshot)) => snapshot,
-        _ => return (String::new(), theme.dim()),
-    };
-    let finished = world.features.as_ref().is_some_and(|f| f.finished);
-    let (what, style) = match (world.paused, world.fitting(), finished) {
-        (true, ..) => ("held", theme.warning()),
-        (_, true, _) => ("fitting", theme.accent()),
-        (.., true) => ("fitted", theme.good()),
-        _ => ("stopped", theme.warning()),
-    };
-    (
-        format!("{what} · sweep {sweep} · {name} {error:.3} "),
-        style,
-    )
 }
 
 fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
@@ -361,7 +293,7 @@ fn progress(app: &App, area: Rect, buf: &mut Buffer) {
             format!("{}/s", text::number(rate))
         });
     }
-    if app.world.paused && job.job == crate::engine::Job::Fit {
+    if app.world.paused && job.job == Job::Fit {
         facts.push(format!("held: {} goes on", app.keymap.key(Action::Pause)));
     } else if let Some(eta) = job.eta.filter(|e| e.is_finite()) {
         facts.push(format!("{} left", text::duration(eta)));

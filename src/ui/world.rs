@@ -43,6 +43,8 @@ pub struct World {
     pub study: Option<Box<StudyInfo>>,
     /// The newest snapshot of the fit, or the set of directions on show; `None` before the first.
     pub features: Option<Arc<FeatureList>>,
+    /// The fit that runs, by name; `None` where none does.
+    running_fit: Option<String>,
     /// The error curve of the running or last fit.
     pub sweeps: Vec<SweepPoint>,
     /// The autoencoder that is trained or was last, and its curve.
@@ -118,6 +120,7 @@ impl World {
                 self.change_list(list);
                 self.features = Some(list.clone());
             }
+            Event::FitBegun(name) => self.running_fit = Some(name.clone()),
             Event::Sweep(point) => {
                 if self
                     .sweeps
@@ -150,7 +153,10 @@ impl World {
                 } else {
                     format!(": {text}")
                 };
-                self.add_log_line(Level::Info, format!("{} done{told}", job.label()));
+                // A trace is made at every pause in typing and every few sweeps.
+                if *job != Job::Trace {
+                    self.add_log_line(Level::Info, format!("{} done{told}", job.label()));
+                }
             }
             Event::Cancelled(job) => {
                 self.end(*job);
@@ -234,6 +240,32 @@ impl World {
         }
     }
 
+    /// The fit that the numbers of a fit are of: the one that runs, else the one on show.
+    pub fn fit_in_hand(&self) -> Option<&str> {
+        self.running_fit.as_deref().or_else(|| self.fit_name())
+    }
+
+    /// The newest snapshot of the fit in hand; `None` before its first, and while a set is on show.
+    pub fn snapshot(&self) -> Option<&FeatureList> {
+        let list = self.features.as_deref().filter(|list| list.set.is_none())?;
+        let is_of = |name: &String| *name == list.fit;
+        self.running_fit.as_ref().is_none_or(is_of).then_some(list)
+    }
+
+    /// The fit whose start is being made: it has done no sweep yet.
+    pub fn starting_fit(&self) -> Option<&str> {
+        self.running_fit
+            .as_deref()
+            .filter(|_| self.sweeps.is_empty())
+    }
+
+    /// The sweep that the card on show was read after, where a newer snapshot is there already.
+    pub fn older_sweep_of_card(&self) -> Option<usize> {
+        let card = self.selected_card()?;
+        let list = self.features.as_ref().filter(|list| list.set.is_none())?;
+        (card.sweep < list.sweep).then_some(card.sweep)
+    }
+
     /// What of the open study was cut short and waits to go on: collecting, else the fit on show,
     /// else the newest where there is nothing to show.
     pub fn cut_short(&self) -> Option<CutShort<'_>> {
@@ -299,6 +331,7 @@ impl World {
         self.jobs.retain(|r| r.job != job);
         if job == Job::Fit {
             self.paused = false;
+            self.running_fit = None;
         }
     }
 

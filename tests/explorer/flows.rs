@@ -165,7 +165,7 @@ fn a_note_is_kept_through_a_refit_and_taken_back() {
             .contains("seen by hand")
     );
     t.keys("5f");
-    t.sees("fitting: ");
+    t.sees("fitting done: ");
     t.keys("1/rivers");
     t.sees("Features 1 of 12");
     t.sees("seen by hand");

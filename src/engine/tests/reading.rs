@@ -188,3 +188,34 @@ fn two_fits_are_matched_and_a_fit_with_itself_wholly() {
     assert!(refused.contains("k7"), "{refused}");
     live.close();
 }
+
+#[test]
+fn a_feature_is_read_while_the_lens_of_the_list_takes_its_time() {
+    use crate::engine::{Request, handling::Handling};
+    let workshop = Workshop::new(30);
+    let live = Live::opened(&workshop, 6);
+    let (go_on, wait) = crossbeam_channel::unbounded::<()>();
+    live.engine.lens.submit(move || {
+        // It ends when the sender is dropped.
+        let _: Result<(), _> = wait.recv();
+    });
+    let request: Request = live.counter.request(Command::Inspect(3));
+    let handling = Handling {
+        engine: &live.engine,
+        session: live.engine.session.answering(request.id),
+    };
+    // A fit that moves on asks for the lens again and again.
+    (0..20).for_each(|_| handling.opener().refresh_lens());
+    live.engine.handle(request);
+    live.engine.read.wait();
+    let card = |reply: super::super::Reply| matches!(reply.event, Event::Card(_));
+    assert!(live.replies.try_iter().any(card), "it waits for no lens");
+    drop(go_on);
+    live.engine.lens.wait();
+    let lists = live
+        .replies
+        .try_iter()
+        .filter(|r| matches!(r.event, Event::Features(_)));
+    assert_eq!(lists.count(), 1, "the newest snapshot's alone");
+    live.close();
+}

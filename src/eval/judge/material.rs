@@ -318,6 +318,7 @@ mod tests {
             row: 0,
             sample: 0,
             tokens: pieces.to_vec(),
+            cut: [false; 2],
             values: vec![0.0, 0.1, 1.0, 0.4, 0.2, 0.0],
             peak: 2,
             label: None,

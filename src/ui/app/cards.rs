@@ -1,5 +1,8 @@
 //! Requests for feature cards: one at a time, the newest wins, and again about once a second while a
 //! fit moves under the selection.
+//!
+//! Invariant: a request that is not answered yet is never sent again: a card that takes longer than
+//! a snapshot is finished, shown, and only then asked for anew.
 
 use std::time::Duration;
 
@@ -9,15 +12,14 @@ use crate::engine::{Command, Event, Reply, RequestId};
 /// How often the card of the selection is requested again while the fit runs.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// After this time an unanswered request counts as lost.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A request that is not answered yet.
 #[derive(Debug)]
 struct Pending {
     request: RequestId,
     /// The feature whose card was requested.
     id: usize,
+    /// The list on show that the id is of.
+    list: Option<String>,
     at: Duration,
 }
 
@@ -36,17 +38,18 @@ pub(super) struct CardRequests {
 
 impl CardRequests {
     pub(super) fn deadline(&self) -> Option<Duration> {
-        let lost = self
-            .pending
-            .as_ref()
-            .filter(|_| self.next.is_some())
-            .map(|pending| pending.at + TIMEOUT);
-        self.refresh_at.into_iter().chain(lost).min()
+        self.refresh_at
     }
 
     /// Whether `reply` answers the pending request.
     pub(super) fn is_open(&self, reply: &Reply) -> bool {
         reply.is_to(self.pending.as_ref().map(|pending| pending.request))
+    }
+
+    /// Whether the pending request is of this list's ids.
+    pub(super) fn is_of(&self, list: Option<&str>) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.list.as_deref() == list)
     }
 }
 
@@ -57,15 +60,16 @@ impl App {
         match &self.cards.pending {
             // The same snapshot gave two reasons to ask.
             Some(pending) if pending.id == id && pending.at == now => Vec::new(),
-            Some(pending) if now < pending.at + TIMEOUT => {
+            Some(_) => {
                 self.cards.next = Some(id);
                 Vec::new()
             }
-            _ => {
+            None => {
                 let request = self.requests.request(Command::Inspect(id));
                 self.cards.pending = Some(Pending {
                     request: request.id,
                     id,
+                    list: self.world.features.as_ref().map(|list| list.fit.clone()),
                     at: now,
                 });
                 self.cards.next = None;
@@ -122,9 +126,6 @@ impl App {
                 .map(|id| self.request_card(id))
                 .unwrap_or_default();
         }
-        match (&self.cards.pending, self.cards.next) {
-            (Some(pending), Some(id)) if now >= pending.at + TIMEOUT => self.request_card(id),
-            _ => Vec::new(),
-        }
+        Vec::new()
     }
 }

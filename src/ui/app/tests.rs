@@ -1,4 +1,5 @@
 mod closing;
+mod running_fit;
 mod session;
 mod start;
 

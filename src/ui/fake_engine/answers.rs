@@ -197,6 +197,7 @@ impl FakeEngine {
             model(),
             Event::Done(Job::Collect, collected),
             Event::Started(Job::Fit),
+            Event::FitBegun("bcd-k40".to_owned()),
         ]);
         events.extend((1..=41).map(Self::sweep).map(Event::Sweep));
         events.extend([

@@ -180,6 +180,7 @@ impl FakeEngine {
             });
             ComparedText {
                 tokens: windows[0].tokens.clone(),
+                cut: windows[0].cut,
                 label: windows[0].label.clone(),
                 peak: windows[0].peak,
                 values: values.collect(),

@@ -9,6 +9,7 @@ fn shown(lines: &[Line]) -> Vec<String> {
 fn heat<'a>(tokens: &'a [String], values: &'a [f32], theme: &'a Theme) -> Heat<'a> {
     Heat {
         tokens,
+        cut: [false; 2],
         values,
         max: 10.0,
         ramp: Ramp::Sequential,
@@ -167,4 +168,20 @@ proptest! {
         prop_assert!(heat.wrapped(width, peak, most).len() <= most);
         prop_assert!(text::width(&heat.aligned(width, peak, column).to_string()) <= width);
     }
+}
+
+#[test]
+fn a_text_that_goes_on_is_marked_at_either_end() {
+    let tokens = words(&["one", " two"]);
+    let theme = Theme::new(Profile::TrueColour, false);
+    let cut = |cut| Heat {
+        cut,
+        ..heat(&tokens, &[0.0; 2], &theme)
+    };
+    let both = cut([true, true]);
+    assert_eq!(shown(&both.wrapped(20, 1, 2)), ["…one two…"]);
+    assert_eq!(both.aligned(20, 1, 6).to_string(), "  …one two…");
+    let end = cut([false, true]);
+    assert_eq!(shown(&end.wrapped(20, 1, 2)), ["one two…"]);
+    assert_eq!(shown(&cut([false; 2]).wrapped(20, 1, 2)), ["one two"]);
 }

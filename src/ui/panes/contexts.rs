@@ -96,6 +96,7 @@ impl ContextsPane {
         let (max, ramp) = Self::scale(cx);
         Heat {
             tokens: &context.tokens,
+            cut: context.cut,
             values: &context.values,
             max,
             ramp,
@@ -203,13 +204,21 @@ impl ContextsPane {
             (false, true) => "quantiles".to_owned(),
             _ => format!("{count} strongest"),
         };
+        let older = cx
+            .world
+            .older_sweep_of_card()
+            .filter(|_| cx.world.open_neuron.is_none())
+            .map(|sweep| format!(" · of sweep {sweep}"))
+            .unwrap_or_default();
         let (max, ramp) = Self::scale(cx);
         let scale = legend(cx.theme, ramp, max, cx.world.digits);
         let left = usize::from(cx.area.width).saturating_sub(line_cells(&scale) + 1);
-        let what = if text::width(&what) + 2 > left {
-            "strongest".to_owned()
-        } else {
-            what
+        let whole = format!("{what}{older}");
+        let what = match () {
+            () if text::width(&whole) + 2 <= left => whole,
+            () if !older.is_empty() => older.trim_start_matches([' ', '·']).to_owned(),
+            () if text::width(&what) + 2 <= left => what,
+            () => "strongest".to_owned(),
         };
         let what = text::pad(
             &text::truncate(&format!(" {what}"), left.saturating_sub(1)),

@@ -106,7 +106,13 @@ impl Pane for FeaturePane {
     fn title(&self, cx: &Cx) -> Line<'static> {
         let what = match (cx.world.open_neuron, cx.world.selected) {
             (Some(index), _) => format!("Neuron {index}"),
-            (None, Some(id)) => format!("Feature {}", cx.world.feature_label(id)),
+            (None, Some(id)) => {
+                let label = cx.world.feature_label(id);
+                match cx.world.older_sweep_of_card() {
+                    Some(sweep) => format!("Feature {label} · of sweep {sweep}"),
+                    None => format!("Feature {label}"),
+                }
+            }
             (None, None) => "Feature".to_owned(),
         };
         match cx.world.path.split_last() {
@@ -137,6 +143,12 @@ impl Pane for FeaturePane {
         }
         Some(match action {
             Action::Open | Action::Right => self.follow(cx),
+            // All of one part was asked for: back shows the others again.
+            Action::Back if cx.world.open_neuron.is_none() && (self.all || self.all_labels) => {
+                (self.all, self.all_labels) = (false, false);
+                self.cursor = self.cursor.min(self.links(cx).len().saturating_sub(1));
+                Vec::new()
+            }
             Action::Neurons => {
                 self.all = true;
                 let links = self.links(cx);

@@ -175,6 +175,12 @@ impl FeaturesPane {
                 .any(|probe| self.waiting.values().any(|open| open == probe))
     }
 
+    /// Whether the list is sorted by how well features answer a question: the column that it is
+    /// sorted by else decides between equals alone.
+    fn is_asked(&self) -> bool {
+        Filter::new(self.query.text()).has_question()
+    }
+
     fn has_filter_line(&self) -> bool {
         self.typing || !self.query.text().is_empty()
     }
@@ -228,6 +234,7 @@ impl Pane for FeaturesPane {
         }
         // The head of a column tells the others.
         let by = match self.sort {
+            _ if self.is_asked() => " by the answer ▾".to_owned(),
             Sort::Name | Sort::Tokens | Sort::Rating | Sort::Label => {
                 format!(" by {}", self.sort.name())
             }
@@ -374,7 +381,8 @@ impl Pane for FeaturesPane {
             return waiting::draw(cx, buf);
         }
         let columns = Columns::for_width(usize::from(cx.area.width), self.sort);
-        put(buf, cx.area, 0, &columns.head(self.sort, self.reversed, cx));
+        let sorted = Some(self.sort).filter(|_| !self.is_asked());
+        put(buf, cx.area, 0, &columns.head(sorted, self.reversed, cx));
         let height = list_height(self, cx);
         let at = self.position(cx);
         let offset = scroll(self.offset, at.unwrap_or(0), self.order.len(), height);
@@ -405,6 +413,10 @@ impl Pane for FeaturesPane {
                 "nothing matches '{}'{more}: esc clears",
                 text::clean(self.query.text())
             );
+            let message = match Filter::unknown_field(self.query.text()) {
+                Some(field) => format!("no field {}: esc clears", text::clean(&field)),
+                None => message,
+            };
             let cells = usize::from(cx.area.width).saturating_sub(4);
             let lines = text::wrap(&message, cells)
                 .into_iter()

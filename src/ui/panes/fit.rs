@@ -200,9 +200,16 @@ impl Pane for FitPane {
     }
 
     fn title(&self, cx: &Cx) -> Line<'static> {
+        match (self.plot, &cx.world.training) {
+            (Plot::Training, Some((entry, _))) => {
+                return Line::raw(format!("Autoencoder {}", text::clean(&entry.name)));
+            }
+            (Plot::Sweep, _) => return Line::raw("Sweep over the number of features"),
+            _ => {}
+        }
         let name = cx
             .world
-            .fit_name()
+            .fit_in_hand()
             .map(text::clean)
             .filter(|n| !n.is_empty());
         Line::raw(name.map_or_else(|| "Fit".to_owned(), |n| format!("Fit {n}")))

@@ -15,7 +15,7 @@ use crate::engine::{Command, Event, Reply, RequestId};
 use crate::interop::markdown::table;
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, put_at};
+use crate::ui::draw::{line_cells, put, put_at};
 use crate::ui::heat;
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::{CopyFormats, Cx, Pane, Step};
@@ -302,6 +302,17 @@ impl Pane for LabelsPane {
     }
 
     fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        if let Event::Features(list) = &reply.event
+            && self
+                .snapshot
+                .as_ref()
+                .is_some_and(|(fit, _)| *fit != list.fit)
+        {
+            *self = Self::default();
+            if cx.focused {
+                return self.request_labels(cx);
+            }
+        }
         match &reply.event {
             Event::Labels(matrix) if reply.is_to(self.open_request) => self.show_matrix(matrix, cx),
             Event::Refused(why) if reply.is_to(self.open_request) => {
@@ -433,13 +444,14 @@ impl Pane for LabelsPane {
             height + heads,
             &Line::styled(description, theme.heading()),
         );
-        put_at(
-            buf,
-            cx.area,
-            1,
-            height + heads + 1,
-            &heat::legend(theme, Ramp::Sequential, max, false),
-        );
+        let scale = heat::legend(theme, Ramp::Sequential, max, false);
+        let from = line_cells(&scale) + 3;
+        put_at(buf, cx.area, 1, height + heads + 1, &scale);
+        let below = self.order.len().saturating_sub(self.offset + height);
+        if below > 0 {
+            let more = Line::styled(format!("↓ {below} more"), theme.accent());
+            put_at(buf, cx.area, from, height + heads + 1, &more);
+        }
     }
 }
 

@@ -70,6 +70,10 @@ pub struct LivePane {
     /// Why there is no trace.
     problem: Option<String>,
     trace: Option<Box<Trace>>,
+    /// The list whose features the trace names by their ids.
+    trace_list: Option<ListKey>,
+    /// The list that was on show when the open request was sent.
+    requested_list: Option<ListKey>,
     /// Places of the trace's features in the order of the list.
     order: Vec<usize>,
     sort: Sort,
@@ -92,6 +96,8 @@ impl Default for LivePane {
             open_request: None,
             problem: None,
             trace: None,
+            trace_list: None,
+            requested_list: None,
             order: Vec::new(),
             sort: Sort::Here,
             shown: None,
@@ -101,6 +107,15 @@ impl Default for LivePane {
             outdated: false,
         }
     }
+}
+
+/// Which features ids mean: those of a fit or a set by name, and whether they stay as they are.
+type ListKey = (String, bool);
+
+/// The list on show.
+fn list_on_show(cx: &Cx) -> Option<ListKey> {
+    let list = cx.world.features.as_ref()?;
+    Some((list.fit.clone(), list.finished))
 }
 
 fn peak(feature: &TraceFeature) -> f32 {
@@ -127,6 +142,18 @@ impl LivePane {
             self.open_request = None;
         } else {
             self.trace_due = Some(cx.world.now + DEBOUNCE);
+        }
+    }
+
+    /// Ids mean other features now: a trace that names them by the old ones must not stand beside
+    /// their names.
+    fn forget_trace(&mut self) {
+        self.trace = None;
+        self.trace_list = None;
+        self.shown = None;
+        self.order.clear();
+        if let Some(follow) = &mut self.follow {
+            follow.forget_traces();
         }
     }
 
@@ -322,11 +349,18 @@ impl Pane for LivePane {
 
     fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
         self.follow_event(&reply.event, cx);
+        if matches!(reply.event, Event::Features(_)) && self.trace_list != list_on_show(cx) {
+            self.forget_trace();
+        }
         match &reply.event {
             Event::Trace(trace) if reply.is_to(self.open_request) => {
                 self.open_request = None;
-                if std::mem::take(&mut self.outdated) {
+                let is_of_list_before = self.requested_list != list_on_show(cx);
+                if std::mem::take(&mut self.outdated) || is_of_list_before {
                     self.text_changed(cx);
+                }
+                if is_of_list_before {
+                    return Vec::new();
                 }
                 if !self.text.text().trim().is_empty() && self.receive_followed_trace(trace, cx) {
                     self.show_trace(trace, cx);
@@ -346,9 +380,7 @@ impl Pane for LivePane {
             Event::Features(_) if self.open_request.is_some() => self.outdated = true,
             Event::Features(_) if cx.focused || self.trace.is_none() => self.schedule_trace(cx),
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
-                self.trace = None;
-                self.shown = None;
-                self.order.clear();
+                self.forget_trace();
             }
             _ => {}
         }
@@ -397,6 +429,7 @@ impl Pane for LivePane {
         let text = self.follow.as_mut().map_or_else(own, Follow::next_text);
         let request = cx.request(Command::Trace(text));
         self.open_request = Some(request.id);
+        self.requested_list = list_on_show(cx);
         vec![Step::Request(request)]
     }
 

@@ -211,6 +211,7 @@ fn text_line(
     let max = found.peaks.get(i).copied().unwrap_or(0.0);
     let heat = Heat {
         tokens: &shown.tokens,
+        cut: shown.cut,
         values,
         max,
         ramp: Ramp::Sequential,

@@ -35,14 +35,14 @@ impl Columns {
         }
     }
 
-    pub(super) fn head(self, sort: Sort, reversed: bool, cx: &Cx) -> Line<'static> {
-        let arrow = |s: Sort| match (s == sort, reversed) {
+    pub(super) fn head(self, sort: Option<Sort>, reversed: bool, cx: &Cx) -> Line<'static> {
+        let arrow = |s: Sort| match (Some(s) == sort, reversed) {
             (false, _) => "",
             (true, false) => "▾",
             (true, true) => "▴",
         };
         let style = |s: Sort| {
-            if s == sort {
+            if Some(s) == sort {
                 cx.theme.accent()
             } else {
                 cx.theme.dim()
@@ -56,9 +56,9 @@ impl Columns {
         };
         // A sorted column takes all of its cells: its neighbour makes room.
         let crowded = if self.share {
-            sort == Sort::Share
+            sort == Some(Sort::Share)
         } else {
-            sort == Sort::Purity
+            sort == Some(Sort::Purity)
         };
         let mut spans = vec![match crowded {
             true => Span::styled(text::pad("  id", 5), style(Sort::Id)),

@@ -98,6 +98,20 @@ impl Filter {
         })
     }
 
+    /// A word that is written like a condition on a field which there is none of: the field.
+    pub fn unknown_field(text: &str) -> Option<String> {
+        split_words(text).iter().find_map(|word| {
+            let word = word.strip_prefix('-').unwrap_or(word);
+            let field = &word[..word.find([':', '<', '>'])?];
+            let is_name = !field.is_empty() && field.chars().all(char::is_alphabetic);
+            let known = [
+                "name", "label", "tag", "note", "token", "promotes", "like", "fires", "context",
+                "share", "purity", "pure", "density", "dens", "neurons", "rating",
+            ];
+            (is_name && !known.contains(&field)).then(|| field.to_owned())
+        })
+    }
+
     /// Whether a person put a question.
     pub fn has_question(&self) -> bool {
         self.words

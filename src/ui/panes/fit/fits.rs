@@ -13,6 +13,10 @@ use crate::ui::describe::settings;
 use crate::ui::draw::put;
 use crate::ui::pane::Cx;
 
+/// From this cosine on two features of different fits are the same one, where neither has a nearer
+/// match.
+const MATCHED_FROM: f32 = 0.7;
+
 /// The fits of the hook on show, newest first.
 pub(super) fn listed<'a>(cx: &Cx<'a>) -> Vec<&'a FitEntry> {
     let Some(study) = cx.world.study.as_ref() else {
@@ -129,7 +133,7 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
     let theme = cx.theme;
     let (a, b) = (text::clean(&found.a), text::clean(&found.b));
     let summary = format!(
-        "{} matched from cosine 0.7 on: {} found again, mean cosine {:.2}",
+        "{} matched from cosine {MATCHED_FROM} on: {} of the smaller fit, mean cosine {:.2}",
         found.matched.len(),
         text::percent(found.found_again as f32),
         found.stability
@@ -174,7 +178,14 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
             lines.push(Line::styled(title, theme.heading()));
             for one in list {
                 lines.push(Line::from(vec![
-                    Span::styled(format!("  nearest {:.2}  ", one.nearest), theme.dim()),
+                    Span::styled(
+                        // Each matches one at most: its nearest is the match of another.
+                        match one.nearest >= MATCHED_FROM {
+                            true => format!("  taken   {:.2}  ", one.nearest),
+                            false => format!("  nearest {:.2}  ", one.nearest),
+                        },
+                        theme.dim(),
+                    ),
                     Span::raw(named(one.id, of_first)),
                 ]));
             }

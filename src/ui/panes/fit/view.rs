@@ -109,6 +109,13 @@ impl FitPane {
         let world = cx.world;
         let mut facts = Vec::new();
         let last = world.sweeps.last();
+        if let (Some(name), Some(job)) = (world.starting_fit(), world.job(Job::Fit)) {
+            facts.push(("starting", text::clean(name)));
+            let left = job.eta.map(|eta| format!(": {} left", text::duration(eta)));
+            let stage = text::clean(&job.progress.stage);
+            facts.push(("now", format!("{stage}{}", left.unwrap_or_default())));
+            return facts;
+        }
         if let Some(point) = last {
             facts.push(("sweep", point.sweep.to_string()));
             let name = if point.weighted {
@@ -118,12 +125,11 @@ impl FitPane {
             };
             facts.push((name, format!("{:.4}", point.relative_error)));
             let plain = world
-                .features
-                .as_ref()
-                .filter(|list| point.weighted && list.set.is_none() && list.sweep > 0);
+                .snapshot()
+                .filter(|list| point.weighted && list.sweep > 0);
             facts.extend(plain.map(|list| ("plain error", format!("{:.4}", list.relative_error))));
         }
-        if let Some(list) = world.features.as_ref().filter(|list| list.set.is_none()) {
+        if let Some(list) = world.snapshot() {
             facts.push(("explained", text::percent(list.explained_variance as f32)));
         }
         if let Some(job) = world.job(Job::Fit) {

@@ -62,6 +62,13 @@ impl Follow {
         )
     }
 
+    /// Both texts are to be traced anew.
+    pub fn forget_traces(&mut self) {
+        for side in &mut self.sides {
+            (side.traced, side.trace) = (None, None);
+        }
+    }
+
     fn text(&self, side: usize) -> String {
         format!("{}{}", self.prompt, self.sides[side].text)
     }

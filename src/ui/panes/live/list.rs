@@ -33,6 +33,7 @@ impl LivePane {
 
     pub(super) fn show_trace(&mut self, trace: &Trace, cx: &Cx) {
         self.trace = Some(Box::new(trace.clone()));
+        self.trace_list = super::list_on_show(cx);
         let last = trace.tokens.len().saturating_sub(1);
         let follows = self.follow.as_ref().is_some_and(|follow| follow.tail);
         self.token = if self.typing || follows {

@@ -375,3 +375,48 @@ fn a_trace_is_awaited_while_a_fit_goes_on() {
         harness.sent.last()
     );
 }
+
+#[test]
+fn a_trace_never_stands_beside_the_names_of_another_fit() {
+    let mut harness = harness(120, 36, Profile::TrueColour);
+    assert!(harness.find("where they fire").is_some());
+    // The first snapshot of another fit, whose trace takes its time.
+    harness.answers = false;
+    let other = |harness: &Harness, sweep| {
+        let list = harness.engine.list(sweep, false);
+        Event::Features(std::sync::Arc::new(crate::engine::FeatureList {
+            fit: "k600".to_owned(),
+            ..list
+        }))
+    };
+    let event = other(&harness, 1);
+    harness.event(event);
+    assert!(
+        harness.find("where they fire").is_none() && harness.find("Reading the text").is_some(),
+        "{}",
+        harness.screen()
+    );
+    harness.wait(3.0);
+    let trace = || {
+        Event::Trace(Box::new(
+            crate::ui::fake_engine::FakeEngine::default().trace(TEXT),
+        ))
+    };
+    harness.reply(trace());
+    assert!(
+        harness.find("where they fire").is_some(),
+        "{}",
+        harness.screen()
+    );
+    // What was asked of this fit and comes when a third is on show is not shown either.
+    let event = other(&harness, 2);
+    harness.event(event).wait(3.0);
+    let list = harness.engine.list(1, false);
+    harness.event(Event::Features(std::sync::Arc::new(list)));
+    harness.reply(trace());
+    assert!(
+        harness.find("where they fire").is_none(),
+        "{}",
+        harness.screen()
+    );
+}

@@ -10,7 +10,7 @@ use crate::model::{HookPoint, HookSite};
 use crate::study::StudyEntry;
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, put_selected};
+use crate::ui::draw::{put, put_at, put_selected};
 use crate::ui::form::Fields;
 use crate::ui::list::scroll;
 use crate::ui::pane::Cx;
@@ -96,6 +96,18 @@ impl StartPane {
                     true => put_selected(buf, area, i, line, cx.theme, cx.focused),
                     false => put(buf, area, i, &line),
                 }
+            }
+            let below = rows.len().saturating_sub(offset + height);
+            if below > 0 && height > 0 {
+                let more = format!(" ↓ {below} more ");
+                let x = usize::from(area.width).saturating_sub(text::width(&more));
+                put_at(
+                    buf,
+                    area,
+                    x,
+                    height - 1,
+                    &Line::styled(more, cx.theme.accent()),
+                );
             }
         }
     }

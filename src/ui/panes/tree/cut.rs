@@ -12,6 +12,7 @@ use crate::ui::pane::{Cx, Step};
 
 /// How many clusters of two or more there are below a height, and how many features are by
 /// themselves.
+#[derive(Debug, PartialEq, Eq)]
 struct Cut {
     clusters: usize,
     single: usize,
@@ -25,8 +26,18 @@ impl TreePane {
             return;
         }
         let now = Some(self.folds.height).filter(|h| h.is_finite());
-        let now = now.map_or_else(String::new, |h| ((h * 1000.0).round() / 1000.0).to_string());
+        let now = now.map_or_else(String::new, |height| self.short_height(height));
         self.cutting = Some(LineInput::new(&now));
+    }
+
+    /// A height in the fewest digits that cut the tree where it is cut now.
+    fn short_height(&self, height: f32) -> String {
+        let now = self.cut_at(height);
+        let same = |typed: &String| typed.parse().is_ok_and(|typed| self.cut_at(typed) == now);
+        (2..8)
+            .map(|digits| format!("{height:.digits$}"))
+            .find(same)
+            .unwrap_or_else(|| height.to_string())
     }
 
     fn typed_height(&self) -> Option<f32> {

@@ -186,6 +186,7 @@ impl LevelsView {
         for context in &node.contexts {
             let heat = Heat {
                 tokens: &context.tokens,
+                cut: context.cut,
                 values: &context.values,
                 max: peak,
                 ramp: Ramp::Sequential,
