@@ -4,10 +4,13 @@
 //! path given to [`NewFile::commit`] or [`write_atomic`] holds either the old content or the
 //! complete new one.
 
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
@@ -99,6 +102,18 @@ impl NewFile {
     }
 }
 
+/// As [`NewFile::write`], with what the system said.
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fault::check(bytes.len())?;
+        self.file.as_mut().map_or(Ok(0), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.tmp.as_os_str().is_empty() {
@@ -118,6 +133,44 @@ pub fn expand_home(typed: &str) -> PathBuf {
         Some((Some(home), rest)) if typed == "~" || typed.starts_with("~/") => home.join(rest),
         _ => PathBuf::from(typed),
     }
+}
+
+/// Refuses a path that no [`NewFile`] would replace, before the work that would be lost.
+///
+/// # Errors
+/// As [`NewFile::create`]; a directory that is not there.
+pub fn check_replaceable(target: &Path) -> Result<()> {
+    fs::metadata(parent(&replaceable(target)?))
+        .map(drop)
+        .map_err(Error::io("write", target))
+}
+
+/// Reads a file that a program wrote and that is to be nothing else: a pipe would be waited for, for
+/// ever.
+///
+/// # Errors
+/// What the system says, and anything that is no regular file.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    // To open a pipe that nobody writes is to wait.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)?;
+    check_regular(&file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Refuses what is open and no regular file.
+fn check_regular(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is no regular file: move it away",
+    ))
 }
 
 /// Replaces the content of `path` atomically.
@@ -295,6 +348,26 @@ mod fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn pipe(path: &Path) {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_is_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, file) = (dir.path().join("study.json"), dir.path().join("notes.json"));
+        pipe(&path);
+        fs::write(&file, "{}").unwrap();
+        assert_eq!(read_regular(&file).unwrap(), b"{}");
+        let error = read_regular(&path).unwrap_err().to_string();
+        assert!(error.contains("no regular file"), "{error}");
+        assert!(read_regular(dir.path()).is_err());
+        assert!(check_replaceable(&path).is_err() && check_replaceable(&file).is_ok());
+        assert!(check_replaceable(&dir.path().join("absent/x")).is_err());
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_content_and_no_litter() {

@@ -164,6 +164,21 @@ fn features_are_described_offline_by_the_nearest_of_a_list() {
         card["description"]["input"],
         found[0]["description"]["input"]
     );
+    // An earlier version did not say of which direction a description is: it is shown, unchecked.
+    let kept = std::path::Path::new(&study).join("descriptions.json");
+    let stored = fs::read_to_string(&kept).unwrap();
+    let mut old: Value = serde_json::from_str(&stored).unwrap();
+    let sets = old.as_object_mut().unwrap().values_mut();
+    for description in sets.flat_map(|set| set.as_object_mut().unwrap().values_mut()) {
+        let digest = description.as_object_mut().unwrap().remove("direction");
+        assert_eq!(digest.unwrap().as_str().unwrap().len(), 16);
+    }
+    fs::write(&kept, old.to_string()).unwrap();
+    let unchecked = &lines(home, &["feature", &study, "0", "--json"])[0]["description"];
+    assert_eq!(unchecked["input"], found[0]["description"]["input"]);
+    let checked = [&unchecked["is_checked"], &card["description"]["is_checked"]];
+    assert_eq!(checked, [&Value::Bool(false), &Value::Bool(true)]);
+    fs::write(&kept, stored).unwrap();
     let fails = |more: &[&str], code: i32, says: &str| {
         let output = mlpeek(home)
             .args([&["describe", study.as_str()], more].concat())
@@ -204,6 +219,26 @@ fn features_are_described_offline_by_the_nearest_of_a_list() {
         2,
         "fewer than two",
     );
+    // Another direction takes the number: what was said is not said of it.
+    let again = [
+        "fit",
+        &study,
+        "-k",
+        "4",
+        "--sparsity",
+        "0.2",
+        "--max-sweeps",
+        "8",
+        "--fresh",
+        "--seed",
+        "7",
+        "--json",
+    ];
+    lines(home, &again);
+    for id in ["0", "1", "2", "3"] {
+        let card = &lines(home, &["feature", &study, id, "--json"])[0];
+        assert_eq!(card["description"], Value::Null, "feature {id}");
+    }
 }
 
 #[test]

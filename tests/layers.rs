@@ -383,3 +383,33 @@ fn a_path_is_found_below_a_module() {
         ["action", "app", "draw", "world"]
     );
 }
+
+/// A rename takes the place of whatever had the name, a pipe or a link too: `disk` alone knows what may be
+/// replaced.
+#[test]
+fn files_are_renamed_by_disk_alone() {
+    fn visit(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    visit(&src(), &mut files);
+    let mut renaming: Vec<String> = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let name = path.strip_prefix(src()).unwrap().display().to_string();
+        if code.contains("fs::rename(") && !name.contains("tests/") {
+            renaming.push(name);
+        }
+    }
+    renaming.sort();
+    // A package's directory is unpacked beside its place in the cache of models, which nobody names.
+    assert_eq!(renaming, ["disk.rs", "model/source/package.rs"]);
+}

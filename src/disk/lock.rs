@@ -8,9 +8,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
@@ -46,8 +49,11 @@ impl FileLock {
             .write(true)
             .create(true)
             .truncate(false)
+            // A study may come from anyone: behind a link lies a file of another's.
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
             .open(path)
             .map_err(Error::io("open for writing", path))?;
+        super::check_regular(&file).map_err(Error::io("lock", path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -130,6 +136,18 @@ mod tests {
             waiting.join().unwrap();
         });
         assert!(FileLock::try_acquire(&dir.path().join("absent/lock")).is_err());
+    }
+
+    #[test]
+    fn a_lock_behind_a_link_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("lock"), dir.path().join("letter"));
+        std::fs::write(&target, "dear").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let error = FileLock::try_acquire(&link).unwrap_err().to_string();
+        assert!(error.contains("lock") && !error.contains('\n'), "{error}");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "dear");
+        assert!(FileLock::try_acquire(&dir.path().join(".")).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Output, note_unfinished, open_study};
 use crate::cli::DescribeArgs;
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
-use crate::eval::judge::describe::{Description, estimate};
+use crate::eval::judge::describe::{Description, direction_digest, estimate};
 use crate::eval::judge::score::Score;
 use crate::eval::judge::sentences::Sentences;
 use crate::eval::judge::{AnswerCache, JudgeClient, TokenUsage};
@@ -163,6 +163,7 @@ fn import(path: &Path, args: &DescribeArgs, out: &mut Output, ctx: &TaskCtx) -> 
     let judge = format!("imported from {}", path.display());
     let described = |(id, text): (usize, String)| {
         let description = Description {
+            direction: Some(direction_digest(&set.directions().column(id))),
             input: Some(text),
             judge: judge.clone(),
             ..Description::default()

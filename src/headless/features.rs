@@ -8,6 +8,7 @@ use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts};
 use crate::cli::{ComputeArgs, FeatureArgs, ListArgs};
 use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
+use crate::eval::judge::describe::direction_digest;
 use crate::interop::json as cards;
 use crate::jobs::directions::{self, Reference};
 use crate::jobs::measured::{EffectRequest, Effects};
@@ -239,7 +240,10 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         &factors,
         model.as_ref().map_err(Clone::clone),
     );
-    let described = study.descriptions(set.name())?.remove(&id);
+    let digest = direction_digest(&set.directions().column(id));
+    let described = study
+        .descriptions(set.name(), [(id, digest.as_str())])?
+        .remove(&id);
     let effects = Effects::stored(&study, set.as_ref(), &EffectRequest::default())?;
     let does = effects
         .zip(model.as_ref().ok())
@@ -263,9 +267,13 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         ];
         return lines.into_iter().try_for_each(|(what, text)| match text {
             Some(text) => out.line(&format!(
-                "{what:<11} {} (said {})",
+                "{what:<11} {} (said {}{})",
                 text::clean(text),
-                text::clean(&description.judge)
+                text::clean(&description.judge),
+                match description.direction {
+                    Some(_) => "",
+                    None => "; stored by an earlier version, perhaps of another direction: describe it again",
+                }
             )),
             None => Ok(()),
         });

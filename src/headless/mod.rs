@@ -94,6 +94,7 @@ fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
             parent.display()
         )));
     }
+    disk::check_replaceable(path)?;
     let ending = path
         .extension()
         .map(|e| e.to_string_lossy().to_ascii_lowercase());

@@ -112,6 +112,7 @@ pub fn description(d: &Description) -> Value {
         "input": d.input, "output": d.output, "detection_score": d.detection.as_ref().map(score),
         "fuzzing_score": d.fuzzing.as_ref().map(score), "input_sentences": d.input_sentences.as_ref().map(sentences),
         "output_sentences": d.output_sentences.as_ref().map(sentences), "judge": d.judge, "errors": d.errors,
+        "is_checked": d.direction.is_some(),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::analysis::{Notes, contexts, lens};
 use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::judge::JudgeClient;
-use crate::eval::judge::describe::{self, Description, FeatureMaterial};
+use crate::eval::judge::describe::{self, Description, FeatureMaterial, direction_digest};
 use crate::eval::phrases::Phrases;
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
@@ -31,6 +31,8 @@ pub struct Subject {
     pub hook: HookPoint,
     /// The direction itself, of the hook's width.
     pub column: Vec<f32>,
+    /// What its description is kept with.
+    pub digest: String,
 }
 
 /// A set with what is read of it, opened once.
@@ -138,6 +140,7 @@ impl Wanted {
                 title: set.title(id).map(str::to_owned),
                 hook,
                 column: factors.features.dense_column(id),
+                digest: direction_digest(&set.directions().column(id)),
             });
         }
         Ok(out)
@@ -180,8 +183,8 @@ impl Material {
         let score = score
             .as_mut()
             .map(|s| s as &mut dyn FnMut(usize, &[String]) -> Result<Vec<f64>>);
-        let described = describe::describe(judge, &self.features, scored, score, ctx)?;
-        self.keep(study, &described)?;
+        let mut described = describe::describe(judge, &self.features, scored, score, ctx)?;
+        self.keep(study, &mut described)?;
         Ok(described)
     }
 
@@ -196,13 +199,17 @@ impl Material {
         scored: bool,
         ctx: &TaskCtx,
     ) -> Result<Vec<Description>> {
-        let described = phrases.describe(&self.features, scored, ctx)?;
-        self.keep(study, &described)?;
+        let mut described = phrases.describe(&self.features, scored, ctx)?;
+        self.keep(study, &mut described)?;
         Ok(described)
     }
 
     /// Adds descriptions of `subjects` to the study, those that say something.
-    fn keep(&self, study: &Study, described: &[Description]) -> Result<()> {
+    fn keep(&self, study: &Study, described: &mut [Description]) -> Result<()> {
+        for (subject, description) in self.subjects.iter().zip(&mut *described) {
+            description.direction = Some(subject.digest.clone());
+        }
+        let described = &*described;
         let all = || self.subjects.iter().zip(described);
         let mut sets: Vec<&str> = self.subjects.iter().map(|s| s.set.as_str()).collect();
         sets.sort_unstable();

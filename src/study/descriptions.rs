@@ -15,12 +15,34 @@ const FILE: &str = "descriptions.json";
 pub type Descriptions = BTreeMap<usize, Description>;
 
 impl Study {
-    /// The descriptions of a fit's features.
+    /// The descriptions of those directions of a set that are given, with the digest of what each is
+    /// now. A description of another direction that had the number before is left out; one that says
+    /// of no direction, as earlier versions wrote, is there and says so.
     ///
     /// # Errors
     /// [`Error::File`] for a file that is not mlpeek's.
-    pub fn descriptions(&self, fit: &str) -> Result<Descriptions> {
-        Ok(self.all_descriptions()?.remove(fit).unwrap_or_default())
+    pub fn descriptions<'a>(
+        &self,
+        set: &str,
+        of: impl IntoIterator<Item = (usize, &'a str)>,
+    ) -> Result<Descriptions> {
+        let mut stored = self.all_descriptions()?.remove(set).unwrap_or_default();
+        let is_of = |found: &Description, digest: &str| {
+            let made_for = found.direction.as_deref();
+            made_for.is_none_or(|made_for| made_for == digest)
+        };
+        Ok(of
+            .into_iter()
+            .filter_map(|(id, digest)| Some((id, stored.remove(&id).filter(|d| is_of(d, digest))?)))
+            .collect())
+    }
+
+    /// Whether anything was ever described of a set.
+    ///
+    /// # Errors
+    /// As [`Study::descriptions`].
+    pub fn has_descriptions(&self, set: &str) -> Result<bool> {
+        Ok(self.all_descriptions()?.contains_key(set))
     }
 
     /// Adds descriptions of features of a fit, over those that a judge gave to the same features
@@ -40,7 +62,7 @@ impl Study {
         if !path.exists() {
             return Ok(BTreeMap::new());
         }
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = disk::read_regular(&path).map_err(Error::io("read", &path))?;
         // Never overwritten when it cannot be read: it was paid for.
         serde_json::from_slice(&bytes).map_err(|e| {
             Error::file(

@@ -26,7 +26,7 @@ fn path_of(dir: &Path, hook: HookPoint) -> PathBuf {
 
 /// What was counted of exactly `rows` rows of `width` values, where it was.
 pub(super) fn read(dir: &Path, hook: HookPoint, rows: usize, width: usize) -> Option<Energy> {
-    let bytes = std::fs::read(path_of(dir, hook)).ok()?;
+    let bytes = crate::disk::read_regular(&path_of(dir, hook)).ok()?;
     let energy: Energy = serde_json::from_slice(&bytes).ok()?;
     let sound = energy
         .strongest

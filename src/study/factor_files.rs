@@ -73,7 +73,7 @@ impl StoredFile {
     /// What [`Self::check_length`] and [`Self::check`] return.
     pub fn read_checked(&self, dir: &Path) -> Result<Vec<u8>> {
         let path = self.check_length(dir)?;
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
         self.check(&path, xxh3_64(&bytes))?;
         Ok(bytes)
     }

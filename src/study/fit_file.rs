@@ -3,7 +3,6 @@
 //! Knows the directory of one fit, not the study. Invariant: factors are returned only where their
 //! lengths, shapes and checksums are those of the record (large coefficients: all but the checksum).
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -72,7 +71,7 @@ impl Saved {
 impl FitFile {
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
         Self::parse(&bytes).map_err(|problem| Error::file(&path, problem))
     }
 

@@ -113,7 +113,7 @@ impl Manifest {
                 dir.display()
             )));
         }
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
         Self::parse(&bytes).map_err(|problem| Error::file(&path, problem))
     }
 

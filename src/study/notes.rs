@@ -145,7 +145,7 @@ impl Study {
         if !path.exists() {
             return Ok(BTreeMap::new());
         }
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
         // Never overwritten when it cannot be read: a person wrote it.
         serde_json::from_slice(&bytes)
             .map_err(|e| Error::file(&path, format!("not mlpeek's notes: {e}; mend or move it")))
@@ -153,7 +153,7 @@ impl Study {
 
     /// `session.json`, when there is one that can be read.
     pub fn session(&self) -> Option<serde_json::Value> {
-        serde_json::from_slice(&std::fs::read(self.dir.join(SESSION)).ok()?).ok()
+        serde_json::from_slice(&crate::disk::read_regular(&self.dir.join(SESSION)).ok()?).ok()
     }
 
     /// Saves the state of the explorer.

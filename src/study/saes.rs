@@ -121,7 +121,7 @@ impl Study {
                 "the study has no SAE '{name}': it has {names}"
             )));
         }
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
         let mut about: About = serde_json::from_slice(&bytes).map_err(|e| {
             Error::file(
                 &path,

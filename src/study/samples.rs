@@ -79,7 +79,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Sample>, String> {
 /// The samples of corpus number `corpus`.
 pub(super) fn read(dir: &Path, corpus: usize, expected: usize) -> Result<Vec<Sample>> {
     let path = path_of(dir, corpus);
-    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
     let samples = decode(&bytes).map_err(|problem| Error::file(&path, problem))?;
     if samples.len() != expected {
         return Err(Error::file(

@@ -150,7 +150,7 @@ impl Log {
     /// [`Error::File`] for a log that is damaged before its last segment.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        match std::fs::read(&path) {
+        match crate::disk::read_regular(&path) {
             Ok(bytes) => Self::parse(&bytes).map_err(|problem| Error::file(&path, problem)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(Error::io("read", &path)(e)),

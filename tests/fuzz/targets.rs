@@ -502,7 +502,7 @@ fn facts(dir: &Path) -> Result<Facts> {
             .push((bits(&dense), bits(factors.coefficients.as_slice())));
         let notes: Notes = study.notes(&fit.name)?;
         notes.ids().count();
-        study.descriptions(&fit.name)?;
+        study.has_descriptions(&fit.name)?;
     }
     for sae in study.saes()? {
         let (_, sae) = study.load_sae(Some(&sae.name))?;

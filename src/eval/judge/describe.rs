@@ -5,6 +5,7 @@
 //! A description is written from what [`FeatureMaterial`] shows, and scored on what it holds back.
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::material::FeatureMaterial;
 use super::readers;
@@ -33,9 +34,18 @@ pub struct Description {
     pub output_sentences: Option<Sentences>,
     /// The judge's name: model and address.
     pub judge: String,
+    /// The [digest](direction_digest) of the direction that it was made for; `None` in what earlier
+    /// versions stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<String>,
     /// What is missing and why, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+}
+
+/// What tells a direction from another that later stands at its number: of its values, bit for bit.
+pub fn direction_digest(column: &[f32]) -> String {
+    format!("{:016x}", xxh3_64(bytemuck::cast_slice(column)))
 }
 
 /// The placeholder for a description that is not known yet, of the usual length.

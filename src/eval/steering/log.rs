@@ -56,7 +56,12 @@ impl Log {
             disk::write_atomic(&path, format!("{wanted:#}\n").as_bytes())?;
         }
         let strengths = read(&dir.join(STRENGTHS))?;
-        let texts = read(&dir.join(TEXTS))?;
+        let texts: Vec<TextRecord> = read(&dir.join(TEXTS))?;
+        check_prompts(
+            &dir.join(TEXTS),
+            &wanted,
+            texts.iter().map(|t| t.key.prompt),
+        )?;
         Ok(Self {
             dir: dir.to_path_buf(),
             strengths,
@@ -129,6 +134,27 @@ impl Log {
             "judged-{}{second}.jsonl",
             judge.chars().map(plain).collect::<String>()
         ))
+    }
+}
+
+/// Refuses a text of a prompt that the plan does not have, as a changed line may name.
+fn check_prompts(
+    path: &Path,
+    plan: &serde_json::Value,
+    of_texts: impl Iterator<Item = usize>,
+) -> Result<()> {
+    let Some(count) = plan["config"]["prompts"].as_array().map(Vec::len) else {
+        return Ok(());
+    };
+    match of_texts.enumerate().find(|(_, prompt)| *prompt >= count) {
+        None => Ok(()),
+        Some((at, prompt)) => Err(Error::file(
+            path,
+            format!(
+                "line {} names prompt {prompt}, and the evaluation has {count}: remove that line, and it is made again",
+                at + 1
+            ),
+        )),
     }
 }
 
@@ -246,6 +272,16 @@ mod tests {
                 .to_string()
                 .contains("line 1 is no record")
         );
+    }
+
+    #[test]
+    fn a_text_of_a_prompt_that_the_plan_lacks_is_told_by_its_line() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let plan = serde_json::json!({"config": {"prompts": ["a", "b"]}});
+        assert!(check_prompts(dir.path(), &plan, [0, 1].into_iter()).is_ok());
+        let error = check_prompts(dir.path(), &plan, [1, 2].into_iter()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("line 2 names prompt 2"), "{error}");
     }
 
     #[test]

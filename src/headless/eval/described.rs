@@ -171,7 +171,7 @@ fn request(args: &SteeringArgs, study: &Study) -> Result<DescribedRequest> {
         methods = DescribedRequest::usual();
         let place = args.common.place.selection();
         let (hook, _) = place.resolve(study)?;
-        let explained = |name: &str| Ok::<_, Error>(!study.descriptions(name)?.is_empty());
+        let explained = |name: &str| study.has_descriptions(name);
         for sae in study
             .saes()?
             .into_iter()

@@ -6,9 +6,8 @@
 mod read;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
@@ -17,7 +16,7 @@ use serde_json::json;
 pub(super) use read::Header;
 pub use read::open_matrix;
 
-use crate::disk;
+use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 
@@ -178,36 +177,21 @@ fn write(
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' '); // numbers start aligned, as other readers map them
 
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::file(path, "is no name for a file"))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}.tmp", std::process::id()));
-    let unfinished = Unfinished(path.with_file_name(hidden));
-    let mut out = BufWriter::new(File::create(&unfinished.0).map_err(Error::io("create", path))?);
+    let mut out = BufWriter::new(NewFile::create(path)?);
     let written = (|| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         data(&mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
-        fs::rename(&unfinished.0, path)
+        out.flush()
     })();
-    written.map_err(Error::io("write", path))
-}
-
-/// A file that goes away unless it was renamed.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    written.map_err(Error::io("write", path))?;
+    let (file, _) = out.into_parts();
+    file.commit()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Cursor;
 
     use proptest::prelude::*;
@@ -329,6 +313,13 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert!(write_named(&dir.path().join("no/such/t.safetensors"), &[tensor("a", 2)]).is_err());
         // A directory cannot be replaced by a file; nothing unfinished stays beside it.
+        // Behind a link its file is written, and the link stays.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        write_named(&link, &[("x".into(), vec![1], vec![2.0])]).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(fs::metadata(&path).unwrap().len() > 8);
+        fs::remove_file(&link).unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
         assert!(write_named(&dir.path().join("d"), &[tensor("a", 2)]).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);

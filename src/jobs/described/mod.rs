@@ -10,7 +10,7 @@ mod subjects;
 mod tables;
 mod units;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -332,8 +332,17 @@ impl PreparedUnits {
         let missing = self.units.to_describe();
         let described = self.units.gathered.features.len() - missing.features.len();
         if described > 0 {
+            let judges = self.units.descriptions.iter().flatten();
+            let judges: BTreeSet<&str> = judges.map(|d| d.judge.as_str()).collect();
             note(&format!(
-                "{described} features are described in the study: these descriptions are taken"
+                "{described} features are described in the study: these descriptions are taken (said {})",
+                Vec::from_iter(judges).join("; ")
+            ));
+        }
+        if self.units.unchecked > 0 {
+            note(&format!(
+                "{} descriptions of an earlier version do not say of which direction they are: described anew",
+                self.units.unchecked
             ));
         }
         if missing.features.is_empty() {

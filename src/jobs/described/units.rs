@@ -34,6 +34,8 @@ pub struct Units {
     pub gathered: Material,
     /// What the study has of each.
     pub descriptions: Vec<Option<Description>>,
+    /// Descriptions that an earlier version stored without the direction they are of: not taken.
+    pub unchecked: usize,
     /// Whether differences in means are made of each description's sentences.
     pub diffmean: bool,
     /// Random directions, where they are among the methods.
@@ -103,21 +105,26 @@ impl Units {
         }
         let mut known = BTreeMap::new();
         for set in &sets {
-            known.insert(set.clone(), study.descriptions(set)?);
+            let of_set = gathered.subjects.iter().filter(|d| d.set == *set);
+            let digests = of_set.map(|d| (d.id, d.digest.as_str()));
+            known.insert(set.clone(), study.descriptions(set, digests)?);
         }
         let subjects = gathered.subjects.iter();
-        let descriptions = subjects
-            .map(|d| {
-                known
-                    .get(&d.set)
-                    .and_then(|by_id| by_id.get(&d.id))
-                    .cloned()
-            })
+        let found: Vec<Option<Description>> = subjects
+            .map(|d| known.get_mut(&d.set)?.remove(&d.id))
+            .collect();
+        let unchecked = |d: &Description| d.direction.is_none();
+        let old = found.iter().flatten().filter(|d| unchecked(d)).count();
+        // It may be of a direction that had the number before.
+        let descriptions = found
+            .into_iter()
+            .map(|d| d.filter(|d| !unchecked(d)))
             .collect();
         Ok(Self {
             sets,
             gathered,
             descriptions,
+            unchecked: old,
             diffmean,
             random,
         })

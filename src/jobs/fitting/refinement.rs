@@ -29,7 +29,13 @@ impl Refinement {
     /// none would be left.
     pub fn plan(&self, study: &Study) -> Result<(FitEntry, FitConfig, Begin)> {
         let (entry, factors) = study.load_fit(self.fit.as_deref())?;
-        let k = factors.features.columns() + self.add;
+        let before = factors.features.columns();
+        let k = before.checked_add(self.add).ok_or_else(|| {
+            Error::usage(format!(
+                "fit '{}' has {before} features: {} more are too many",
+                entry.name, self.add
+            ))
+        })?;
         let features = k
             .checked_sub(self.merge)
             .filter(|&k| k > 0)
