@@ -312,7 +312,6 @@ mod tests {
         assert!(write_named(&path, &[tensor("a", 2), tensor("a", 2)]).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert!(write_named(&dir.path().join("no/such/t.safetensors"), &[tensor("a", 2)]).is_err());
-        // A directory cannot be replaced by a file; nothing unfinished stays beside it.
         // Behind a link its file is written, and the link stays.
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -320,6 +319,7 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::metadata(&path).unwrap().len() > 8);
         fs::remove_file(&link).unwrap();
+        // A directory cannot be replaced by a file; nothing unfinished stays beside it.
         fs::create_dir(dir.path().join("d")).unwrap();
         assert!(write_named(&dir.path().join("d"), &[tensor("a", 2)]).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
