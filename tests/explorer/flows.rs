@@ -232,7 +232,7 @@ fn a_fit_goes_on_with_more_features() {
     t.sees("Fit k6");
     t.keys("+F");
     t.sees("Fit k10");
-    t.sees("fitting: ");
+    t.sees("fitting done: ");
     t.keys("1");
     t.sees("Features 10");
     t.keys("~");

@@ -29,7 +29,7 @@ fn opened(home: &Home, cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
     ];
     let terminal = Terminal::open(home.dir.path(), &args, cols, rows, env);
     // The toast comes with the job's end; quitting while a job runs would ask first.
-    terminal.until("a finished fit", |s| s.contains("fitting: "));
+    terminal.until("a finished fit", |s| s.contains("fitting done: "));
     terminal
 }
 
