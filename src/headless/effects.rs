@@ -7,7 +7,7 @@ use super::{Output, model_of, open_study};
 use crate::analysis::ScoredToken;
 use crate::cli::EffectsArgs;
 use crate::directions::DirectionSet;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jobs::directions;
 use crate::jobs::measured::Effects;
 use crate::study::Study;
@@ -21,6 +21,15 @@ pub(super) fn run(args: &EffectsArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (ask, place) = (args.ask.request(), args.place.selection());
     let mut study = open_study(&args.study, out)?;
+    // What has no effect is said before the weights are read.
+    place.check_effect(&study, &args.directions)?;
+    let twice = |i: &usize| args.directions[..*i].contains(&args.directions[*i]);
+    if let Some(i) = (0..args.directions.len()).find(twice) {
+        return Err(Error::usage(format!(
+            "--directions {} is named twice: leave one out",
+            args.directions[i]
+        )));
+    }
     let model = model_of(&mut study, &args.model, None, out, &ctx)?;
     // Locked only now: what is refused writes nothing.
     let study = Study::open(&args.study)?;

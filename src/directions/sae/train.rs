@@ -303,7 +303,8 @@ impl<'a> Trainer<'a> {
     /// Takes one step on the next batch; returns the report of the pass where the step ends it.
     ///
     /// # Errors
-    /// [`Error::Cancelled`], and what reading the rows returns.
+    /// [`Error::Cancelled`]; [`Error::Usage`] where weights are no numbers any more, as too large steps
+    /// make them; what reading the rows returns.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Option<Epoch>> {
         ctx.check()?;
         let (batch, position) = self.batches.next()?;
@@ -319,6 +320,15 @@ impl<'a> Trainer<'a> {
         self.state.step += 1;
         self.adam_step();
         let ended = position.epoch > self.state.position.epoch;
+        let weights = [&self.state.sae.encoder, &self.state.sae.decoder];
+        let finite = |values: &&Vec<f32>| values.iter().all(|v| v.is_finite());
+        // A batch tells of the step before it, and nothing comes after the last one.
+        if !sums.0.is_finite() || (ended && !weights.iter().all(finite)) {
+            return Err(Error::usage(format!(
+                "the weights are no numbers any more after step {}: lower --learning-rate",
+                self.state.step
+            )));
+        }
         self.state.position = position;
         self.state.sums = (self.state.sums.0 + sums.0, self.state.sums.1 + sums.1);
         self.recent = (self.recent.0 + sums.0, self.recent.1 + sums.1);

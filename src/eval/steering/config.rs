@@ -142,6 +142,26 @@ impl SteeringConfig {
             }
             _ => {}
         }
+        if self.samples > MOST_SAMPLES {
+            return Err(Error::usage(format!(
+                "--samples {} is too many: give at most {MOST_SAMPLES}",
+                self.samples
+            )));
+        }
+        let twice = |i: &usize| self.prompts[..*i].contains(&self.prompts[*i]);
+        if let Some(i) = (0..self.prompts.len()).find(twice) {
+            return Err(Error::usage(format!(
+                "--prompt '{}' is named twice: leave one out",
+                self.prompts[i]
+            )));
+        }
+        let twice = |i: &usize| self.targets[..*i].contains(&self.targets[*i]);
+        if let Some(i) = (0..self.targets.len()).find(twice) {
+            return Err(Error::usage(format!(
+                "--kl {} is named twice: leave one out",
+                self.targets[i]
+            )));
+        }
         self.sampling.check()?;
         if self.sampling.max_tokens == 0 || self.batch == 0 {
             return none("token and row a batch");
@@ -149,6 +169,9 @@ impl SteeringConfig {
         Ok(())
     }
 }
+
+/// The most texts of a prompt: all of them wait in memory for their judge.
+const MOST_SAMPLES: usize = 10_000;
 
 /// Unsteered texts of a run.
 pub fn unsteered_of(config: &SteeringConfig) -> usize {
@@ -163,6 +186,24 @@ pub fn texts_of(subjects: usize, config: &SteeringConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_named_twice_and_too_many_samples_are_refused() {
+        let says = |change: fn(&mut SteeringConfig)| {
+            let mut config = SteeringConfig::default();
+            config.check().unwrap();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(says(|c| c.prompts.push(c.prompts[0].clone())).contains("named twice"));
+        assert!(says(|c| c.targets = vec![0.25, 0.5, 0.25]).contains("--kl 0.25 is named twice"));
+        assert!(says(|c| c.samples = 2_000_000_000).contains("at most 10000"));
+        let most = SteeringConfig {
+            samples: MOST_SAMPLES,
+            ..SteeringConfig::default()
+        };
+        most.check().unwrap();
+    }
 
     #[test]
     fn the_papers_numbers_go_by_one_word() {

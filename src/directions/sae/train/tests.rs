@@ -264,6 +264,24 @@ fn a_foreign_or_damaged_checkpoint_is_refused() {
 }
 
 #[test]
+fn too_large_steps_end_the_training_with_what_to_do() {
+    let config = TrainConfig {
+        learning_rate: Some(1e300),
+        ..small()
+    };
+    let source = rows(200, 8, 12, 5);
+    let ctx = TaskCtx::silent();
+    let mut trainer = Trainer::start(&source, config, &ctx).unwrap();
+    let error = loop {
+        match trainer.step(&ctx) {
+            Err(error) => break error.to_string(),
+            Ok(_) => assert!(!trainer.is_done(), "it ended as if it were well"),
+        }
+    };
+    assert!(error.contains("lower --learning-rate"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused() {
     let start = |source: &InMemory, config| {
         Trainer::start(source, config, &TaskCtx::silent())
