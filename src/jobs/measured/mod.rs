@@ -25,6 +25,9 @@ pub use gradients::LabelGradients;
 pub(super) use subject::computed;
 pub use words::{MOST_WORDS, own_tokens, poor_words};
 
+/// The directions of a mix with their weights.
+type Recipe = Vec<(usize, f32)>;
+
 /// A mix of more directions is refused: F has this many rows.
 const MOST_MIXED: usize = 4096;
 
@@ -171,10 +174,7 @@ fn mixed(
 }
 
 /// Refuses weights that are no numbers: a direction whose change is not one.
-fn told(
-    source: &dyn DirectionSet,
-    recipes: Option<Vec<Vec<(usize, f32)>>>,
-) -> Result<Vec<Vec<(usize, f32)>>> {
+fn told(source: &dyn DirectionSet, recipes: Option<Vec<Recipe>>) -> Result<Vec<Recipe>> {
     recipes.ok_or_else(|| {
         Error::refused(format!(
             "what the directions of {} do is not finite, so that they cannot be mixed: measure at a smaller KL (--kl), or compute in f32 (--dtype f32)",
@@ -190,7 +190,7 @@ fn weighted(
     effects: &Effects,
     gradients: &LabelGradients,
     ctx: &TaskCtx,
-) -> Result<Option<Vec<Vec<(usize, f32)>>>> {
+) -> Result<Option<Vec<Recipe>>> {
     let (ids, f) = effects.covariance(ctx)?;
     let pushes: Vec<Vec<f32>> = ids.iter().map(|&j| effects.push(j)).collect();
     let Some(mixer) = Mixer::new(&f, ids.len(), mix) else {
@@ -223,7 +223,7 @@ fn of_recipes(
     kind: &SetKind,
     source: &dyn DirectionSet,
     choosing: &Choosing,
-    mut recipes: Vec<Vec<(usize, f32)>>,
+    mut recipes: Vec<Recipe>,
 ) -> PlainSet {
     let (units, d) = (
         source.directions().to_sparse(),
