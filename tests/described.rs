@@ -335,6 +335,51 @@ fn offline_a_feature_is_judged_by_the_nearest_phrase_and_sentences_of_the_corpus
 }
 
 #[test]
+fn the_papers_protocol_is_one_word_and_priced_first() {
+    let made = Made::new();
+    let steering = ["eval", "steering", &made.study, "--judge", "meaning"];
+    let offline = [&steering[..], &["--encoder", ENCODER, "--dry-run"]].concat();
+    let paper = made.lines(&[&offline[..], &["--protocol", "paper"]].concat());
+    let priced = events(&paper, "priced")[0].clone();
+    // Seven targets, both signs, eight texts of 50 tokens for every direction.
+    let directions = priced["direction_count"].as_u64().unwrap();
+    assert_eq!(priced["text_count"], json!(directions * 7 * 2 * 8));
+    assert_eq!(priced["max_token_count"], 50);
+    assert!(priced["estimated_s"].as_f64().unwrap() > 0.0);
+    // The same in many words.
+    let long = [&offline[..], &["--concepts", "descriptions"]].concat();
+    let long = events(&made.lines(&long), "priced")[0].clone();
+    for same in ["direction_count", "text_count", "feature_count"] {
+        assert_eq!(priced[same], long[same], "{same}");
+    }
+    // Its numbers alone, for labels.
+    let labels = ["--protocol", "paper", "--concepts", "labels", "--dry-run"];
+    let labels = [&["eval", "steering", &made.study][..], &labels].concat();
+    assert_eq!(events(&made.lines(&labels), "plan").len(), 1);
+    let (_, said, code) = made.output(&["eval", "steering", &made.study, "--protocol", "paper"]);
+    assert!(code == 2 && said.contains("--judge meaning"), "{said}");
+    // Short of its numbers it runs whole, to S_CD and both tables.
+    let run = [
+        "--protocol",
+        "paper",
+        "--sample",
+        "1",
+        "--kl",
+        "0.02",
+        "--samples",
+        "2",
+    ];
+    let run = [
+        &steering[..],
+        &["--encoder", ENCODER, "--max-tokens", "2"],
+        &run,
+    ]
+    .concat();
+    let found = made.lines(&run);
+    assert!(!events(&found, "sentences").is_empty() && !events(&found, "steering").is_empty());
+}
+
+#[test]
 fn what_cannot_be_judged_by_descriptions_is_said_in_a_line() {
     let made = Made::new();
     let meaning = ["--judge", "meaning", "--encoder", ENCODER];

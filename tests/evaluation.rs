@@ -226,6 +226,8 @@ fn the_papers_protocol_is_one_word_and_its_size_is_said_first() {
             &made.study,
             "--methods",
             "fit,random",
+            "--concepts",
+            "labels",
             "--dry-run",
             "--json",
         ];

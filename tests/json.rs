@@ -237,6 +237,7 @@ fn everything() -> Schema {
     made.run("trace", &["trace", study, "--text", "tide and boat"]);
     made.run("tree", &["tree", study]);
     made.run("tree STUDY --cut HEIGHT", &["tree", study, "--cut", "0.9"]);
+    made.run("tree STUDY --matrix", &["tree", study, "--matrix"]);
     let levels = ["tree", study, "--recursive", "--levels", "3,2"];
     made.run("tree STUDY --recursive", &levels);
     made.run(
@@ -338,6 +339,24 @@ fn everything() -> Schema {
         "0=a,1=b",
     ];
     made.run("eval reuse", &reuse);
+
+    // Of its own corpus: the one above was written over.
+    let (wide, own) = (made.path("wide"), made.path("wide.json"));
+    corpus(Path::new(&own));
+    let both = ["collect", "--model", &model, "-l", "0,1", "--data", &own];
+    made.run("collect", &[&both[..], &["--out", &wide]].concat());
+    let grid = ["-k", "3", "--max-sweeps", "2", "--layer", "0,1"];
+    made.run("fit", &[&["fit", &wide][..], &grid].concat());
+    let grid = [&grid[..], &["--seeds", "1"]].concat();
+    made.run("sweep", &[&["sweep", &wide][..], &grid].concat());
+    made.run("quality", &[&["quality", &wide][..], &grid].concat());
+    let layers = ["--layer", "0,1", "--methods", "diffmean"];
+    made.run(
+        "eval detection",
+        &[&["eval", "detection", &wide][..], &layers].concat(),
+    );
+    let rises = ["eval", "steering", &wide, "--kl", "0.02", "--samples", "0"];
+    made.run("eval steering", &[&rises[..], &layers].concat());
 
     made.run("info", &["info", study]);
     made.run("info", &["info", &imported]);

@@ -13,7 +13,7 @@ use super::scan::sum_and_max;
 use super::{LevelInfo, LevelNode, Levels};
 use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::factor::recursive::{Growth, KEPT_SHARE, Level, weights};
+use crate::factor::recursive::{Growth, KEPT_SHARE, KeptChildren, Level, weights};
 use crate::factor::{Factors, SparseColumns};
 use crate::model::{HookPoint, Model};
 
@@ -23,13 +23,15 @@ const PROMOTED: usize = 6;
 const CONTEXTS: usize = 4;
 
 /// The levels over a fit as plain data; `sparsity` is the p of the fit, `tuned` each level's error
-/// before and after they were tuned together (empty where they were not).
+/// before and after they were tuned together (empty where they were not), `kept` which children a node
+/// has.
 pub fn describe(
     factors: &Factors,
     levels: &[Level],
     growth: Growth,
     sparsity: f64,
     tuned: &[(f64, f64)],
+    kept: KeptChildren,
     tokens: &TokenTable,
 ) -> Levels {
     let k = factors.features.columns();
@@ -80,7 +82,7 @@ pub fn describe(
             .collect();
         for node in &mut made {
             (node.children, node.shares) = level
-                .children(node.feature)
+                .children(node.feature, kept)
                 .into_iter()
                 .map(|(i, s)| (below + i, s))
                 .unzip();
@@ -222,7 +224,15 @@ mod tests {
             &TaskCtx::silent(),
         )
         .unwrap();
-        let levels = describe(&fit, &found, Growth::Growing, 0.34, &[], &tokens);
+        let levels = describe(
+            &fit,
+            &found,
+            Growth::Growing,
+            0.34,
+            &[],
+            KeptChildren::default(),
+            &tokens,
+        );
         assert_eq!(
             levels.levels.iter().map(|l| l.features).collect::<Vec<_>>(),
             [4, 2]

@@ -127,6 +127,51 @@ impl NeuronIndex {
     }
 }
 
+/// Z̄ᵀZ̄, where Z̄ is Z with 1 for every weight that is not zero: how many neurons each two features
+/// share, and on the diagonal how many each has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedCounts {
+    features: usize,
+    /// Row by row.
+    counts: Vec<u32>,
+}
+
+impl SharedCounts {
+    /// Counts over the non-zeros alone.
+    pub fn of_features(features: &SparseColumns) -> Self {
+        let (k, index) = (features.columns(), NeuronIndex::new(features));
+        let mut counts = vec![0u32; k * k];
+        for (j, row) in counts.chunks_exact_mut(k.max(1)).enumerate() {
+            for (neuron, _) in nonzeros(features, j) {
+                for &(other, _) in index.users(neuron) {
+                    row[other as usize] += 1;
+                }
+            }
+        }
+        Self {
+            features: k,
+            counts,
+        }
+    }
+
+    /// The number of features.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// The neurons that two features share.
+    pub fn of(&self, a: usize, b: usize) -> u32 {
+        self.counts[a * self.features + b]
+    }
+
+    /// The most that two different features share.
+    pub fn most_of_two(&self) -> u32 {
+        let apart = self.counts.iter().enumerate();
+        let apart = apart.filter(|(at, _)| at / self.features != at % self.features);
+        apart.map(|(_, &count)| count).max().unwrap_or(0)
+    }
+}
+
 /// The neurons of feature j that are not zero.
 pub(super) fn nonzeros(
     features: &SparseColumns,
@@ -223,6 +268,38 @@ mod tests {
             }
         }
         if high > 0.0 { low / high } else { 0.0 }
+    }
+
+    #[test]
+    fn shared_neurons_are_the_product_of_the_binary_matrix_with_itself() {
+        let (d, k) = (23, 9);
+        let dense: Vec<Vec<f32>> = (0..k)
+            .map(|j| {
+                let value = |i: usize| match (i * 7 + j * j * 5) % 11 {
+                    n if n < 4 => n as f32 - 1.5,
+                    _ => 0.0,
+                };
+                (0..d).map(value).collect()
+            })
+            .collect();
+        let counts = SharedCounts::of_features(&columns(d, &dense));
+        let binary = |v: f32| f64::from(u8::from(v != 0.0));
+        let mut most = 0.0f64;
+        for a in 0..k {
+            for b in 0..k {
+                let each = (0..d).map(|i| binary(dense[a][i]) * binary(dense[b][i]));
+                let wanted: f64 = each.sum();
+                assert_eq!(f64::from(counts.of(a, b)), wanted, "{a} {b}");
+                if a != b {
+                    most = most.max(wanted);
+                }
+            }
+        }
+        assert_eq!(
+            (counts.features(), f64::from(counts.most_of_two())),
+            (k, most)
+        );
+        assert!(most > 0.0);
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use crate::eval::judge::{ApiKey, Endpoint};
 const DEFAULT_KEY_VARIABLE: &str = "OPENAI_API_KEY";
 
 /// A judge behind an OpenAI-compatible endpoint.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct EndpointArgs {
     /// Base address of an OpenAI-compatible chat endpoint: http://127.0.0.1:8080/v1
     #[arg(long, requires = "judge_model")]

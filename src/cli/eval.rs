@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{EndpointArgs, HookSelectionArgs, SamplingArgs, StudyModelArgs, values};
+use super::{EndpointArgs, HookSelectionArgs, LayersArgs, SamplingArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::eval::steering::Protocol;
 use crate::jobs::choice::Choose;
@@ -39,29 +39,33 @@ fn methods_help() -> String {
 }
 
 /// Which methods are evaluated, and which sentences choose.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct EvalArgs {
     /// The study's directory
     pub study: PathBuf,
     /// The methods; the first is compared with the others.
     #[arg(long, value_delimiter = ',', help = methods_help())]
     pub methods: Vec<Method>,
-    /// Which fit, layer and hook are read
+    /// Which fit, layers and hook are read
     #[command(flatten)]
-    pub place: HookSelectionArgs,
+    pub place: LayersArgs,
     /// Share of every label's sentences that is held out, at least 2 of a label
     #[arg(long, default_value_t = 0.5, value_parser = values::held_out)]
     pub holdout: f64,
     /// Seed that chooses the sentences held out
     #[arg(long, default_value_t = 0)]
     pub holdout_seed: u64,
+    /// Judge families (weekday, of weekday/Monday and others) and hold out whole members of each,
+    /// by --holdout and its seed: what is chosen on some is reported on others
+    #[arg(long)]
+    pub unseen: bool,
     /// Seed of shuffling, of the draws and of the bootstrap
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
 }
 
 /// Arguments of `mlpeek eval detection`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
     Examples:\n\
     \x20 mlpeek eval detection study\n\
@@ -76,6 +80,9 @@ pub struct DetectionArgs {
     /// Print every label; --json always does
     #[arg(long, conflicts_with = "json")]
     pub labels: bool,
+    /// Write the plot of AUROC against layer here, as SVG, with several layers
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
 }
 
 /// What `--protocol` takes: KL targets, samples and tokens of an evaluation in one word.
@@ -83,9 +90,22 @@ pub struct DetectionArgs {
 pub enum ProtocolArg {
     /// KL 0.1, 0.25, 0.5 and 1; one text of 30 tokens for each prompt, KL and sign
     Short,
-    /// The paper's: KL 0.025, 0.05, 0.1, 0.15, 0.25, 0.35 and 0.5; eight texts of 50 tokens for
-    /// each KL and sign, dealt out to the prompts
+    /// The paper's: every feature by its own description, with its search of α, its prompt, S_CD and
+    /// judge's questions; KL 0.025, 0.05, 0.1, 0.15, 0.25, 0.35 and 0.5; eight texts of 50 tokens for
+    /// each KL and sign. With --concepts labels these numbers alone, the texts dealt out to the
+    /// prompts
     Paper,
+}
+
+impl SteeringArgs {
+    /// Whether every feature is judged by its own description.
+    pub fn by_descriptions(&self) -> bool {
+        let paper = self.protocol == Some(ProtocolArg::Paper);
+        match self.concepts {
+            None => paper,
+            Some(concepts) => concepts == ConceptsArg::Descriptions,
+        }
+    }
 }
 
 impl From<ProtocolArg> for Protocol {
@@ -116,7 +136,7 @@ pub enum OfflineArg {
 }
 
 /// Arguments of `mlpeek eval steering`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
     Files:\n\
     \x20 writes  texts and ratings as they come into the study: STUDY/evaluations/NAME\n\
@@ -124,9 +144,11 @@ pub enum OfflineArg {
     \n\
     Examples:\n\
     \x20 mlpeek eval steering study --dry-run\n\
-    \x20 mlpeek eval steering study --labels months,colours --protocol paper\n\
+    \x20 mlpeek eval steering study --protocol paper --judge meaning --dry-run\n\
+    \x20 mlpeek eval steering study --labels months,colours --concepts labels --protocol paper\n\
     \x20 mlpeek eval steering study --judge meaning\n\
     \x20 mlpeek eval steering study --methods diffmean,textgrad-cut,mix,effect --samples 0\n\
+    \x20 mlpeek eval steering study --layer 0,6,12 --samples 0 --kl 0.25\n\
     \x20 mlpeek eval steering study --concepts descriptions --judge meaning --sample 20\n\
     \x20 mlpeek eval steering study --endpoint http://127.0.0.1:8080/v1 --judge-model M")]
 pub struct SteeringArgs {
@@ -136,8 +158,9 @@ pub struct SteeringArgs {
     /// What directions are judged by: labels (each by the direction chosen for it) or descriptions
     /// (every feature by its own, which is the paper's evaluation: one prompt, α by bisection in [1,
     /// 2000], the other sign with −α, an explanation before each rating)
-    #[arg(long, value_enum, default_value_t = ConceptsArg::Labels)]
-    pub concepts: ConceptsArg,
+    /// [default: labels; descriptions with --protocol paper]
+    #[arg(long, value_enum)]
+    pub concepts: Option<ConceptsArg>,
     /// Features of each set, drawn at random by --seed, with --concepts descriptions [default: all]
     #[arg(long, value_parser = values::at_least_one)]
     pub sample: Option<usize>,
@@ -160,8 +183,8 @@ pub struct SteeringArgs {
     /// repeated, and is none that is reported on [default: two short beginnings]
     #[arg(long, allow_hyphen_values = true)]
     pub choose_prompt: Vec<String>,
-    /// KL targets, samples and tokens in one word; what is given beside it goes before it [default:
-    /// short]
+    /// The paper's protocol in one word (by descriptions), or KL targets, samples and tokens; what is
+    /// given beside it goes before it [default: short]
     #[arg(long, value_enum)]
     pub protocol: Option<ProtocolArg>,
     /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas [default: the
@@ -197,11 +220,12 @@ pub struct SteeringArgs {
     /// Only say how many texts there would be, and how many calls and tokens a judge would take
     #[arg(long)]
     pub dry_run: bool,
-    /// Name of the evaluation in the study; the same name goes on where it stopped [default: made
-    /// of what is asked]
+    /// Name of the evaluation in the study; the same name goes on where it stopped, and with several
+    /// layers each adds its own [default: made of what is asked]
     #[arg(long)]
     pub name: Option<String>,
-    /// Write the plot of score against KL here, as SVG
+    /// Write the plot of score against KL here, as SVG; with several layers that of the score against
+    /// layer
     #[arg(long, conflicts_with = "dry_run")]
     pub svg: Option<PathBuf>,
     /// Where the study's model lies

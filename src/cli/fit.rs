@@ -13,13 +13,14 @@ use crate::model::DeviceChoice;
 use crate::model::HookSite;
 
 /// Arguments of `mlpeek fit`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
     Files:\n\
     \x20 writes  the fit into the study: STUDY/fits/NAME (mlpeek guide files)\n\
     \n\
     Examples:\n\
     \x20 mlpeek fit study --features 100\n\
+    \x20 mlpeek fit study --features 100 --layer 0,6,12\n\
     \x20 mlpeek fit study --from k100 --add 20 --lock 3,14\n\
     \x20 mlpeek fit study --features 400 --l1 0 --centre --name plain")]
 pub struct FitArgs {
@@ -28,9 +29,13 @@ pub struct FitArgs {
     /// Number of features [default: 100]
     #[arg(long, short = 'k', conflicts_with = "from", value_parser = at_least_one)]
     pub features: Option<usize>,
-    /// The layer, when the study has several
-    #[arg(long, short)]
-    pub layer: Option<usize>,
+    /// The layer, when the study has several; several, separated by commas, are fitted in turn, those
+    /// that are fitted already left as they are
+    #[arg(long, short, value_delimiter = ',')]
+    pub layer: Vec<usize>,
+    /// Write the plot of the relative error against layer here, as SVG, with several layers
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
     /// The hook, when the study has several
     #[arg(long)]
     pub hook: Option<HookSite>,

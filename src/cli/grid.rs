@@ -12,7 +12,7 @@ use crate::factor::{FitConfig, PreprocessingChoice, Solver};
 use crate::model::HookSite;
 
 /// Which settings are tried, on which rows, and what is held out.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct GridArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -20,9 +20,13 @@ pub struct GridArgs {
     /// of `mlpeek fit`]
     #[arg(long, value_delimiter = ',')]
     pub fit: Vec<String>,
-    /// The layer, when the study has several and no fit names one
-    #[arg(long, short)]
-    pub layer: Option<usize>,
+    /// The layer, when the study has several and no fit names one; several, separated by commas, are
+    /// judged in turn and told against each other
+    #[arg(long, short, value_delimiter = ',')]
+    pub layer: Vec<usize>,
+    /// Write the plot of AUROC against layer here, as SVG, with several layers
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
     /// The hook, when the study has several and no fit names one
     #[arg(long)]
     pub hook: Option<HookSite>,
@@ -134,7 +138,7 @@ fn given_or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
 }
 
 /// Arguments of `mlpeek quality`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
     Examples:\n\
     \x20 mlpeek quality study\n\
@@ -159,11 +163,12 @@ pub struct QualityArgs {
 }
 
 /// Arguments of `mlpeek sweep`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
     Examples:\n\
     \x20 mlpeek sweep study\n\
-    \x20 mlpeek sweep study -k 50,100,200 --l1 0,0.1 --seeds 5")]
+    \x20 mlpeek sweep study -k 50,100,200 --l1 0,0.1 --seeds 5\n\
+    \x20 mlpeek sweep study -k 100 --layer 0,6,12 --svg layers.svg")]
 pub struct SweepArgs {
     /// Settings of the fits, rows held out
     #[command(flatten)]

@@ -35,6 +35,32 @@ impl HookSelectionArgs {
     }
 }
 
+/// Which fit of a study, or which spaces other directions are made in.
+#[derive(Debug, Clone, Args)]
+pub struct LayersArgs {
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// The layer, when the study has several; several, separated by commas, are evaluated in turn
+    /// and told against each other [default: the newest fit's]
+    #[arg(long, short, value_delimiter = ',')]
+    pub layer: Vec<usize>,
+    /// The hook, when the study has several [default: the newest fit's]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+}
+
+impl LayersArgs {
+    /// The same as [`crate::jobs`] takes it, of one layer.
+    pub fn selection(&self) -> HookSelection {
+        HookSelection {
+            fit: self.fit.clone(),
+            layer: self.layer.first().copied(),
+            site: self.hook,
+        }
+    }
+}
+
 /// Where the study's model lies.
 #[derive(Debug, Clone, Args)]
 pub struct StudyModelArgs {

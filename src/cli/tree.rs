@@ -13,12 +13,14 @@ use crate::factor::recursive::Growth;
 #[derive(Debug, Args)]
 #[command(after_help = "\
     Files:\n\
-    \x20 writes  --out: text, JSON, Newick (.nwk) or SVG, as --format says\n\
+    \x20 writes  --out: text, JSON, Newick (.nwk), SVG or CSV, as --format says\n\
     \n\
     Examples:\n\
     \x20 mlpeek tree study --cut 0.9\n\
     \x20 mlpeek tree study --format svg --out tree.svg\n\
-    \x20 mlpeek tree study --recursive --levels 50,25 --joint")]
+    \x20 mlpeek tree study --matrix --format csv --out shared.csv\n\
+    \x20 mlpeek tree study --recursive --levels 50,25 --joint\n\
+    \x20 mlpeek tree study --recursive --max-children 4 --child-share 0.15")]
 pub struct TreeArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -44,6 +46,17 @@ pub struct TreeArgs {
     /// paper
     #[arg(long, value_enum, default_value_t = GrowthArg::Growing, requires = "recursive")]
     pub growth: GrowthArg,
+    /// At most so many children of a coarser feature [default: 3]
+    #[arg(long, value_name = "N", requires = "recursive", value_parser = values::at_least_one)]
+    pub max_children: Option<usize>,
+    /// The share of its largest coefficient that a child's has at least; the paper's concept trees
+    /// have 0.15, and 4 children [default: 0.3]
+    #[arg(long, value_name = "SHARE", requires = "recursive", value_parser = values::share)]
+    pub child_share: Option<f64>,
+    /// The whole matrix of shared neurons instead of a tree, features in the order of its leaves: a
+    /// line a feature, --format csv or svg
+    #[arg(long, conflicts_with_all = ["recursive", "cut"])]
+    pub matrix: bool,
     /// Tune all levels together to leave less of the activations (Adam)
     #[arg(long, requires = "recursive")]
     pub joint: bool,
@@ -73,6 +86,8 @@ pub enum TreeFormat {
     Newick,
     /// A picture
     Svg,
+    /// A table for a spreadsheet, of --matrix
+    Csv,
 }
 
 /// What `--overlap` takes: how two features are compared.

@@ -99,9 +99,14 @@ impl Handling<'_> {
             }
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
-            Command::Levels(growth, joint, counts) => {
-                self.levels(LevelsRequest { counts, growth }, joint)
-            }
+            Command::Levels(growth, joint, counts) => self.levels(
+                LevelsRequest {
+                    counts,
+                    growth,
+                    ..Default::default()
+                },
+                joint,
+            ),
             Command::ShowSet(SetKind::Fit(None)) => {
                 self.show_saved(|open| sets::back(&open.session))
             }

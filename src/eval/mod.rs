@@ -25,6 +25,7 @@ pub mod score;
 pub mod split;
 pub mod steering;
 pub mod sweep;
+pub mod unseen;
 
 #[cfg(test)]
 mod tests;

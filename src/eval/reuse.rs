@@ -49,7 +49,10 @@ pub struct WordShift {
     pub word: String,
     /// The change of its (first) token's log-probability in nats, the mean over the prompts.
     pub delta: f64,
-    /// Among all tokens' changes, from 1 for the one that rose most.
+    /// The change of that token's raw logit, as the paper has it: what all tokens' logits rise by
+    /// is in it.
+    pub logit: f64,
+    /// Among all tokens' changes, from 1 for the one that rose most; the same for both.
     pub rank: usize,
 }
 
@@ -257,11 +260,13 @@ impl ReuseRun<'_> {
             self.ctx,
         )?;
         let shifts = mean_log_prob_shifts(&logits);
+        let raw = |token: u32| mean_logit_shift(&logits, token);
         let word = |(member, &token): (&Member, &u32)| {
             let delta = shifts[token as usize];
             WordShift {
                 word: member.word.clone(),
                 delta,
+                logit: raw(token),
                 rank: 1 + shifts.iter().filter(|&&s| s > delta).count(),
             }
         };
@@ -280,6 +285,15 @@ impl ReuseRun<'_> {
     }
 }
 
+/// The change of one token's raw logit, the mean over prompts of (base, steered) logits.
+fn mean_logit_shift(logits: &[Vec<Vec<f32>>], token: u32) -> f64 {
+    let change = |pair: &Vec<Vec<f32>>| {
+        let [base, steered] = [0, 1].map(|i| f64::from(pair[i][token as usize]));
+        steered - base
+    };
+    logits.iter().map(change).sum::<f64>() / logits.len().max(1) as f64
+}
+
 /// The means of a part over the members that have it, at the KL asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Summary {
@@ -288,6 +302,10 @@ pub struct Summary {
     pub own: Option<f64>,
     /// The mean change of the other members' words; for the core the same as `own`.
     pub others: Option<f64>,
+    /// `own` and `others` of raw logits.
+    pub own_logit: Option<f64>,
+    /// See `own_logit`.
+    pub others_logit: Option<f64>,
     /// The median rank of the member's own word.
     pub rank: Option<usize>,
     /// Rows that are in these means.
@@ -300,6 +318,7 @@ impl Reuse {
     /// What a part comes to; `None` where no member has such neurons.
     pub fn summary(&self, part: &str) -> Option<Summary> {
         let (mut own, mut others, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut own_logits, mut others_logits) = (Vec::new(), Vec::new());
         let steered = || {
             self.rows
                 .iter()
@@ -311,10 +330,12 @@ impl Reuse {
                 let mine = row.member.as_ref().is_none_or(|m| *m == shift.word);
                 if mine {
                     own.push(shift.delta);
+                    own_logits.push(shift.logit);
                     ranks.push(shift.rank);
                 }
                 if !mine || row.member.is_none() {
                     others.push(shift.delta);
+                    others_logits.push(shift.logit);
                 }
             }
         }
@@ -324,6 +345,8 @@ impl Reuse {
         let found = Summary {
             own: mean(&own),
             others: mean(&others),
+            own_logit: mean(&own_logits),
+            others_logit: mean(&others_logits),
             rank: ranks.get(ranks.len() / 2).copied(),
             rows,
             out_of_reach,
@@ -341,6 +364,7 @@ mod tests {
         let shift = |(word, delta): (&str, f64)| WordShift {
             word: word.to_owned(),
             delta,
+            logit: delta + 0.5,
             rank: (10.0 - delta) as usize,
         };
         let member = member.map(str::to_owned);
@@ -387,6 +411,13 @@ mod tests {
             Some((Some(4.0), Some(-2.0), Some(7), 2, 0))
         );
         assert_eq!(told(&found, "whole"), None);
+        let core = found.summary("core").unwrap();
+        assert_eq!((core.own_logit, core.others_logit), (Some(3.5), Some(3.5)));
+        let exclusive = found.summary("exclusive").unwrap();
+        assert_eq!(
+            (exclusive.own_logit, exclusive.others_logit),
+            (Some(4.5), Some(-1.5))
+        );
         // At another KL than the others' it is told, and in no mean.
         (found.rows[0].reached, found.rows[1].reached) = (false, false);
         assert_eq!(told(&found, "core"), Some((None, None, None, 0, 1)));
@@ -394,6 +425,27 @@ mod tests {
             told(&found, "exclusive"),
             Some((Some(3.0), Some(-3.0), Some(7), 1, 1))
         );
+    }
+
+    #[test]
+    fn raw_logits_rise_by_what_all_rise_by_besides() {
+        let prompts: Vec<Vec<Vec<f32>>> = vec![
+            vec![vec![0.5, -1.0, 2.0], vec![1.5, 3.0, 2.5]],
+            vec![vec![0.0, 0.25, -0.5], vec![-1.0, 0.75, 4.0]],
+        ];
+        let log_sum_exp = |v: &[f32]| v.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+        let shifts = mean_log_prob_shifts(&prompts);
+        let all = prompts
+            .iter()
+            .map(|p| log_sum_exp(&p[1]) - log_sum_exp(&p[0]));
+        let shared = all.sum::<f64>() / 2.0;
+        for token in 0..3u32 {
+            let raw = mean_logit_shift(&prompts, token);
+            let plain = |p: &Vec<Vec<f32>>| f64::from(p[1][token as usize] - p[0][token as usize]);
+            assert!((raw - prompts.iter().map(plain).sum::<f64>() / 2.0).abs() < 1e-12);
+            // So both have the same ranks.
+            assert!((raw - shifts[token as usize] - shared).abs() < 1e-9);
+        }
     }
 
     #[test]

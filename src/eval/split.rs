@@ -119,6 +119,14 @@ impl Split {
         Ok(Self { sentences, labels })
     }
 
+    /// All sentences on the side that chooses, and no label to score.
+    pub(super) fn undivided(tokens: &TokenTable) -> Self {
+        Self {
+            sentences: sentences(tokens),
+            labels: Vec::new(),
+        }
+    }
+
     /// The same sides, with the labels of each side shuffled among its sentences.
     pub fn shuffled(&self, seed: u64) -> Self {
         let mut out = self.clone();

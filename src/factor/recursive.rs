@@ -22,6 +22,25 @@ mod tests;
 pub const KEPT_SHARE: f32 = 0.3;
 /// The most children of a node.
 pub const MOST_CHILDREN: usize = 3;
+
+/// Which of the finer features are children of a coarser one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KeptChildren {
+    /// At most so many of a node.
+    pub most: usize,
+    /// With a coefficient of at least this share of the largest.
+    pub share: f32,
+}
+
+impl Default for KeptChildren {
+    fn default() -> Self {
+        Self {
+            most: MOST_CHILDREN,
+            share: KEPT_SHARE,
+        }
+    }
+}
+
 /// The number of times that the number of features is halved if no levels are given: 400 → 200 →
 /// 100 → 50.
 const HALVINGS: usize = 3;
@@ -144,9 +163,9 @@ impl Level {
     }
 
     /// The children of feature j, as pairs of a finer feature and the ratio of its coefficient to
-    /// the largest one, largest first: those with a ratio of at least [`KEPT_SHARE`], at most
-    /// [`MOST_CHILDREN`]. A feature whose coefficients are all zero has none.
-    pub fn children(&self, j: usize) -> Vec<(usize, f32)> {
+    /// the largest one, largest first, as many as `kept_children` says. A feature whose coefficients are all
+    /// zero has none.
+    pub fn children(&self, j: usize, kept_children: KeptChildren) -> Vec<(usize, f32)> {
         let column = self.column(j);
         let largest = column.iter().copied().fold(0f32, f32::max);
         if largest <= 0.0 {
@@ -156,10 +175,10 @@ impl Level {
             .iter()
             .map(|&v| v / largest)
             .enumerate()
-            .filter(|(_, share)| *share >= KEPT_SHARE)
+            .filter(|(_, share)| *share > 0.0 && *share >= kept_children.share)
             .collect();
         kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        kept.truncate(MOST_CHILDREN);
+        kept.truncate(kept_children.most);
         kept
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::json::concentrations;
+use super::layers::{self, LayerScore};
 use super::{Output, note_unfinished};
 use crate::amounts::{chosen_percent, count};
 use crate::cli::FitArgs;
@@ -20,6 +21,31 @@ use crate::model::HookPoint;
 use crate::study::{FitEntry, FitState, Study};
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
+    let mut asked = args.clone();
+    let several = args.layer.len() > 1;
+    if let (true, Some(from)) = (several, &args.from) {
+        return Err(Error::usage(format!(
+            "--from {from} goes on from a fit of one layer: name that layer alone, or leave out --layer"
+        )));
+    }
+    layers::each(
+        &args.study,
+        &args.layer,
+        args.svg.as_deref(),
+        out,
+        &mut |layer, out| {
+            asked.layer = layer.into_iter().collect();
+            if let (true, Some(layer), Some(name)) = (several, layer, &args.name) {
+                asked.name = Some(format!("l{layer}-{name}"));
+            }
+            at_layer(&asked, several, out).map(|score| vec![score])
+        },
+    )
+}
+
+/// Fits one layer; `several`: it is one of several, of which those that are fitted are left as they
+/// are.
+fn at_layer(args: &FitArgs, several: bool, out: &mut Output) -> Result<LayerScore> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
     note_unfinished(&study, out)?;
@@ -62,6 +88,17 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         fitting::check_name_is_free(&study, &name, hook, &config, from)?;
         if matches!(plan.begin, Begin::Batches(_)) {
             fitting::check_is_not_converged(&study, &name)?;
+        }
+    }
+    if several && !args.fresh && !args.resume {
+        let fits = study.fits()?;
+        let there = fits.iter().find(|f| f.name == name && f.hook == hook);
+        let there = there.filter(|f| f.state.is_finished() && f.config.same_fit(&config));
+        if let Some(error) = there.and_then(|f| f.relative_error) {
+            out.note(&format!(
+                "fit '{name}' of {hook} is there: it stays (--fresh fits it anew)"
+            ));
+            return Ok(error_of(&name, error));
         }
     }
     let resume = match plan.begin {
@@ -121,8 +158,12 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     if end.stop.is_none() {
         Err(Error::Cancelled)
     } else {
-        Ok(())
+        Ok(error_of(&name, factors.relative_error))
     }
+}
+
+fn error_of(name: &str, error: f64) -> LayerScore {
+    LayerScore::of_number(name, "relative error", error)
 }
 
 /// What to fit and what to begin with.
@@ -138,7 +179,7 @@ impl Plan {
     fn of(study: &Study, args: &FitArgs) -> Result<Self> {
         let place = HookSelection {
             fit: None,
-            layer: args.layer,
+            layer: args.layer.first().copied(),
             site: args.hook,
         };
         if let Some(refinement) = args.refinement() {

@@ -39,7 +39,7 @@ impl Subject {
         let study = open_study(&args.study, out)?;
         let place = HookSelection {
             fit: None,
-            layer: args.layer,
+            layer: args.layer.first().copied(),
             site: args.hook,
         };
         let (hook, bases) = bases(&study, &args.fit, &place)?;

@@ -18,6 +18,7 @@ mod grid;
 mod guide;
 mod info;
 mod json;
+mod layers;
 
 mod man;
 mod matrices;

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::grid::{Subject, cell, division, line};
 use super::json::merged;
+use super::layers::{self, LayerScore};
 use super::{Output, json};
 use crate::cli::QualityArgs;
 use crate::error::Result;
 use crate::eval::bootstrap::Verdict;
-use crate::eval::compared::{MEASURES, Measure, MethodDifference};
+use crate::eval::compared::{MEASURES, Measure, MeasureInterval, MethodDifference};
 use crate::eval::contexts::ContextPurity;
 use crate::eval::quality::{Quality, QualityConfig, objectives, quality};
 use crate::eval::report::MethodReport;
@@ -27,6 +28,20 @@ const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is 
     of features matched over seeds";
 
 pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
+    let (grid, mut asked) = (&args.grid, args.clone());
+    layers::each(
+        &grid.study,
+        &grid.layer,
+        grid.svg.as_deref(),
+        out,
+        &mut |layer, out| {
+            asked.grid.layer = layer.into_iter().collect();
+            at_layer(&asked, out)
+        },
+    )
+}
+
+fn at_layer(args: &QualityArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
     let subject = Subject::open(&args.grid, &args.features, out, &ctx)?;
     let config = QualityConfig {
@@ -72,14 +87,20 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
             });
             out.object(&merged([about, json::difference(&d.difference)]))?;
         }
-        return out.object(&json!({
+        out.object(&json!({
             "event": "quality", "hook": subject.hook.to_string(), "method_count": found.methods.len(),
             "division": json::division(&found.division),
             "shuffled": found.shuffled.as_ref().map(json::detection),
             "concentrated": json::concentrations(&subject.concentrated),
-        }));
+        }))?;
+    } else {
+        explain(&found, args, out)?;
     }
-    explain(&found, args, out)
+    let score = |i: &MeasureInterval| {
+        let measure = words(i.measure).0;
+        LayerScore::new(&i.method, measure, i.mean)
+    };
+    Ok(found.intervals.iter().map(score).collect())
 }
 
 /// A method with all that was measured of it.

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::grid::{Subject, cell, division, line};
+use super::layers::{self, LayerScore};
 use super::{Output, json};
 use crate::amounts::chosen_percent;
 use crate::cli::SweepArgs;
 use crate::error::{Error, Result};
+use crate::eval::steering::report::MeanInterval;
 use crate::eval::sweep::{SweepConfig, SweepRow, sweep};
 
 const FIRST: usize = 22;
@@ -18,12 +20,26 @@ const HEADS: [&str; 10] = [
 const BAR: f64 = 40.0;
 
 pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
-    let ctx = out.task();
     if args.cold && args.features.len() == 1 {
         return Err(Error::usage(
             "--cold has no effect on one number of features, which always has a start of its own",
         ));
     }
+    let (grid, mut asked) = (&args.grid, args.clone());
+    layers::each(
+        &grid.study,
+        &grid.layer,
+        grid.svg.as_deref(),
+        out,
+        &mut |layer, out| {
+            asked.grid.layer = layer.into_iter().collect();
+            at_layer(&asked, out)
+        },
+    )
+}
+
+fn at_layer(args: &SweepArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
+    let ctx = out.task();
     let subject = Subject::open(&args.grid, &args.features, out, &ctx)?;
     let (fits, seeds) = (subject.fits, args.grid.seeds);
     let config = SweepConfig {
@@ -50,18 +66,34 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
         &ctx,
         &mut seen,
     )?;
+    let scores = rows.iter().flat_map(scores).collect();
     if out.is_json() {
-        return out.object(
+        out.object(
             &json!({"event": "swept", "hook": subject.hook.to_string(), "setting_count": rows.len(),
             "division": json::division(&parts)}),
-        );
+        )?;
+        return Ok(scores);
     }
     out.line("")?;
     out.line(&division(&parts))?;
     if rows.iter().any(|row| row.warm) {
         out.line("↑ went on from the fit above it, with more features: sweeps and seconds are those beyond it (--cold: each its own start)")?;
     }
-    curve(&rows, out)
+    curve(&rows, out)?;
+    Ok(scores)
+}
+
+/// What is told of a row against layer: AUROC with 1.96 standard errors either way, held-out error.
+fn scores(row: &SweepRow) -> Vec<LayerScore> {
+    let name = name(row);
+    let auroc = row.auroc.map(|mean| {
+        let half = 1.96 * row.auroc_error.unwrap_or(0.0);
+        let (low, high) = (mean - half, mean + half);
+        LayerScore::new(&name, "AUROC", MeanInterval { mean, low, high })
+    });
+    let held_out = row.held_out_error;
+    let held_out = held_out.map(|error| LayerScore::of_number(&name, "held-out error", error));
+    auroc.into_iter().chain(held_out).collect()
 }
 
 fn event(row: &SweepRow) -> Value {

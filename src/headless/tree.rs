@@ -1,14 +1,18 @@
 //! `mlpeek tree`: the dendrogram of shared neurons, or levels of recursive semi-NMF, as text or for
 //! elsewhere.
 
-use serde_json::Value;
+use serde_json::{Value, json as object};
 
 use super::features::{lens_model, words};
 use super::{Output, check_target, open_fit};
+use crate::analysis::hierarchy::leaf_order;
+use crate::analysis::neurons::SharedCounts;
 use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy};
 use crate::cli::{TreeArgs, TreeFormat};
 use crate::error::{Error, Result};
-use crate::interop::{dendrogram, json};
+use crate::factor::SparseColumns;
+use crate::factor::recursive::KeptChildren;
+use crate::interop::{dendrogram, json, overlap};
 use crate::jobs;
 use crate::jobs::export;
 use crate::jobs::levels::{LevelsFit, LevelsRequest};
@@ -45,7 +49,21 @@ fn check(args: &TreeArgs, format: TreeFormat) -> Result<()> {
         TreeFormat::Json => ("json", &["json", "jsonl"][..]),
         TreeFormat::Newick => ("newick", &["nwk", "newick", "nw", "tree", "tre"][..]),
         TreeFormat::Svg => ("svg", &["svg"][..]),
+        TreeFormat::Csv => ("csv", &["csv"][..]),
     };
+    match (args.matrix, format) {
+        (true, TreeFormat::Newick) => {
+            return Err(Error::usage(
+                "--format newick cannot be written: a matrix is no tree; use --format csv or svg",
+            ));
+        }
+        (false, TreeFormat::Csv) => {
+            return Err(Error::usage(
+                "--format csv has no effect without --matrix, which alone is a table: give both, or neither",
+            ));
+        }
+        _ => {}
+    }
     let of_the_model = [
         ("--device", args.compute.device.is_some()),
         ("--dtype", args.compute.dtype.is_some()),
@@ -84,6 +102,17 @@ fn dendrogram(args: &TreeArgs, format: TreeFormat, out: &mut Output) -> Result<(
     let tree = hierarchy::tree_by(&factors.features, args.overlap.into(), args.linkage.into());
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
     let is_json = format == TreeFormat::Json;
+    if args.matrix {
+        return matrix(
+            args,
+            format,
+            &factors.features,
+            &tree,
+            &rows,
+            &entry.name,
+            out,
+        );
+    }
     if let Some(height) = args.cut {
         return match is_json {
             true => write_json(
@@ -101,7 +130,53 @@ fn dendrogram(args: &TreeArgs, format: TreeFormat, out: &mut Output) -> Result<(
     match format {
         TreeFormat::Newick => write(args, &dendrogram::to_newick(&tree, &label), out),
         TreeFormat::Svg => write(args, &dendrogram::to_svg(&tree, &label), out),
-        TreeFormat::Text | TreeFormat::Json => write_lines(args, &indented(&tree, &rows), out),
+        TreeFormat::Text | TreeFormat::Json | TreeFormat::Csv => {
+            write_lines(args, &indented(&tree, &rows), out)
+        }
+    }
+}
+
+/// How many neurons each two features share, in the order of the tree's leaves.
+fn matrix(
+    args: &TreeArgs,
+    format: TreeFormat,
+    features: &SparseColumns,
+    tree: &Tree,
+    rows: &[FeatureRow],
+    fit: &str,
+    out: &mut Output,
+) -> Result<()> {
+    let (counts, order) = (SharedCounts::of_features(features), leaf_order(tree));
+    let label = |id: usize| dendrogram::leaf_label(&rows[id]);
+    let row = |i: usize| order.iter().map(move |&j| (i, j));
+    match format {
+        TreeFormat::Csv => write(args, &overlap::to_csv(&counts, &order, &label), out),
+        TreeFormat::Svg => write(args, &overlap::to_svg(&counts, &order, &label), out),
+        TreeFormat::Json => {
+            let lines = order.iter().map(|&i| {
+                let shared: Vec<u32> = row(i).map(|(i, j)| counts.of(i, j)).collect();
+                object!({"fit": fit, "feature": i, "leaf_label": label(i), "features": order, "shared_neurons": shared})
+            });
+            let lines: Vec<Value> = lines.collect();
+            match &args.out {
+                None => lines.iter().try_for_each(|line| out.object(line)),
+                Some(_) => {
+                    let lines: String = lines.iter().map(export::line).collect();
+                    write(args, &lines, out)
+                }
+            }
+        }
+        TreeFormat::Text | TreeFormat::Newick => {
+            let width = counts.most_of_two().max(1).to_string().len().max(3);
+            let line = |&i: &usize| {
+                let cells: String = row(i)
+                    .map(|(i, j)| format!(" {:>width$}", counts.of(i, j)))
+                    .collect();
+                let name = text::truncate(&text::clean(&label(i)), 32);
+                format!("{}{cells}", text::pad(&name, 32))
+            };
+            write_lines(args, &order.iter().map(line).collect::<Vec<_>>(), out)
+        }
     }
 }
 
@@ -187,9 +262,14 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         tokens: &*study.tokens()?,
         tune_on: source.as_deref().map(|source| source as _),
     };
+    let usual = KeptChildren::default();
     let request = LevelsRequest {
         counts: args.levels.clone(),
         growth: args.growth.into(),
+        children: KeptChildren {
+            most: args.max_children.unwrap_or(usual.most),
+            share: args.child_share.map_or(usual.share, |share| share as f32),
+        },
     };
     let levels = jobs::levels::levels(&fit, &request, model.as_ref().ok(), &out.task())?;
     if out.is_json() {

@@ -12,5 +12,6 @@ pub mod json;
 pub mod markdown;
 pub mod matrix;
 pub mod npy;
+pub mod overlap;
 pub mod sae;
 pub mod tensors;

@@ -4,8 +4,9 @@
 mod chosen;
 mod controls;
 mod outcome;
+mod plan;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +16,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::choice::{Choose, first_tokens, with_capitals};
 use super::directions::HookSelection;
 use super::evaluation::{self, Asked, Method};
-use super::measured::{EffectRequest, computed, own_tokens, poor_words};
+use super::measured::{EffectRequest, MOST_WORDS, computed, own_tokens, poor_words};
 use crate::amounts::duration;
 use crate::error::{Error, Result};
-use crate::eval::judge::CostEstimate;
-use crate::eval::split::{Holdout, Split};
-use crate::eval::steering::endpoint::EndpointJudge;
+use crate::eval::split::Holdout;
+use crate::eval::steering::free_text::free_texts;
 use crate::eval::steering::judge::{Judgement, RatingCase, TextJudge};
 use crate::eval::steering::log::Log;
 use crate::eval::steering::meaning::MeaningJudge;
@@ -28,11 +28,11 @@ use crate::eval::steering::measures::measures;
 use crate::eval::steering::offline::OfflineJudge;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
-use crate::eval::steering::vocabulary::vocabulary;
+use crate::eval::steering::vocabulary::{leading, vocabulary};
 use crate::eval::steering::{
-    JudgedRecord, LabelDirection, Run, RunEvent, SteeringConfig, TextRecord, UNSTEERED,
-    WatchedWords, texts_of, unreached, unsteered_of,
+    LabelDirection, Run, RunEvent, SteeringConfig, TextRecord, WatchedWords, texts_of, unreached,
 };
+use crate::eval::unseen::Divided;
 use crate::model::encoder::SentenceEncoder;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
@@ -43,6 +43,7 @@ use chosen::{
 use controls::{against, check_prompts, watched, with_controls};
 pub(super) use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
+pub use plan::Plan;
 
 /// What is asked of a causal evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,9 @@ pub struct CausalRequest {
     pub place: HookSelection,
     /// Which sentences choose nothing.
     pub holdout: Holdout,
+    /// Whether labels are families, and whole members of them choose nothing.
+    #[serde(default)]
+    pub unseen: bool,
     /// Labels; none means all that can be scored.
     pub labels: Vec<String>,
     /// By which side of a direction it is chosen for a label.
@@ -80,6 +84,7 @@ impl Default for CausalRequest {
                 share: 0.5,
                 ..Holdout::default()
             },
+            unseen: false,
             labels: Vec::new(),
             choose: Choose::Input,
             effects: EffectRequest::default(),
@@ -110,6 +115,10 @@ pub struct Prepared {
     /// (label, text) that chose nothing, and those that chose.
     learn: Vec<(String, String)>,
     scale: Vec<(String, String)>,
+    /// Of each label the words that texts are searched for.
+    own_words: BTreeMap<String, Vec<String>>,
+    /// Members of families of which nothing chose.
+    unseen: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -124,8 +133,9 @@ pub fn prepare(
     model: &Model,
     ctx: &TaskCtx,
 ) -> Result<Prepared> {
-    let tokens = study.tokens()?;
-    let split = &Split::new(&tokens, &ask.holdout)?;
+    let all_tokens = study.tokens()?;
+    let divided = Divided::new(&all_tokens, &ask.holdout, ask.unseen)?;
+    let (split, tokens) = (&divided.split, divided.tokens.as_ref());
     ask.config.check()?;
     if let Some(missing) = ask.labels.iter().find(|l| !tokens.labels.contains(l)) {
         return Err(Error::usage(format!(
@@ -151,7 +161,8 @@ pub fn prepare(
         effects: &ask.effects,
     };
     let methods = with_controls(study, ask)?;
-    let choices = evaluation::choose_all(study, &methods, &ask.place, split, ask.seed, asked, ctx)?;
+    let choices =
+        evaluation::choose_all(study, &methods, &ask.place, &divided, ask.seed, asked, ctx)?;
     let all = &choices.offered;
     let labels: Vec<String> = split
         .labels
@@ -162,7 +173,7 @@ pub fn prepare(
         .into_iter()
         .filter(|l| ask.labels.is_empty() || ask.labels.contains(l))
         .collect();
-    let train = evaluation::sentences(split, &tokens, false);
+    let train = evaluation::sentences(&divided, false);
     let by_words = |side: Side<'_>, tokens: &[Vec<u32>]| -> Result<Vec<ByWords>> {
         let each = all.iter();
         each.map(|offered| lifted(offered, side, tokens, model, ctx))
@@ -181,7 +192,7 @@ pub fn prepare(
         }
         Choose::Effect => by_words(Side::Effect(study, &ask.effects), &choosing)?,
     };
-    let held_out = evaluation::sentences(split, &tokens, true);
+    let held_out = evaluation::sentences(&divided, true);
     let watched = watched(&labels, own_tokens(model, &held_out, &labels)?, &choosing);
     let directions = chosen_directions(all, &chosen, &labels, &tokens.labels);
     // Methods that name their own hooks need no place, and the default's sparsity is taken then.
@@ -203,12 +214,13 @@ pub fn prepare(
         .unwrap_or_else(|| format!("steering-{:016x}", xxh3_64(plan.to_string().as_bytes())));
     let log = Log::open(&study.evaluation_dir(&name)?, &plan)?;
     let owned = |held_out| {
-        let sentences = evaluation::sentences(split, &tokens, held_out).into_iter();
+        let sentences = evaluation::sentences(&divided, held_out).into_iter();
         sentences
             .map(|(label, text)| (label.to_owned(), text.to_owned()))
             .collect()
     };
     let poor = poor_words(model, &held_out, &labels)?;
+    let own_words = leading(&held_out, &labels, MOST_WORDS);
     let against = against(&choices.reported);
     Ok(Prepared {
         watched,
@@ -221,17 +233,17 @@ pub fn prepare(
         hooks: hooks.iter().map(|(_, hook)| *hook).collect(),
         reported: choices.reported,
         directions,
-        labels,
+        labels: labels.clone(),
         learn: owned(true),
         scale: owned(false),
-        notes: [
-            evaluation::small_labels(split, &tokens),
-            evaluation::spaces_note(&hooks),
-            poor,
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
+        notes: divided
+            .notes()
+            .into_iter()
+            .chain(evaluation::spaces_note(&hooks))
+            .chain(poor)
+            .collect(),
+        own_words: labels.into_iter().zip(own_words).collect(),
+        unseen: divided.unseen,
     })
 }
 
@@ -245,99 +257,7 @@ pub enum Judging<'a> {
     Asked(&'a mut dyn TextJudge),
 }
 
-/// How much an evaluation generates at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Plan {
-    /// Directions: one a method and label.
-    pub directions: usize,
-    /// Steered texts when every KL target is reached.
-    pub texts: usize,
-    /// Those of them that the log has.
-    pub written: usize,
-    /// Tokens of a text.
-    pub tokens: usize,
-}
-
 impl Prepared {
-    /// How much there is to generate, whatever labels a judge will leave out.
-    pub fn plan(&self) -> Plan {
-        let written = self
-            .log
-            .texts()
-            .iter()
-            .filter(|t| t.key.method != UNSTEERED)
-            .count();
-        let directions = self.directions.len();
-        Plan {
-            directions,
-            texts: texts_of(directions, &self.config),
-            written,
-            tokens: self.config.sampling.max_tokens,
-        }
-    }
-
-    /// What is reported on.
-    pub fn reported(&self) -> &[ReportLine] {
-        &self.reported
-    }
-
-    /// What a judge has said in earlier runs.
-    ///
-    /// # Errors
-    /// A log that cannot be read.
-    pub fn judged(&self, judge: &str) -> Result<Vec<JudgedRecord>> {
-        self.log.judged(judge)
-    }
-
-    /// What an endpoint would be asked at most, less the texts that it has rated.
-    ///
-    /// # Errors
-    /// A log that cannot be read.
-    pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, CostEstimate)> {
-        let judged = self.log.judged(judge.name())?;
-        let rated: HashSet<String> = judged
-            .iter()
-            .filter(|j| j.judgement.is_rated())
-            .map(|j| j.key.id())
-            .collect();
-        // What is written is asked as it is, so what was answered is known; of the rest only the
-        // number is.
-        let (unsteered, steered): (Vec<_>, Vec<_>) = self
-            .log
-            .texts()
-            .iter()
-            .partition(|t| t.key.method == UNSTEERED);
-        let open = steered.iter().filter(|t| !rated.contains(&t.key.id()));
-        let mut cases: Vec<RatingCase> = open
-            .map(|t| case_of(t, &t.key.label, &self.config.prompts))
-            .collect();
-        let of_label = |label: &String| {
-            unsteered
-                .iter()
-                .map(|t| case_of(t, label, &self.config.prompts))
-                .collect::<Vec<_>>()
-        };
-        cases.extend(self.labels.iter().flat_map(of_label));
-        // A target that is known to be out of reach will have no texts.
-        let unreached = self.log.strengths().iter().filter(|s| !s.reached).count();
-        let none = unreached * self.config.prompts.len() * self.config.samples;
-        let texts =
-            texts_of(self.directions.len(), &self.config).saturating_sub(steered.len() + none);
-        let bare = unsteered_of(&self.config).saturating_sub(unsteered.len());
-        let longest = self
-            .config
-            .prompts
-            .iter()
-            .map(|p| p.len().div_ceil(4))
-            .max()
-            .unwrap_or(0);
-        let tokens = longest + self.config.sampling.max_tokens;
-        Ok((
-            rated.len(),
-            judge.estimate(&cases, texts, bare, self.labels.len(), tokens),
-        ))
-    }
-
     /// Generates and judges what is not there yet. `note` gets remarks for a person. Stopped on the
     /// way, it gives what it has come to, marked so.
     ///
@@ -395,6 +315,7 @@ impl Prepared {
             ));
         }
         self.labels.retain(|l| !judged || judge.knows(l));
+        self.own_words.retain(|l, _| self.labels.contains(l));
         aurocs.retain(|(label, _)| self.labels.contains(label));
         if self.labels.is_empty() {
             return Err(Error::refused(
@@ -455,6 +376,14 @@ impl Prepared {
             unrated,
             compared: compare(&methods, self.seed),
             methods,
+            free_texts: free_texts(
+                self.log.texts(),
+                &self.reported,
+                &self.own_words,
+                &self.against,
+                self.seed,
+            ),
+            unseen: self.unseen,
             rises: rises(self.log.strengths(), &self.reported, self.seed),
             measures: measures(
                 self.log.strengths(),

@@ -15,8 +15,8 @@ use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
 use crate::eval::hard_negatives::{HardNegatives, against_rivals, rivals};
-use crate::eval::split::Split;
 use crate::eval::steering::report::{MeanInterval, interval};
+use crate::eval::unseen::Divided;
 use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::TaskCtx;
@@ -113,7 +113,7 @@ pub struct DetectedMethod {
 
 /// An evaluation whose directions are chosen.
 pub struct Detection<'a> {
-    split: &'a Split,
+    divided: &'a Divided<'a>,
     choices: Choices,
     /// Of each scored label the labels most like it.
     rivals: Vec<Vec<usize>>,
@@ -121,17 +121,17 @@ pub struct Detection<'a> {
 }
 
 impl<'a> Detection<'a> {
-    /// Chooses each method's directions on the training sentences of `split`.
+    /// Chooses each method's directions on the training sentences of `divided`.
     ///
     /// # Errors
     /// What [`choose_all`] and [`supervised`] return.
     pub fn prepare(
         study: &Study,
-        split: &'a Split,
+        divided: &'a Divided<'a>,
         request: &DetectionRequest,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        let (tokens, place) = (study.tokens()?, &request.place);
+        let place = &request.place;
         // What a model would have to be asked for is said with the command that asks it.
         let effects = EffectRequest::default();
         let asked = Asked {
@@ -142,14 +142,14 @@ impl<'a> Detection<'a> {
             study,
             &request.methods,
             place,
-            split,
+            divided,
             request.seed,
             asked,
             ctx,
         )?;
-        let means = supervised(study, Baseline::DiffMean, None, place, split, &tokens, ctx)?;
+        let means = supervised(study, Baseline::DiffMean, None, place, divided, ctx)?;
         Ok(Self {
-            split,
+            divided,
             choices,
             rivals: rivals(means.directions(), request.rivals),
             seed: request.seed,
@@ -176,14 +176,14 @@ impl<'a> Detection<'a> {
         seen: &mut dyn FnMut(&DetectedMethod) -> Result<()>,
         ctx: &TaskCtx,
     ) -> Result<Vec<DetectedMethod>> {
-        let tokens = study.tokens()?;
+        let labels = &self.divided.tokens.labels;
         let mut rows = Vec::new();
         for (reported, (_, hook)) in self.choices.reported.iter().zip(self.hooks()) {
             let source = study.activations(hook)?;
             let with_hard = |member: &MethodDirections| {
                 let hard = against_rivals(
                     source.as_ref(),
-                    self.split,
+                    &self.divided.split,
                     member.set.directions(),
                     &member.found,
                     &self.rivals,
@@ -193,7 +193,7 @@ impl<'a> Detection<'a> {
             };
             let members = self.choices.members(reported).map(with_hard);
             let members = members.collect::<Result<Vec<_>>>()?;
-            let row = row_of(&reported.name, hook, &members, &tokens.labels, self.seed);
+            let row = row_of(&reported.name, hook, &members, labels, self.seed);
             seen(&row)?;
             rows.push(row);
         }

@@ -12,6 +12,7 @@ use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
 use crate::eval::split::{RowView, Split};
 use crate::eval::steering::report::ReportLine;
+use crate::eval::unseen::Divided;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
@@ -66,7 +67,7 @@ pub struct MethodDirections {
 
 impl MethodDirections {
     /// Opens a method's directions, the supervised ones made of the training sentences alone, and
-    /// chooses one for each label that `split` scores. The other sets see all sentences, but no
+    /// chooses one for each label that `divided` scores. The other sets see all sentences, but no
     /// label. `shuffled` is the fit whose features [`Method::Shuffled`] takes.
     ///
     /// # Errors
@@ -77,13 +78,13 @@ impl MethodDirections {
         method: &Method,
         shuffled: &SetKind,
         place: &HookSelection,
-        split: &Split,
+        divided: &Divided<'_>,
         seed: u64,
         asked: Asked<'_>,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        let tokens = study.tokens()?;
-        check_labels(split, &tokens)?;
+        let Divided { tokens, split, .. } = divided;
+        check_labels(split, tokens)?;
         let (kind, choice) = match method {
             Method::Set(kind) if kind.supervised() => (kind, Choice::Own),
             Method::Set(kind) => (kind, Choice::Best),
@@ -96,10 +97,10 @@ impl MethodDirections {
         };
         let set: Box<dyn DirectionSet> = match kind {
             SetKind::Baseline { kind, hook } if kind.supervised() => {
-                Box::new(supervised(study, *kind, *hook, place, split, &tokens, ctx)?)
+                Box::new(supervised(study, *kind, *hook, place, divided, ctx)?)
             }
             kind if kind.is_measured() => {
-                let choosing = Choosing::of_split(split, &tokens);
+                let choosing = Choosing::of_split(split, tokens);
                 let Asked { model, effects } = asked;
                 let set = measured::open(study, kind, place, &choosing, effects, model, ctx)?;
                 Box::new(set)
@@ -172,7 +173,7 @@ pub fn choose_all(
     study: &Study,
     methods: &[Method],
     place: &HookSelection,
-    split: &Split,
+    divided: &Divided<'_>,
     seed: u64,
     asked: Asked<'_>,
     ctx: &TaskCtx,
@@ -204,7 +205,7 @@ pub fn choose_all(
                 Some(name) => name,
                 None => {
                     let offered = MethodDirections::choose(
-                        study, method, shuffled, place, split, seed, asked, ctx,
+                        study, method, shuffled, place, divided, seed, asked, ctx,
                     )?;
                     let name = offered.name.clone();
                     // One fit by two names: fit, and the name of the newest.
@@ -244,10 +245,10 @@ pub fn supervised(
     kind: Baseline,
     hook: Option<HookPoint>,
     place: &HookSelection,
-    split: &Split,
-    tokens: &TokenTable,
+    divided: &Divided<'_>,
     ctx: &TaskCtx,
 ) -> Result<PlainSet> {
+    let Divided { tokens, split, .. } = divided;
     let set = SetKind::Baseline { kind, hook };
     let (hook, fit) = place.of(&set).resolve(study)?;
     let source = study.activations(hook)?;
@@ -317,11 +318,8 @@ pub fn spaces_note(hooks: &[(String, HookPoint)]) -> Option<String> {
 }
 
 /// Sentences of one side as (label, text), for a judge to learn from.
-pub fn sentences<'a>(
-    split: &Split,
-    tokens: &'a TokenTable,
-    held_out: bool,
-) -> Vec<(&'a str, &'a str)> {
+pub fn sentences<'a>(divided: &'a Divided<'_>, held_out: bool) -> Vec<(&'a str, &'a str)> {
+    let (split, tokens) = (&divided.split, divided.tokens.as_ref());
     let side = split.sentences.iter().filter(|s| s.held_out == held_out);
     side.filter_map(|s| {
         let label = s.label.filter(|l| split.labels.binary_search(l).is_ok())?;
@@ -332,20 +330,6 @@ pub fn sentences<'a>(
         ))
     })
     .collect()
-}
-
-/// Labels too small to be scored, named: nothing is dropped in silence.
-pub fn small_labels(split: &Split, tokens: &TokenTable) -> Option<String> {
-    let small: Vec<&str> = (0..tokens.labels.len())
-        .filter(|&l| split.labels.binary_search(&(l as u32)).is_err())
-        .map(|l| tokens.labels[l].as_str())
-        .collect();
-    (!small.is_empty() && !split.labels.is_empty()).then(|| {
-        format!(
-            "left out, with fewer than 4 sentences each: {}",
-            small.join(", ")
-        )
-    })
 }
 
 #[cfg(test)]

@@ -4,19 +4,21 @@ use crate::activations::ActivationSource;
 use crate::analysis::{Levels, levels as described};
 use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::factor::recursive::{self, Growth, joint};
+use crate::factor::recursive::{self, Growth, KeptChildren, joint};
 use crate::factor::{Factors, FitConfig};
 use crate::model::{HookPoint, Model};
 use crate::task::TaskCtx;
 
 /// What levels are wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct LevelsRequest {
     /// How many features each level has, finest first; none means half of those below, as long as
     /// there are two, three times at most.
     pub counts: Vec<usize>,
     /// How the share of neurons goes from level to level.
     pub growth: Growth,
+    /// Which finer features are children of a coarser one.
+    pub children: KeptChildren,
 }
 
 /// The fit that levels are of.
@@ -67,7 +69,15 @@ pub fn levels(
         None => Vec::new(),
     };
     let share = config.sparsity_at(factors.features.rows);
-    let mut levels = described::describe(factors, &found, request.growth, share, &tuned, tokens);
+    let mut levels = described::describe(
+        factors,
+        &found,
+        request.growth,
+        share,
+        &tuned,
+        request.children,
+        tokens,
+    );
     if let Some(model) = model {
         described::promote(&mut levels, &found, model, hook)?;
     }

@@ -157,6 +157,16 @@ const REFUSED: &[(&str, &str)] = &[
     ("tree S --levels 2", "--recursive"),
     ("tree S --growth fixed", "--recursive"),
     ("tree S --joint", "--recursive"),
+    ("tree S --max-children 4", "--recursive"),
+    ("tree S --child-share 0.15", "--recursive"),
+    ("tree S --recursive --child-share 0", "at most 1"),
+    (
+        "tree S --format csv",
+        "--format csv has no effect without --matrix",
+    ),
+    ("tree S --matrix --format newick", "a matrix is no tree"),
+    ("tree S --matrix --cut 0.5", "cannot be used with"),
+    ("tree S --matrix --format csv --out new.svg", "csv"),
     (
         "tree S --out new.svg",
         "named .svg, and what is written is .txt",
@@ -270,7 +280,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("eval steering S --batch 0", "from 1 on"),
     ("eval steering S --prompt alone", "at least two"),
     (
-        "eval steering S --protocol paper --kl 0.1 --samples 1 --max-tokens 2",
+        "eval steering S --concepts labels --protocol paper --kl 0.1 --samples 1 --max-tokens 2",
         "--protocol has no effect",
     ),
     (

@@ -9,11 +9,13 @@
 mod config;
 pub mod endpoint;
 mod fluency;
+pub mod free_text;
 pub mod judge;
 pub mod log;
 pub mod meaning;
 pub mod measures;
 pub mod offline;
+pub mod pace;
 pub mod perplexity;
 mod record;
 pub mod report;

@@ -132,7 +132,11 @@ fn levels_are_no_worse_than_the_plain_formulas_and_find_the_groups() {
     // Every pair is one coarser feature.
     let mut pairs: Vec<Vec<usize>> = (0..6)
         .map(|j| {
-            let mut ids: Vec<usize> = found[0].children(j).into_iter().map(|(i, _)| i).collect();
+            let mut ids: Vec<usize> = found[0]
+                .children(j, KeptChildren::default())
+                .into_iter()
+                .map(|(i, _)| i)
+                .collect();
             ids.sort_unstable();
             ids
         })
@@ -245,7 +249,7 @@ proptest! {
                 .map(|i| (0..3).map(|m| f32::from(y2[m * 5 + i]) * f32::from(y3[j * 3 + m]) * 0.25).sum())
                 .collect();
             prop_assert_eq!(weights(&both, 1, j), plain);
-            let kept = both[1].children(j);
+            let kept = both[1].children(j, KeptChildren::default());
             let largest = both[1].column(j).iter().copied().fold(0.0, f32::max);
             prop_assert!(kept.len() <= MOST_CHILDREN);
             prop_assert!(kept.iter().all(|&(i, s)| both[1].column(j)[i] >= KEPT_SHARE * largest && s <= 1.0));

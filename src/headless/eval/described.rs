@@ -6,8 +6,10 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::super::json::{self, merged};
+use super::super::layers::LayerScore;
 use super::super::{describe::print_usage, encoder, model_of, open_study, output::thousands};
-use super::steering::{lines, print_texts, remarks, table};
+use super::scores::table;
+use super::steering::{lines, print_texts, remarks};
 use super::{Output, with_interval};
 use crate::amounts;
 use crate::cli::{ProtocolArg, SteeringArgs};
@@ -16,21 +18,24 @@ use crate::error::{Error, Result};
 use crate::eval::judge::{AnswerCache, JudgeClient};
 use crate::eval::phrases::Phrases;
 use crate::eval::steering::endpoint::EndpointJudge;
-use crate::eval::steering::report::chart;
+use crate::eval::steering::report::{SteeringReport, chart};
 use crate::eval::steering::side::Side;
 use crate::eval::steering::{RunEvent, SteeringConfig};
 use crate::jobs::choice::Choose;
 use crate::jobs::described::{
     Described, DescribedRequest, PreparedUnits, SideDetection, Voice, prepare,
 };
+use crate::model::Model;
+use crate::model::encoder::SentenceEncoder;
 use crate::model::source::data_dir;
 use crate::study::Study;
+use crate::task::TaskCtx;
 use crate::text;
 
 /// Sentences of each kind in the paper.
 const SENTENCES: usize = 5;
 
-pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
+pub(super) fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
     // What cannot be asked is said before a model is loaded.
     let endpoint = args.judge.endpoint()?;
@@ -56,9 +61,16 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let study = Study::open(&args.common.study)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     let begun = Instant::now();
-    print_price(&prepared, judge.as_ref(), out)?;
+    print_price(
+        &prepared,
+        judge.as_ref(),
+        reader.as_ref(),
+        &model,
+        out,
+        &ctx,
+    )?;
     if args.dry_run {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let shared = RefCell::new(&mut *out);
     let mut seen = |event: RunEvent<'_>| print_texts(&shared, event);
@@ -106,8 +118,32 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     ));
     match found.sides.iter().any(|side| side.stopped) {
         true => Err(Error::Cancelled),
-        false => Ok(()),
+        false => Ok(scores(&found)),
     }
+}
+
+/// What is told of each method against layer, of the descriptions of each side.
+fn scores(found: &Described) -> Vec<LayerScore> {
+    let mut out = Vec::new();
+    for (causal, side) in found.sides.iter().zip(Side::ALL) {
+        let best = |r: &SteeringReport| {
+            Some(LayerScore::new(
+                &r.method,
+                &format!("score by {side}"),
+                r.best?,
+            ))
+        };
+        out.extend(causal.methods.iter().filter_map(best));
+    }
+    for d in &found.detections {
+        let (method, side) = (&d.method, d.side);
+        let s_cd = d
+            .s_cd
+            .map(|s| LayerScore::new(method, &format!("S_CD of {side}"), s));
+        let above = |share| LayerScore::of_number(method, &format!("above 0, {side}"), share);
+        out.extend(s_cd.into_iter().chain(d.above_0.map(above)));
+    }
+    out
 }
 
 /// Refuses what would do nothing, and a judge that cannot read descriptions.
@@ -116,6 +152,7 @@ fn check(args: &SteeringArgs, endpoint: bool) -> Result<()> {
         ("--labels", !args.labels.is_empty()),
         ("--choose", args.choose != Choose::Input),
         ("--choose-prompt", !args.choose_prompt.is_empty()),
+        ("--unseen", args.common.unseen),
         (
             "--protocol short",
             args.protocol == Some(ProtocolArg::Short),
@@ -123,7 +160,7 @@ fn check(args: &SteeringArgs, endpoint: bool) -> Result<()> {
     ];
     if let Some((option, _)) = of_labels.iter().find(|(_, given)| *given) {
         return Err(Error::usage(format!(
-            "{option} is of --concepts labels: every feature has its own description, by the paper's protocol; leave it out"
+            "{option} is of --concepts labels, and here every feature has its own description, by the paper's protocol: leave it out, or give --concepts labels"
         )));
     }
     if args.samples == Some(0) {
@@ -199,9 +236,13 @@ fn request(args: &SteeringArgs, study: &Study) -> Result<DescribedRequest> {
 fn print_price(
     prepared: &PreparedUnits,
     judge: Option<&EndpointJudge>,
+    encoder: Option<&SentenceEncoder>,
+    model: &Model,
     out: &mut Output,
+    ctx: &TaskCtx,
 ) -> Result<()> {
     let price = prepared.price(judge);
+    let seconds = prepared.seconds(&price, model, encoder, ctx)?;
     if out.is_json() {
         if let (Some(cost), Some(judge)) = (&price.asked, judge) {
             let about = json!({"event": "estimate", "judge": judge.client_ref().endpoint().name(), "rated_count": 0});
@@ -210,6 +251,7 @@ fn print_price(
         return out.object(&json!({
             "event": "priced", "feature_count": price.features, "undescribed_count": price.undescribed,
             "direction_count": price.directions, "text_count": price.texts, "max_token_count": price.tokens,
+            "estimated_s": seconds,
         }));
     }
     out.line(&format!(
@@ -219,6 +261,14 @@ fn print_price(
         thousands(price.directions as u64),
         thousands(price.texts as u64),
         price.tokens
+    ))?;
+    let beside = match encoder {
+        Some(_) => "ratings by the encoder among them",
+        None => "beside the ratings",
+    };
+    out.line(&format!(
+        "at most about {}, {beside}, as fast as a few of them were just now",
+        amounts::duration(seconds)
     ))?;
     match &price.asked {
         None => out.line("nobody is asked"),

@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::super::grid::{cell, line};
 use super::super::json::{self, merged};
+use super::super::layers::{self, LayerScore};
 use super::super::open_study;
-use super::{Output, check_place, split, with_interval};
+use super::{Output, check_place, divide, with_interval};
 use crate::cli::DetectionArgs;
 use crate::error::Result;
+use crate::eval::unseen::Divided;
 use crate::jobs::detection::{
     DetectedLabel, DetectedMethod, Detection, DetectionRequest, differences,
 };
@@ -29,18 +31,33 @@ const LEGEND: &str = "All on held-out sentences; the direction of a label is the
     other sentences. Intervals: bootstrap over labels. A fit and centroids were made of all sentences, without labels.";
 
 pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
+    let (place, mut asked) = (&args.common.place, args.clone());
+    let study = &args.common.study;
+    layers::each(
+        study,
+        &place.layer,
+        args.svg.as_deref(),
+        out,
+        &mut |layer, out| {
+            asked.common.place.layer = layer.into_iter().collect();
+            at_layer(&asked, out)
+        },
+    )
+}
+
+fn at_layer(args: &DetectionArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
     let study = open_study(&args.common.study, out)?;
     check_place(&args.common, &study)?;
     let tokens = study.tokens()?;
-    let split = split(&args.common, &tokens, out)?;
+    let divided = divide(&args.common, &tokens, out)?;
     let request = DetectionRequest {
         methods: args.common.methods.clone(),
         place: args.common.place.selection(),
         rivals: args.rivals,
         seed: args.common.seed,
     };
-    let detection = Detection::prepare(&study, &split, &request, &ctx)?;
+    let detection = Detection::prepare(&study, &divided, &request, &ctx)?;
     let note = detection.spaces_note();
     if let Some(note) = &note {
         out.note(note);
@@ -68,7 +85,17 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
         )),
     };
     let rows = detection.run(&study, &mut seen, &ctx)?;
-    explain(&rows, args, split.labels.len(), names, out)
+    explain(&rows, args, &divided, names, out)?;
+    let measured = |row: &DetectedMethod| {
+        let auroc = row
+            .auroc
+            .map(|value| LayerScore::new(&row.method, "AUROC", value));
+        let s_cd = row
+            .s_cd
+            .map(|s| LayerScore::of_number(&row.method, "S_CD", s));
+        [auroc, s_cd].into_iter().flatten().collect::<Vec<_>>()
+    };
+    Ok(rows.iter().flat_map(measured).collect())
 }
 
 /// A method with its labels.
@@ -104,7 +131,7 @@ fn cells(row: &DetectedMethod) -> Vec<String> {
 fn explain(
     rows: &[DetectedMethod],
     args: &DetectionArgs,
-    labels: usize,
+    divided: &Divided<'_>,
     names: usize,
     out: &mut Output,
 ) -> Result<()> {
@@ -117,8 +144,8 @@ fn explain(
             out.object(&merged([about, json::difference(difference)]))?;
         }
         return out.object(&json!({
-            "event": "detection", "method_count": rows.len(), "label_count": labels, "rival_count": args.rivals,
-            "held_out_share": args.common.holdout, "seed": args.common.seed,
+            "event": "detection", "method_count": rows.len(), "label_count": divided.split.labels.len(), "rival_count": args.rivals,
+            "held_out_share": args.common.holdout, "unseen_members": divided.unseen, "seed": args.common.seed,
         }));
     }
     out.line("")?;

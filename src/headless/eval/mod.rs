@@ -2,16 +2,19 @@
 
 mod described;
 mod detection;
+mod free_text;
 mod measures;
 mod reuse;
+mod scores;
 mod steering;
 
 use crate::cli::{EvalArgs, EvalCommand};
 use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::eval::split::{Holdout, Split};
+use crate::eval::split::Holdout;
 use crate::eval::steering::report::MeanInterval;
-use crate::jobs::evaluation::{self, Method};
+use crate::eval::unseen::Divided;
+use crate::jobs::evaluation::Method;
 use crate::study::Study;
 
 use super::Output;
@@ -42,13 +45,11 @@ fn check_place(args: &EvalArgs, study: &Study) -> Result<()> {
     place.check_effect(study, Method::sets(&args.methods))
 }
 
-/// Divides the sentences, and says which labels are too small.
-fn split(args: &EvalArgs, tokens: &TokenTable, out: &Output) -> Result<Split> {
-    let split = Split::new(tokens, &holdout(args))?;
-    if let Some(note) = evaluation::small_labels(&split, tokens) {
-        out.note(&note);
-    }
-    Ok(split)
+/// Divides the sentences, and says which members are unseen and which labels are left out.
+fn divide<'a>(args: &EvalArgs, tokens: &'a TokenTable, out: &Output) -> Result<Divided<'a>> {
+    let divided = Divided::new(tokens, &holdout(args), args.unseen)?;
+    divided.notes().iter().for_each(|note| out.note(note));
+    Ok(divided)
 }
 
 /// A mean with its interval, as in "0.812 [0.790, 0.833]".

@@ -13,13 +13,13 @@ use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::TaskCtx;
 
-const LEGEND: &str = "Each row steers with the neurons named, all at the same KL; Δ is the change of a word's log-probability (nats) as \
-    the next token, # its rank among all tokens' changes. ! marks a row at \
+const LEGEND: &str = "Each row steers with the neurons named, all at the same KL; Δ is the change of a word's log-probability (nats) and / of \
+    its raw logit as the next token, # its rank among all tokens' changes. ! marks a row at \
     another KL than was asked for, which is in no mean. Core: the neurons in more than half of the members, with their mean \
     weights; exclusive: those that no other member has; whole: the feature.";
 
 /// Cells of a word's change and rank.
-const WORD: usize = 15;
+const WORD: usize = 21;
 
 pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
@@ -59,8 +59,8 @@ pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
         let summary = |part| {
             found.summary(part).map(|s| {
                 json!({
-                    "own": s.own, "others": s.others, "rank": s.rank, "steered_count": s.rows,
-                    "out_of_reach_count": s.out_of_reach,
+                    "own": s.own, "others": s.others, "own_logit": s.own_logit, "others_logit": s.others_logit,
+                    "rank": s.rank, "steered_count": s.rows, "out_of_reach_count": s.out_of_reach,
                 })
             })
         };
@@ -83,7 +83,7 @@ fn event(row: &ReuseRow) -> Value {
     let words: Vec<Value> = row
         .words
         .iter()
-        .map(|w| json!({"word": w.word, "delta": w.delta, "rank": w.rank}))
+        .map(|w| json!({"word": w.word, "delta": w.delta, "delta_logit": w.logit, "rank": w.rank}))
         .collect();
     json!({
         "event": "row", "member": row.member, "part": row.part, "neuron_count": row.neurons, "alpha": row.alpha,
@@ -172,11 +172,15 @@ fn summary_line(part: &str, summary: Option<Summary>) -> String {
     let (Some(own), Some(rank)) = (s.own, s.rank) else {
         return format!("nothing at this KL{left_out}");
     };
+    let raw = |logit: Option<f64>| logit.map_or_else(String::new, |l| format!(" (logit {l:+.3})"));
+    let (own_logit, others_logit) = (raw(s.own_logit), raw(s.others_logit));
     let effect = match (part, s.others) {
-        ("core", _) | (_, None) => format!("every member's word {own:+.3}, its median rank {rank}"),
-        (_, Some(others)) => {
-            format!("its own word {own:+.3} (median rank {rank}), the others' {others:+.3}")
+        ("core", _) | (_, None) => {
+            format!("every member's word {own:+.3}{own_logit}, its median rank {rank}")
         }
+        (_, Some(others)) => format!(
+            "its own word {own:+.3}{own_logit}, median rank {rank}; the others' {others:+.3}{others_logit}"
+        ),
     };
     effect + &left_out
 }
@@ -193,7 +197,13 @@ fn row_line(row: &ReuseRow) -> String {
     let word = |w: &WordShift| {
         format!(
             "{:>WORD$}",
-            format!("{}{:+.2} #{}", mark(&w.word), w.delta, w.rank)
+            format!(
+                "{}{:+.2}/{:+.2} #{}",
+                mark(&w.word),
+                w.delta,
+                w.logit,
+                w.rank
+            )
         )
     };
     let words: String = row.words.iter().map(word).collect();
@@ -217,6 +227,7 @@ mod tests {
         let words = vec![WordShift {
             word: "Monday".into(),
             delta: 1.234,
+            logit: 2.5,
             rank: 3,
         }];
         let (member, part) = (Some("Monday".to_owned()), "whole");
@@ -231,7 +242,7 @@ mod tests {
             words,
         };
         assert!(
-            row_line(&row).ends_with(" 0.100       *+1.23 #3"),
+            row_line(&row).ends_with(" 0.100       *+1.23/+2.50 #3"),
             "{}",
             row_line(&row)
         );

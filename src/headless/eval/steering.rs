@@ -5,11 +5,13 @@ use std::cell::RefCell;
 use serde_json::{Value, json};
 
 use super::super::json::{self, merged};
+use super::super::layers::{self, LayerScore};
 use super::super::{
     check_target, describe::print_usage, encoder, model_of, open_study, output::thousands,
 };
-use super::{Output, check_place, holdout, measures, with_interval};
-use crate::cli::{ConceptsArg, OfflineArg, ProtocolArg, SteeringArgs};
+use super::scores::table;
+use super::{Output, check_place, free_text, holdout, measures};
+use crate::cli::{OfflineArg, ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
 use crate::eval::steering::endpoint::EndpointJudge;
@@ -24,14 +26,34 @@ use crate::model::source::data_dir;
 use crate::steering::calibrate::SearchMethod;
 use crate::study::Study;
 
-const NAMES: usize = 24;
-const RISE: &str = "Where a label's own words, learnt from the sentences that chose nothing, stand among all tokens' changes as the \
-    next token: 1 rises most, 0.5 is chance. It asks no judge and needs no texts (--samples 0).";
-
 pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
-    if args.concepts == ConceptsArg::Descriptions {
-        return super::described::run(args, out);
-    }
+    let (place, mut asked) = (&args.common.place, args.clone());
+    let several = place.layer.len() > 1;
+    // Of one layer the plot is of score against KL.
+    let svg = match several {
+        true => asked.svg.take(),
+        false => None,
+    };
+    let study = &args.common.study;
+    layers::each(
+        study,
+        &place.layer,
+        svg.as_deref(),
+        out,
+        &mut |layer, out| {
+            asked.common.place.layer = layer.into_iter().collect();
+            if let (true, Some(layer), Some(name)) = (several, layer, &args.name) {
+                asked.name = Some(format!("{name}-{layer}"));
+            }
+            match args.by_descriptions() {
+                true => super::described::at_layer(&asked, out),
+                false => at_layer(&asked, out),
+            }
+        },
+    )
+}
+
+fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
     // What cannot be asked is said before a model is loaded.
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
@@ -42,6 +64,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         methods: args.common.methods.clone(),
         place: args.common.place.selection(),
         holdout: holdout(&args.common),
+        unseen: args.common.unseen,
         labels: args.labels.clone(),
         choose: args.choose,
         effects: effects(args),
@@ -67,7 +90,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         print_plan(&prepared, out)?;
     }
     if args.dry_run {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let shared = RefCell::new(&mut *out);
     let mut seen = |event: RunEvent<'_>| print_texts(&shared, event);
@@ -114,8 +137,27 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
             "none of {texts} texts was rated{}",
             because(found.unrated.as_deref())
         ))),
-        false => Ok(()),
+        false => Ok(scores(&found)),
     }
+}
+
+/// What is told of each method against layer: its best score, where texts were judged, and then what
+/// becomes of own words.
+fn scores(found: &Causal) -> Vec<LayerScore> {
+    let best = |r: &SteeringReport| Some(LayerScore::new(&r.method, "score", r.best?));
+    let mut out: Vec<LayerScore> = found.methods.iter().filter_map(best).collect();
+    let one = found
+        .measures
+        .iter()
+        .all(|m| m.target == found.measures[0].target);
+    out.extend(found.measures.iter().map(|m| {
+        let at = match one {
+            true => m.method.clone(),
+            false => format!("{}, KL {}", m.method, m.target),
+        };
+        LayerScore::new(&at, m.measure.name(), m.value)
+    }));
+    out
 }
 
 fn effects(args: &SteeringArgs) -> EffectRequest {
@@ -320,6 +362,7 @@ pub(super) fn lines(found: &Causal, out: &mut Output) -> Result<()> {
             "first_minus": r.first_minus.as_ref().map(json::difference),
         }))?;
     }
+    free_text::lines(found, out)?;
     measures::lines(found, out)?;
     let not_judged: Vec<Value> = found
         .not_judged
@@ -342,7 +385,7 @@ pub(super) fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     out.object(&json!({
         "event": "steering", "stopped": found.stopped, "evaluation": found.name, "judge": found.judge,
         "hook": found.hook, "hooks": found.hooks, "label_names": found.labels, "not_judged": not_judged,
-        "judge_aurocs": found.aurocs.iter().map(told).collect::<Vec<_>>(),
+        "judge_aurocs": found.aurocs.iter().map(told).collect::<Vec<_>>(), "unseen_members": found.unseen,
         "unsteered": unsteered, "unreached": unreached,
     }))
 }
@@ -370,132 +413,4 @@ pub(super) fn remarks(found: &Causal, out: &Output) {
             because(found.unrated.as_deref())
         ));
     }
-}
-
-/// "22 labels, 6 not judged (animals, money, …)".
-fn labels(found: &Causal) -> String {
-    let names: Vec<&str> = found
-        .not_judged
-        .iter()
-        .map(|(label, _)| label.as_str())
-        .collect();
-    let more = if names.is_empty() {
-        String::new()
-    } else {
-        format!(", {} not judged ({})", names.len(), names.join(", "))
-    };
-    format!("{} labels{more}", found.labels.len())
-}
-
-pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
-    if found.methods.iter().any(|r| r.texts > 0) {
-        scores(found, out)?;
-    }
-    let Some(first) = found.rises.first() else {
-        return Ok(());
-    };
-    out.line(&format!(
-        "rise of the labels' own words, promoting, 0 to 1 [95 %]; {} minus each",
-        first.method
-    ))?;
-    for r in &found.rises {
-        let head = format!("{}, KL {}", found.shown(&r.method), r.target);
-        let less = r.first_minus.as_ref();
-        let less = less.map_or_else(String::new, |d| {
-            format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high)
-        });
-        out.line(&format!(
-            "{head:32}  {:>22}  {:>3} labels{less}",
-            with_interval(Some(r.rise)),
-            r.labels
-        ))?;
-    }
-    out.line(RISE)?;
-    out.line("")?;
-    measures::table(found, out)
-}
-
-fn scores(found: &Causal, out: &mut Output) -> Result<()> {
-    let mut targets: Vec<f64> = found
-        .methods
-        .iter()
-        .flat_map(|r| r.cells.iter().map(|c| c.target))
-        .collect();
-    targets.sort_by(f64::total_cmp);
-    targets.dedup();
-    let heads: String = targets
-        .iter()
-        .map(|t| format!("{:>15}", format!("KL {t}")))
-        .collect();
-    let (first, best, promoting) = (
-        "score 0 to 2 [95 %]",
-        "best KL and sign",
-        "best KL, promoting",
-    );
-    let names = found
-        .methods
-        .iter()
-        .map(|r| found.shown(&r.method).chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(NAMES);
-    out.line(&format!(
-        "{first:names$}  {best:>22}  {promoting:>22}{heads}"
-    ))?;
-    for r in &found.methods {
-        let cell = |target: &f64| {
-            let score_of = |sign| {
-                r.cells
-                    .iter()
-                    .find(|c| c.target == *target && c.sign == sign)
-                    .map(|c| c.score.mean)
-            };
-            let text = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
-            format!(
-                "{:>15}",
-                format!("+{} −{}", text(score_of(1)), text(score_of(-1)))
-            )
-        };
-        let cells: String = targets.iter().map(cell).collect();
-        let (best, promoting) = (with_interval(r.best), with_interval(r.best_promoting));
-        out.line(&format!(
-            "{:names$}  {best:>22}  {promoting:>22}{cells}",
-            found.shown(&r.method)
-        ))?;
-    }
-    let base = found.unsteered.map_or_else(
-        || format!("{:>22}", "-"),
-        |u| {
-            format!(
-                "{:>22.3}  (concept {:.2}, fluency {:.2})",
-                u.score, u.concept, u.fluency
-            )
-        },
-    );
-    out.line(&format!("{:names$}  {base}", "unsteered"))?;
-    out.line("")?;
-    out.line(&format!(
-        "{}; best: chosen on one half of the prompts (of equal cells a promoting one, then the lowest KL), scored on the \
-         other, both ways; intervals: bootstrap over labels",
-        labels(found)
-    ))?;
-    out.line(&found.meaning)?;
-    if let Some(first) = found.compared.first() {
-        out.line("")?;
-        out.line(&format!(
-            "best of {} minus that of (paired bootstrap over labels):",
-            first.method
-        ))?;
-    }
-    for c in &found.compared {
-        let d = &c.difference;
-        out.line(&format!(
-            "  {:names$}  {:+.3}  [{:+.3}, {:+.3}]",
-            found.shown(&c.against),
-            d.mean,
-            d.low,
-            d.high
-        ))?;
-    }
-    out.line("")
 }

@@ -9,6 +9,7 @@ use super::super::evaluation;
 use super::case_of;
 use crate::error::Result;
 use crate::eval::steering::TextRecord;
+use crate::eval::steering::free_text::FreeText;
 use crate::eval::steering::judge::{Judgement, TextJudge};
 use crate::eval::steering::measures::MeasureReport;
 use crate::eval::steering::report::{ScoreDifference, SteeringReport};
@@ -47,6 +48,12 @@ pub struct Causal {
     pub hooks: Vec<String>,
     /// The first against the others.
     pub compared: Vec<ScoreDifference>,
+    /// Members of families of which nothing chose; empty where sentences are divided.
+    #[serde(default)]
+    pub unseen: Vec<String>,
+    /// Own words and perplexity of the texts.
+    #[serde(default)]
+    pub free_texts: Vec<FreeText>,
     /// What becomes of labels' own words.
     #[serde(default)]
     pub rises: Vec<Rise>,

@@ -11,6 +11,7 @@ mod tables;
 mod units;
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -29,6 +30,7 @@ use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::TextJudge;
 use crate::eval::steering::log::Log;
 use crate::eval::steering::meaning::MeaningJudge;
+use crate::eval::steering::pace::Pace;
 use crate::eval::steering::side::{Side, SideJudge};
 use crate::eval::steering::vocabulary::LabelledText;
 use crate::eval::steering::{Run, RunEvent, SteeringConfig, WatchedWords, texts_of};
@@ -40,6 +42,9 @@ pub use outcome::{ConceptLine, Described, SideDetection};
 use subjects::{Offer, Offered, offer};
 use tables::SideOf;
 use units::{Concept, CorpusSentences, Units, distinct};
+
+/// Texts whose rating is timed.
+const RATED: usize = 8;
 
 /// What is asked of an evaluation by descriptions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -180,6 +185,32 @@ impl PreparedUnits {
             tokens,
             asked,
         }
+    }
+
+    /// Seconds that it takes at most, measured on a few texts and strengths; the ratings are among
+    /// them where an encoder rates.
+    ///
+    /// # Errors
+    /// What the model and the encoder return; [`Error::Cancelled`].
+    pub fn seconds(
+        &self,
+        price: &Price,
+        model: &Model,
+        encoder: Option<&SentenceEncoder>,
+        ctx: &TaskCtx,
+    ) -> Result<f64> {
+        let ctx = &ctx.without_progress();
+        let config = &self.ask.config;
+        let steered = Pace::measure(model, config, ctx)?;
+        let steered = steered.seconds(config, price.directions, price.texts);
+        let Some(encoder) = encoder else {
+            return Ok(steered);
+        };
+        let text = "a word ".repeat(price.tokens / 2);
+        let begun = Instant::now();
+        encoder.embed(&[text.as_str(); RATED], ctx)?;
+        let rated = begun.elapsed().as_secs_f64() / RATED as f64;
+        Ok(steered + rated * price.texts as f64)
     }
 
     /// Describes, writes, steers and rates what is not there yet. Stopped on the way, it gives what

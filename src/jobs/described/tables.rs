@@ -79,6 +79,8 @@ impl PreparedUnits {
             compared: compare(&methods, self.ask.seed),
             methods,
             hooks: names.into_iter().map(|(_, hook)| hook).collect(),
+            unseen: Vec::new(),
+            free_texts: Vec::new(),
             rises: Vec::new(),
             measures: Vec::new(),
             stopped: judged_side.stopped,

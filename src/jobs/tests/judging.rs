@@ -2,20 +2,22 @@
 
 use super::*;
 use crate::analysis::hierarchy;
-use crate::eval::split::{Holdout, Split};
+use crate::corpus::TokenTable;
+use crate::eval::split::Holdout;
+use crate::eval::unseen::Divided;
 use crate::jobs::describing::Wanted;
 use crate::jobs::detection::{Detection, DetectionRequest, differences};
 use crate::jobs::directions::{HookSelection, Reference};
 use crate::jobs::evaluation::{Asked, Method, choose_all};
 use crate::jobs::family::{members_of_labels, members_of_node};
 
-fn split(lab: &Laboratory) -> Split {
+fn divided(tokens: &TokenTable) -> Divided<'_> {
     let holdout = Holdout {
         share: 0.5,
         seed: Some(0),
         ..Holdout::default()
     };
-    Split::new(&lab.study.tokens().unwrap(), &holdout).unwrap()
+    Divided::new(tokens, &holdout, false).unwrap()
 }
 
 fn methods(names: &[&str]) -> Vec<Method> {
@@ -26,7 +28,8 @@ fn methods(names: &[&str]) -> Vec<Method> {
 fn each_method_offers_a_direction_for_each_label() {
     let lab = Laboratory::new();
     lab.fit("a", &small());
-    let (split, ctx) = (split(&lab), TaskCtx::silent());
+    let (tokens, ctx) = (lab.study.tokens().unwrap(), TaskCtx::silent());
+    let divided = divided(&tokens);
     let place = HookSelection {
         layer: Some(1),
         ..HookSelection::default()
@@ -36,13 +39,18 @@ fn each_method_offers_a_direction_for_each_label() {
         model: None,
         effects: &Default::default(),
     };
-    let choices = choose_all(&lab.study, &asked, &place, &split, 42, none, &ctx).unwrap();
+    let choices = choose_all(&lab.study, &asked, &place, &divided, 42, none, &ctx).unwrap();
     // The fit by two names is one.
     let names: Vec<&str> = choices.offered.iter().map(|o| o.name.as_str()).collect();
     assert_eq!(names, ["a", "diffmean", "a, shuffled labels", "neuron"]);
     assert_eq!(choices.reported.len(), 5);
     for offered in &choices.offered {
-        assert_eq!(offered.found.len(), split.labels.len(), "{}", offered.name);
+        assert_eq!(
+            offered.found.len(),
+            divided.split.labels.len(),
+            "{}",
+            offered.name
+        );
         for found in &offered.found {
             assert!(found.feature < offered.set.directions().count());
         }
@@ -57,7 +65,7 @@ fn each_method_offers_a_direction_for_each_label() {
         rivals: 2,
         seed: 42,
     };
-    let detection = Detection::prepare(&lab.study, &split, &request, &ctx).unwrap();
+    let detection = Detection::prepare(&lab.study, &divided, &request, &ctx).unwrap();
     let mut seen = 0;
     let mut count = |_: &_| {
         seen += 1;

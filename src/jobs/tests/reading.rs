@@ -115,6 +115,7 @@ fn every_level_has_the_features_that_were_asked_for() {
         let request = LevelsRequest {
             counts: counts.to_vec(),
             growth: Growth::Growing,
+            ..LevelsRequest::default()
         };
         levels(&fit, &request, Some(&lab.model), &ctx)
     };
@@ -129,6 +130,21 @@ fn every_level_has_the_features_that_were_asked_for() {
         assert_eq!(node.promoted.is_empty(), node.level == 0);
     }
     assert_eq!(found, ask(&[4, 2]).unwrap());
+    // The paper's concept trees have up to four children, from 0.15 of the largest coefficient on.
+    let request = LevelsRequest {
+        counts: vec![4, 2],
+        children: crate::factor::recursive::KeptChildren {
+            most: 4,
+            share: 0.15,
+        },
+        ..LevelsRequest::default()
+    };
+    let wider = levels(&fit, &request, Some(&lab.model), &ctx).unwrap();
+    for (node, usual) in wider.nodes.iter().zip(&found.nodes) {
+        assert!(node.children.len() <= 4 && node.shares.iter().all(|&s| s >= 0.15));
+        assert!(node.children.starts_with(&usual.children), "{node:?}");
+    }
+    assert!(wider.nodes.iter().any(|node| node.children.len() == 4));
     assert!(ask(&[9]).is_err(), "more than there are below");
 }
 
