@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::matrix::aligned::AlignedVec;
+use store::CacheDtype;
 
 /// Consecutive rows of an activation matrix, row-major `[rows, cols]`, as f32.
 #[derive(Debug, Clone)]
@@ -28,6 +29,17 @@ impl Block<'_> {
     pub fn row(&self, i: usize) -> &[f32] {
         &self.data[i * self.cols..(i + 1) * self.cols]
     }
+}
+
+/// Consecutive rows as their source stores them.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredRows<'a> {
+    /// The number of rows.
+    pub rows: usize,
+    /// The type of the values.
+    pub dtype: CacheDtype,
+    /// The values, row-major and little-endian.
+    pub bytes: &'a [u8],
 }
 
 /// A matrix A\[n × d\] of activations with a row for each token.
@@ -50,6 +62,29 @@ pub trait ActivationSource: Sync {
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         out.copy_from_slice(&self.rows(range)?.data);
         Ok(())
+    }
+
+    /// The type in which [`Self::stored`] gives the values.
+    fn stored_dtype(&self) -> CacheDtype {
+        CacheDtype::F32
+    }
+
+    /// Calls `take` with the rows of `range` as they are stored, in order and in pieces of whole rows,
+    /// so that a device can be sent narrow values without a wide copy in memory.
+    ///
+    /// # Errors
+    /// As [`Self::rows`], and what `take` returns.
+    fn stored(
+        &self,
+        range: Range<usize>,
+        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let block = self.rows(range)?;
+        take(StoredRows {
+            rows: block.rows,
+            dtype: CacheDtype::F32,
+            bytes: bytemuck::cast_slice(&block.data),
+        })
     }
 
     /// Advises the source that a pass over all rows, in order, now reads those of `range`, so that

@@ -33,7 +33,19 @@ const MAX_COSINE: f32 = 0.5;
 const COLUMN_SWEEPS: usize = 2;
 /// HALS sweeps of Y in a pass that sums all of AᵀY, which dominates its time, and in a pass on fixed
 /// supports.
-const HALS_SWEEPS: [usize; 2] = [1, 2];
+pub(crate) const HALS_SWEEPS: [usize; 2] = [1, 2];
+
+/// The update of a panel's coefficients by a step on the CPU; `gram` is the step's ZᵀZ.
+pub(crate) fn coefficient_update(
+    step: &CoefficientSweeps<'_>,
+    gram: &Gram,
+    row_cap: Option<usize>,
+) -> impl Fn(&mut [f32], &[f32]) + Sync {
+    move |y: &mut [f32], p: &[f32]| {
+        panel::scale_lines(y, step.scales);
+        coefficient_step::step(y, p, gram, step.penalty, step.sweeps, row_cap);
+    }
+}
 
 /// One sweep: computes `next` from `state`, which stays as it is. `next_held` is the part of AᵀY that
 /// the following sweep needs.
@@ -50,41 +62,33 @@ pub(crate) fn sweep(
     let (features, scales) = step_features(problem, state, ctx)?;
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, state.y.k);
-    let penalty = problem.penalty as f32;
-    let hals_sweeps = HALS_SWEEPS[usize::from(next_held == HeldProducts::Entries)];
-    let update = |y: &mut [f32], p: &[f32]| {
-        panel::scale_lines(y, &scales);
-        coefficient_step::step(y, p, &gram, penalty, hals_sweeps, problem.row_cap);
+    let step = CoefficientSweeps {
+        features: &features,
+        scales: &scales,
+        q: &q,
+        penalty: problem.penalty as f32,
+        sweeps: HALS_SWEEPS[usize::from(next_held == HeldProducts::Entries)],
     };
     let gather = match next_held {
         HeldProducts::All => Gather::Dense,
         HeldProducts::Entries => Gather::Support(&features),
     };
-    let (y, to, sums) = (&state.y, &mut next.y, &mut next.sums);
     if let Some(device) = problem.device {
-        let step = CoefficientSweeps {
-            features: &features,
-            scales: &scales,
-            q: &q,
-            penalty,
-            sweeps: hals_sweeps,
-        };
-        device.pass(problem.stream, ctx, y, to, &step, gather, sums)?;
+        device.pass(problem.stream, ctx, state, next, Some(&step), gather)?;
     } else {
         problem.stream.pass(
             ctx,
-            y,
-            to,
+            &state.y,
+            &mut next.y,
             &Columns::Sparse(&features),
             gather,
-            sums,
-            &update,
+            &mut next.sums,
+            &coefficient_update(&step, &gram, problem.row_cap),
         )?;
     }
     next.held = next_held;
     next.features = features;
-    next.update_errors(problem, &q, &gram);
-    Ok(())
+    next.update_errors(problem, &q, &gram)
 }
 
 /// The step on Z: new features of unit norm, and for each the factor by which its coefficients have to
@@ -225,10 +229,8 @@ fn revive_unused(
     if unused.is_empty() {
         return Ok(());
     }
-    let errors = state.row_errors(
-        problem.stats,
-        &Gram::from_dense(&columns::gram(&state.features), state.y.k),
-    );
+    let q = columns::gram(&state.features);
+    let errors = state.row_errors(problem, &q, &Gram::from_dense(&q, state.y.k))?;
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
     // Alike rows (one token many times over) would give the same feature many times.
@@ -317,8 +319,7 @@ fn pad_support(indices: &mut [u32], values: &mut [f32], count: usize) {
 /// a − Zy for row `row`, d values.
 fn row_residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {
     let mut a = problem.stream.row(row)?;
-    for j in 0..state.y.k {
-        let y = state.y.get(row, j);
+    for (j, y) in state.row_coefficients(row)?.into_iter().enumerate() {
         if y != 0.0 {
             let (indices, values) = state.features.column(j);
             for (&i, &v) in indices.iter().zip(values) {

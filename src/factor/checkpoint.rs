@@ -311,6 +311,7 @@ fn read_state(
     Ok(State {
         features,
         y,
+        on_device: None,
         sums,
         held,
         error,

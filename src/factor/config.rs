@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{device, init, stream};
+use super::{init, stream};
 use crate::error::{Error, Result};
 
 /// From this number of neurons on the default sparsity is 1 %, below it 5 %.
@@ -203,13 +203,6 @@ impl FitConfig {
             (Solver::Bcd, Some(_)) => Some("a fit with a row cap runs on the CPU"),
             (Solver::Bcd, None) => None,
         }
-    }
-
-    /// Whether a GPU with `free` bytes of memory can keep n × d activations from one sweep to the next.
-    /// If they had to be sent again for each sweep, sending them would take as long as a sweep on the
-    /// CPU.
-    pub fn stays_on_gpu(&self, shape: (usize, usize), free: u64) -> bool {
-        device::fits_in_memory(shape, free)
     }
 
     /// Checks the configuration against n × d activations and returns the size of a feature's support.

@@ -6,7 +6,8 @@
 //! Invariant: c·a has c times the coefficients of a for every c > 0.
 //!
 //! A few HALS sweeps over panels in f32 find the active set nearly; a primal active-set method (Lawson,
-//! Hanson 1974, with a warm start) in f64 makes the solution exact. Knows nothing of fits.
+//! Hanson 1974, with a warm start) in f64 makes the solution exact. All of it runs on the CPU: products
+//! with the sparse features are the least of the work. Knows nothing of fits.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;

@@ -3,7 +3,7 @@
 //! the fit as it was before.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::checkpoint::{self, FitProgress, SourceIdentity};
@@ -36,9 +36,9 @@ pub struct Factoriser<'a> {
     best: Option<State>,
     progress: FitProgress,
     /// The device on which passes run; `None`: the CPU.
-    pub(super) device: Option<Accelerator>,
+    device: Option<Accelerator>,
     /// The last snapshot and the sweep of which it is.
-    snapshot_cache: Mutex<Option<(usize, Arc<Factors>)>>,
+    last_snapshot: Option<(usize, Arc<Factors>)>,
 }
 
 impl<'a> Factoriser<'a> {
@@ -53,8 +53,24 @@ impl<'a> Factoriser<'a> {
         config: FitConfig,
         ctx: &TaskCtx,
     ) -> Result<Self> {
+        Self::start_on(source, config, None, ctx)
+    }
+
+    /// As [`Self::start`], on a device if one is given: the start and the passes of the sweeps that
+    /// follow. The results agree with those of the CPU within rounding.
+    ///
+    /// # Errors
+    /// What [`Self::start`] returns; [`Error::Usage`] for a fit that only the CPU can run
+    /// ([`FitConfig::cpu_only_reason`]); errors of the device.
+    pub fn start_on(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        device: Option<Accelerator>,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let started = Instant::now();
         let mut fit = Self::prepare(source, config, ctx)?;
+        device.map_or(Ok(()), |device| fit.compute_on(device))?;
         let FitConfig {
             features,
             init,
@@ -70,6 +86,7 @@ impl<'a> Factoriser<'a> {
                 solver,
                 seed,
                 fit.stats.rms,
+                fit.device.as_ref(),
                 ctx,
             )
         })?;
@@ -101,16 +118,17 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Runs the passes of the following sweeps on `device`, which has `free` bytes of free memory.
-    /// The results agree with those of the CPU within rounding.
+    /// Runs the passes of the following sweeps on `device`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a fit that only the CPU can run ([`FitConfig::cpu_only_reason`]).
-    pub fn compute_on(&mut self, device: candle_core::Device, free: u64) -> Result<()> {
+    /// [`Error::Usage`] for a fit that only the CPU can run ([`FitConfig::cpu_only_reason`]); errors
+    /// of the device.
+    pub fn compute_on(&mut self, mut device: Accelerator) -> Result<()> {
         if let Some(why) = self.config.cpu_only_reason() {
             return Err(Error::usage(format!("{why}: use --device cpu")));
         }
-        self.device = Some(Accelerator::new(device, self.stream.d, free));
+        device.prepare(&self.stream.preprocessing)?;
+        self.device = Some(device);
         Ok(())
     }
 
@@ -160,7 +178,7 @@ impl<'a> Factoriser<'a> {
             best: None,
             progress,
             device: None,
-            snapshot_cache: Mutex::new(None),
+            last_snapshot: None,
         })
     }
 
@@ -206,6 +224,9 @@ impl<'a> Factoriser<'a> {
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
         let sweep = self.progress.sweep + 1;
+        if let Some(device) = &self.device {
+            device.hold(&mut self.state)?;
+        }
         let problem = Problem {
             stream: &self.stream,
             stats: &self.stats,
@@ -272,8 +293,9 @@ impl<'a> Factoriser<'a> {
     /// Writes the state of the fit for [`Self::resume`], atomically replacing `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written.
-    pub fn checkpoint(&self, path: &Path) -> Result<()> {
+    /// [`Error::Io`] if it cannot be written; errors of a device that has the coefficients.
+    pub fn checkpoint(&mut self, path: &Path) -> Result<()> {
+        self.state.bring_home()?;
         let progress = self.progress.clone();
         checkpoint::write(
             path,

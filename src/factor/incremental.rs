@@ -1,14 +1,15 @@
 //! Starting from given factors without losing them: appended rows are folded in, and columns are
 //! resized. Knows nothing of where the factors come from.
 
-use super::coefficient_step;
+use super::bcd;
 use super::columns;
+use super::device::CoefficientSweeps;
 use super::panels::Panels;
 use super::pass::{Columns, Gather, PassSums};
 use super::state::{Problem, State};
 use super::{Factors, SparseColumns};
 use crate::error::{Error, Result};
-use crate::matrix::panel::{self, Gram};
+use crate::matrix::panel::Gram;
 use crate::task::TaskCtx;
 
 /// HALS sweeps of the coefficients that fold rows in.
@@ -62,30 +63,44 @@ pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> 
 pub(super) fn fold_in(
     problem: &Problem<'_, '_>,
     mut features: SparseColumns,
-    y: &Panels,
+    y: Panels,
     ctx: &TaskCtx,
 ) -> Result<State> {
     let scales = columns::normalise(&mut features);
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, y.k);
-    let penalty = problem.penalty as f32;
-    let mut state = State::new(problem.stream.zero_coefficients(y.k)?, PassSums::default());
-    let update = |y: &mut [f32], p: &[f32]| {
-        panel::scale_lines(y, &scales);
-        coefficient_step::step(y, p, &gram, penalty, FOLD_IN_SWEEPS, problem.row_cap);
+    let step = CoefficientSweeps {
+        features: &features,
+        scales: &scales,
+        q: &q,
+        penalty: problem.penalty as f32,
+        sweeps: FOLD_IN_SWEEPS,
     };
-    let columns = Columns::Sparse(&features);
-    problem.stream.pass(
-        ctx,
-        y,
-        &mut state.y,
-        &columns,
-        Gather::Dense,
-        &mut state.sums,
-        &update,
-    )?;
+    let mut state = State::new(problem.stream.zero_coefficients(y.k)?, PassSums::default());
+    if let Some(device) = problem.device {
+        let mut before = State::new(y, PassSums::default());
+        device.hold(&mut before)?;
+        device.pass(
+            problem.stream,
+            ctx,
+            &before,
+            &mut state,
+            Some(&step),
+            Gather::Dense,
+        )?;
+    } else {
+        problem.stream.pass(
+            ctx,
+            &y,
+            &mut state.y,
+            &Columns::Sparse(&features),
+            Gather::Dense,
+            &mut state.sums,
+            &bcd::coefficient_update(&step, &gram, problem.row_cap),
+        )?;
+    }
     state.features = features;
-    state.update_errors(problem, &q, &gram);
+    state.update_errors(problem, &q, &gram)?;
     Ok(state)
 }
 

@@ -8,6 +8,7 @@ use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 use super::bcd::one_hot_sums;
+use super::device::Accelerator;
 use super::panels::Panels;
 use super::pass::{Columns, Gather, PassSums};
 use super::state::State;
@@ -41,6 +42,7 @@ pub(crate) fn initial_state(
     solver: Solver,
     seed: u64,
     rms: f64,
+    device: Option<&Accelerator>,
     ctx: &TaskCtx,
 ) -> Result<State> {
     let mut rng = Pcg64::seed_from_u64(seed);
@@ -53,6 +55,7 @@ pub(crate) fn initial_state(
                 k,
                 KMEANS_ROUNDS[usize::from(solver == Solver::Bcd)],
                 &mut rng,
+                device,
                 ctx,
             )?;
             let y = clusters.one_hot(stream, floor)?;
@@ -68,11 +71,24 @@ pub(crate) fn initial_state(
         }
         Init::Svd => svd_coefficients(stream, k, floor, rms, &mut rng, ctx)?,
     };
-    from_coefficients(stream, y, ctx)
+    from_coefficients(stream, y, device, ctx)
 }
 
 /// A state with these coefficients, their sums (one pass over A) and no features.
-pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -> Result<State> {
+pub(crate) fn from_coefficients(
+    stream: &Stream<'_>,
+    y: Panels,
+    device: Option<&Accelerator>,
+    ctx: &TaskCtx,
+) -> Result<State> {
+    if let Some(device) = device {
+        let mut state = State::new(y, PassSums::default());
+        device.hold(&mut state)?;
+        let mut sums = State::default();
+        device.pass(stream, ctx, &state, &mut sums, None, Gather::Dense)?;
+        state.sums = sums.sums;
+        return Ok(state);
+    }
     let mut copy = stream.zero_coefficients(y.k)?;
     let mut sums = PassSums::default();
     stream.pass(
@@ -97,11 +113,14 @@ fn random_coefficients(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result
     Ok(y)
 }
 
-struct Clusters {
-    labels: Vec<u32>,
+/// The clusters that rows are assigned to.
+pub(super) struct Clusters {
+    /// The cluster of each row.
+    pub(super) labels: Vec<u32>,
     /// The sum of the rows of each cluster, `[k][d]`.
-    sums: Vec<f32>,
-    counts: Vec<f64>,
+    pub(super) sums: Vec<f32>,
+    /// The number of rows of each cluster.
+    pub(super) counts: Vec<f64>,
 }
 
 impl Clusters {
@@ -140,6 +159,7 @@ fn kmeans(
     k: usize,
     rounds: usize,
     rng: &mut Pcg64,
+    device: Option<&Accelerator>,
     ctx: &TaskCtx,
 ) -> Result<Clusters> {
     let (n, d) = (stream.n, stream.d);
@@ -148,6 +168,10 @@ fn kmeans(
         .transpose()?;
     let sampled = sample.as_ref().map(|s| Stream::new(s));
     let part = sampled.as_ref().unwrap_or(stream);
+    let for_sample = device
+        .filter(|_| sampled.is_some())
+        .map(Accelerator::for_sample);
+    let part_device = for_sample.as_ref().or(device);
     let mut centroids = Vec::with_capacity(k * d);
     for row in index::sample(rng, part.n, k) {
         centroids.extend(part.row(row)?);
@@ -159,13 +183,13 @@ fn kmeans(
             rounds as u64,
             "rounds",
         ))?;
-        let clusters = assign(part, &centroids, k, ctx)?;
+        let clusters = assign(part, &centroids, k, part_device, ctx)?;
         if sampled.is_none() && round + 1 == rounds {
             return Ok(clusters);
         }
         centroids = clusters.centroids(part, rng)?;
     }
-    assign(stream, &centroids, k, ctx)
+    assign(stream, &centroids, k, device, ctx)
 }
 
 /// The number of rows that the rounds of k-means use for n × d activations; `None`: all of them.
@@ -192,13 +216,22 @@ fn gather_rows(
 }
 
 /// Assigns each row to its nearest centroid.
-fn assign(stream: &Stream<'_>, centroids: &[f32], k: usize, ctx: &TaskCtx) -> Result<Clusters> {
+fn assign(
+    stream: &Stream<'_>,
+    centroids: &[f32],
+    k: usize,
+    device: Option<&Accelerator>,
+    ctx: &TaskCtx,
+) -> Result<Clusters> {
     const STRIP: usize = 256;
     let d = stream.d;
     let squares: Vec<f32> = centroids
         .chunks_exact(d)
         .map(|c| c.iter().map(|v| v * v).sum::<f32>() / 2.0)
         .collect();
+    if let Some(device) = device {
+        return device.assign(stream, centroids, &squares, ctx);
+    }
     let mut out = Clusters {
         labels: Vec::with_capacity(stream.n),
         sums: vec![0.0; k * d],

@@ -160,12 +160,12 @@ impl<'a> MiniBatchFit<'a> {
                     let FitConfig {
                         init, solver, seed, ..
                     } = self.config;
-                    init::initial_state(&stream, k, init, solver, seed, stats.rms, ctx)?
+                    init::initial_state(&stream, k, init, solver, seed, stats.rms, None, ctx)?
                 }
                 Some(_) => incremental::fold_in(
                     &problem,
                     self.features.clone(),
-                    &stream.zero_coefficients(k)?,
+                    stream.zero_coefficients(k)?,
                     ctx,
                 )?,
             };

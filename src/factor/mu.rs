@@ -69,6 +69,5 @@ pub(crate) fn sweep(
     )?;
     next.held = HeldProducts::All;
     next.features = features;
-    next.update_errors(problem, &q, &gram);
-    Ok(())
+    next.update_errors(problem, &q, &gram)
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::SparseColumns;
 use super::data_stats::DataStats;
-use super::device::Accelerator;
+use super::device::{Accelerator, CoefficientsAt, DeviceCoefficients};
 use super::panels::Panels;
 use super::pass::PassSums;
 use super::preprocessing::Preprocessing;
@@ -32,8 +32,10 @@ pub(crate) enum HeldProducts {
 pub(crate) struct State {
     /// Z for the prepared rows; empty before the first sweep.
     pub(crate) features: SparseColumns,
-    /// Y for the prepared rows.
+    /// Y for the prepared rows; out of date where a device has a newer one.
     pub(crate) y: Panels,
+    /// Y on the device that takes the passes, where it stays there.
+    pub(crate) on_device: Option<DeviceCoefficients>,
     /// AᵀY, YᵀY and the other sums of this Y.
     pub(crate) sums: PassSums,
     /// The part of AᵀY in `sums.products`.
@@ -52,6 +54,7 @@ impl State {
         Self {
             features,
             y,
+            on_device: None,
             sums,
             held: HeldProducts::All,
             error: f64::INFINITY,
@@ -67,18 +70,56 @@ impl State {
         (self.held, self.error, self.objective) = (other.held, other.error, other.objective);
     }
 
+    /// Y where a pass finds it.
+    pub(crate) fn coefficients(&self) -> CoefficientsAt<'_> {
+        match &self.on_device {
+            Some(coefficients) => CoefficientsAt::Device(coefficients),
+            None => CoefficientsAt::Host(&self.y),
+        }
+    }
+
+    /// The k coefficients of a row.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) fn row_coefficients(&self, row: usize) -> Result<Vec<f32>> {
+        match &self.on_device {
+            Some(coefficients) => coefficients.row(row),
+            None => Ok((0..self.y.k).map(|j| self.y.get(row, j)).collect()),
+        }
+    }
+
+    /// Copies Y to the host where only a device has it.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) fn bring_home(&mut self) -> Result<()> {
+        match &mut self.on_device {
+            Some(coefficients) => coefficients.copy_to(&mut self.y),
+            None => Ok(()),
+        }
+    }
+
     /// Computes the errors by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY), which needs
     /// no n × d product; `q` is ZᵀZ. If rows have weights and neurons have none, the error of the
     /// original rows is the sum of the rows' errors by the same identity, each divided by its
     /// squared weight.
-    pub(crate) fn update_errors(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
+    ///
+    /// # Errors
+    /// Those of the device that takes the passes.
+    pub(crate) fn update_errors(
+        &mut self,
+        problem: &Problem<'_, '_>,
+        q: &[f64],
+        gram: &Gram,
+    ) -> Result<()> {
         let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
         let prepared = (problem.stats.prepared_square - 2.0 * self.sums.fit + quadratic).max(0.0);
         self.objective = prepared + 2.0 * problem.penalty * self.sums.totals.iter().sum::<f64>();
         let preprocessing = &problem.stream.preprocessing;
         self.error = match &preprocessing.weights {
             Some(weights) if preprocessing.scaling.neurons.is_none() => {
-                let errors = self.row_errors(problem.stats, gram);
+                let errors = self.row_errors(problem, q, gram)?;
                 let whole = |(&w, e): (&f32, &f64)| {
                     if w > 0.0 {
                         e.max(0.0) / f64::from(w).powi(2)
@@ -90,6 +131,7 @@ impl State {
             }
             _ => prepared,
         };
+        Ok(())
     }
 
     /// The squared error of the prepared rows, for the penalty λ of the fit.
@@ -97,25 +139,37 @@ impl State {
         self.objective - 2.0 * penalty * self.sums.totals.iter().sum::<f64>()
     }
 
-    /// ‖a − Zy‖² = ‖a‖² − 2 yᵀp + yᵀQy of each prepared row, from the sums of the last pass.
-    pub(crate) fn row_errors(&self, stats: &DataStats, gram: &Gram) -> Vec<f64> {
-        let quadratic: Vec<f32> = self
-            .y
-            .data
-            .par_chunks(self.y.k * PANEL)
-            .flat_map_iter(|y| {
-                let mut rows = vec![0.0; PANEL];
-                panel::quadratic_forms(&mut rows, y, gram);
-                rows
-            })
-            .collect();
-        let (squares, fit) = (&stats.row_squares, &self.sums.row_fit);
-        (0..squares.len())
+    /// ‖a − Zy‖² = ‖a‖² − 2 yᵀp + yᵀQy of each prepared row, from the sums of the last pass; `q` and
+    /// `gram` are ZᵀZ.
+    ///
+    /// # Errors
+    /// Those of the device that takes the passes.
+    pub(crate) fn row_errors(
+        &self,
+        problem: &Problem<'_, '_>,
+        q: &[f64],
+        gram: &Gram,
+    ) -> Result<Vec<f64>> {
+        let quadratic: Vec<f32> = match problem.device {
+            Some(device) => device.quadratic_forms(self.coefficients(), self.y.rows, q)?,
+            None => self
+                .y
+                .data
+                .par_chunks(self.y.k * PANEL)
+                .flat_map_iter(|y| {
+                    let mut rows = vec![0.0; PANEL];
+                    panel::quadratic_forms(&mut rows, y, gram);
+                    rows
+                })
+                .collect(),
+        };
+        let (squares, fit) = (&problem.stats.row_squares, &self.sums.row_fit);
+        Ok((0..squares.len())
             .map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i]))
-            .collect()
+            .collect())
     }
 
-    /// Z with unit columns for the original neurons, and Y by feature (still multiplied by the
+    /// Z with unit columns for the original neurons, and the host's Y by feature (still multiplied by the
     /// weights of the rows), in the folder `scratch` if one is given. A column of zeros becomes a
     /// unit vector of its first neuron.
     ///

@@ -135,7 +135,8 @@ fn at_layer(args: &FitArgs, several: bool, out: &mut Output) -> Result<LayerScor
             "row_cap": config.row_cap, "scale_rows": config.scale_rows, "scale_neurons": config.scale_neurons,
             "centre": config.centre, "concentrated": concentrations(&end.concentrated),
             "from": plan.from.map(|entry| entry.name), "stop": end.stop, "state": FitState::from(end.stop),
-            "dead_count": dead, "duplicate_count": duplicates,
+            "dead_count": dead, "duplicate_count": duplicates, "device": end.place.device,
+            "device_ratio": end.place.ratio,
         }))?;
     } else {
         out.line(&format!(

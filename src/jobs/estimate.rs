@@ -63,6 +63,8 @@ pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
             }),
         factor_bytes: FitBudget::of(&request.fit, shape, None, u64::MAX)
             .map_or(0, |room| room.memory),
+        gpu_bytes: (!computes_on_cpu(request.device))
+            .then(|| request.fit.device_bytes(shape, CacheDtype::F32).total()),
         download_bytes: if coming { DEFAULT_BYTES } else { 0 },
         disk_free: disk::free_space(existing(request.study.as_deref().unwrap_or(&home)))?,
         memory_free: memory::available()?.unwrap_or(0),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gpu::FitGpu;
+use super::gpu::{FitGpu, FitPlace, Placement};
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Energy};
 use crate::disk;
@@ -165,6 +165,8 @@ pub struct FitEnd {
     pub energy: Energy,
     /// Where few of them hold much of what was fitted.
     pub concentrated: Vec<Concentration>,
+    /// Where its passes ran.
+    pub place: FitPlace,
 }
 
 /// Runs a fit to its end. `save` is called with the finished factors, how the fit ended, also when
@@ -195,12 +197,17 @@ pub fn run_fit(
         scratch,
         ..config.clone()
     };
-    let gpu = place
-        .gpu
-        .as_ref()
-        .map(|gpu| gpu.for_fit(config, source.shape()))
-        .transpose()?;
     let look = first_look::cut(source, config, place, observer)?;
+    let is_look = look.is_some() || matches!(place.begin, Begin::Batches(_));
+    let Placement {
+        accelerator,
+        place: computed,
+        words,
+    } = match &place.gpu {
+        Some(gpu) => gpu.for_fit(config, source, is_look, ctx)?,
+        None => Placement::default(),
+    };
+    words.iter().for_each(|words| observer.note(words));
     let earlier = if look.is_some() {
         None
     } else {
@@ -228,24 +235,26 @@ pub fn run_fit(
         Ok::<_, Error>(factoriser)
     };
     let mut factoriser = match (earlier, look, &place.begin) {
-        (Some(earlier), ..) => earlier,
+        (Some(mut earlier), ..) => {
+            accelerator.map_or(Ok(()), |device| earlier.compute_on(device))?;
+            earlier
+        }
         (None, Some(look), _) => whole(look)?,
         (None, None, Begin::Batches(rows)) => {
             whole(MiniBatchFit::start(source, config.clone(), *rows)?)?
         }
-        (None, None, Begin::Anew) => Factoriser::start(source, config.clone(), ctx)?,
+        (None, None, Begin::Anew) => {
+            Factoriser::start_on(source, config.clone(), accelerator, ctx)?
+        }
         (None, None, Begin::Factors { factors, locked }) => {
-            Factoriser::warm_start(source, config.clone(), factors, locked, ctx)?
+            let config = config.clone();
+            Factoriser::warm_start_on(source, config, factors, locked, accelerator, ctx)?
         }
     };
     let (energy, concentrated) = (factoriser.energy().clone(), factoriser.concentrations());
     concentrated
         .iter()
         .for_each(|found| observer.warn(&found.advice()));
-    if let Some((device, words)) = gpu {
-        observer.note(&words);
-        device.map_or(Ok(()), |(device, free)| factoriser.compute_on(device, free))?;
-    }
     if looked.is_none() {
         observer.started(factoriser.init_seconds(), resumed);
     }
@@ -320,6 +329,7 @@ pub fn run_fit(
         stop,
         energy,
         concentrated,
+        place: computed,
     })
 }
 

@@ -74,6 +74,9 @@ pub struct Estimate {
     pub weight_bytes: u64,
     /// Bytes of the factors in memory.
     pub factor_bytes: u64,
+    /// Bytes of a GPU that the fit takes where all of it stays there; `None` where the CPU computes.
+    #[serde(default)]
+    pub gpu_bytes: Option<u64>,
     /// Bytes still to download.
     pub download_bytes: u64,
     /// Free bytes on the study's disk.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::activations::store::CacheReader;
-use crate::activations::{ActivationSource, Block};
+use crate::activations::store::{CacheDtype, CacheReader};
+use crate::activations::{ActivationSource, Block, StoredRows};
 use crate::corpus::TokenTable;
 use crate::error::Result;
 
@@ -27,6 +27,18 @@ impl ActivationSource for StudyRows {
 
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         self.reader.read(range, out)
+    }
+
+    fn stored_dtype(&self) -> CacheDtype {
+        self.reader.dtype()
+    }
+
+    fn stored(
+        &self,
+        range: Range<usize>,
+        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.reader.stored(range, take)
     }
 
     fn advise_pass(&self, rows: Range<usize>) {

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::read_ahead::ReadAhead;
 use super::shard::{self, HEADER, Header, REMEDY};
 use super::{CacheDtype, mapped};
-use crate::activations::{ActivationSource, Block};
+use crate::activations::{ActivationSource, Block, StoredRows};
 use crate::error::{Error, Result};
 
 /// A read-only view of a hook's complete shards. A shard's checksum is verified when its rows are
@@ -205,6 +205,30 @@ impl ActivationSource for CacheReader {
             let (now, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
             widen(shard.header.dtype, bytes, now);
             rest = later;
+        }
+        Ok(())
+    }
+
+    fn stored_dtype(&self) -> CacheDtype {
+        self.dtype()
+    }
+
+    fn stored(
+        &self,
+        range: Range<usize>,
+        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.check_range(&range)?;
+        for shard in self.shards[self.first_shard(&range)..]
+            .iter()
+            .take_while(|s| s.range().start < range.end)
+        {
+            let bytes = shard.checked_bytes(&range)?;
+            take(StoredRows {
+                rows: bytes.len() / shard.header.row_bytes(),
+                dtype: shard.header.dtype,
+                bytes,
+            })?;
         }
         Ok(())
     }

@@ -57,6 +57,50 @@ fn blocks_are_borrowed_inside_a_shard_and_copied_across() {
 }
 
 #[test]
+fn rows_are_lent_as_they_are_stored_a_piece_a_shard() {
+    for dtype in [CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16] {
+        let dir = tempfile::tempdir().unwrap();
+        ten_rows(dir.path(), dtype);
+        let reader = CacheReader::open(dir.path()).unwrap();
+        assert_eq!(reader.stored_dtype(), dtype);
+        let (mut pieces, mut values) = (Vec::new(), Vec::new());
+        reader
+            .stored(3..9, &mut |piece| {
+                assert_eq!(piece.dtype, dtype);
+                pieces.push(piece.rows);
+                values.extend_from_slice(piece.bytes);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(pieces, [1, 4, 1]);
+        let want: Vec<u8> = rows(3..9, 3)
+            .into_iter()
+            .flat_map(|v| match dtype {
+                CacheDtype::F32 => v.to_le_bytes().to_vec(),
+                CacheDtype::F16 => half::f16::from_f32(v).to_le_bytes().to_vec(),
+                CacheDtype::Bf16 => half::bf16::from_f32(v).to_le_bytes().to_vec(),
+            })
+            .collect();
+        assert_eq!(values, want);
+        assert!(reader.stored(9..11, &mut |_| Ok(())).is_err());
+    }
+    // A shard that is damaged is not lent either.
+    let dir = tempfile::tempdir().unwrap();
+    ten_rows(dir.path(), CacheDtype::Bf16);
+    let path = dir.path().join(
+        fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .min()
+            .unwrap(),
+    );
+    flip(&path, shard::HEADER + 1);
+    let reader = CacheReader::open(dir.path()).unwrap();
+    let error = reader.stored(0..2, &mut |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+}
+
+#[test]
 fn two_byte_dtypes_come_back_widened() {
     for dtype in [CacheDtype::F16, CacheDtype::Bf16] {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The results of a fit: snapshots, and the final factors with their error computed from the
 //! residual. Knows nothing of how a sweep works.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -19,21 +19,18 @@ impl Factoriser<'_> {
     ///
     /// # Errors
     /// [`Error::Io`] if the coefficients lie in a file and there is no space for a copy;
-    /// [`Error::Refused`] if they leave the range of f32.
-    pub fn snapshot(&self) -> Result<Arc<Factors>> {
-        let mut shown = self
-            .snapshot_cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// [`Error::Refused`] if they leave the range of f32; errors of a device that has them.
+    pub fn snapshot(&mut self) -> Result<Arc<Factors>> {
         let sweep = self.progress.best_sweep;
-        if let Some((at, factors)) = &*shown
+        if let Some((at, factors)) = &self.last_snapshot
             && *at == sweep
         {
             return Ok(Arc::clone(factors));
         }
         // Drops the previous snapshot before the new one is made, so that its memory is free unless
         // a caller still holds it.
-        *shown = None;
+        self.last_snapshot = None;
+        self.state.bring_home()?;
         let factors = self.threads.run(|| {
             let mut factors = self.best_factors()?;
             if self.config.scale_neurons {
@@ -43,7 +40,7 @@ impl Factoriser<'_> {
             }
             Ok::<_, Error>(Arc::new(factors))
         })?;
-        *shown = Some((sweep, Arc::clone(&factors)));
+        self.last_snapshot = Some((sweep, Arc::clone(&factors)));
         Ok(factors)
     }
 
@@ -134,12 +131,14 @@ impl Factoriser<'_> {
         factors.weighted_error = weighs.then(|| left.prepared / prepared_square);
     }
 
-    /// The best factors, with their errors recomputed from A − YZᵀ in f64 over blocks of rows: the
-    /// identity subtracts large numbers that nearly cancel.
+    /// The best factors, with their errors recomputed from A − YZᵀ over blocks of rows: the identity
+    /// subtracts large numbers that nearly cancel.
     ///
     /// # Errors
     /// Errors of the source, [`Error::Cancelled`], and what [`Self::snapshot`] returns.
     pub fn finish(mut self, ctx: &TaskCtx) -> Result<Arc<Factors>> {
+        self.state.bring_home()?;
+        self.state.on_device = None;
         // The spare state is not needed any more; its memory is used for the factors.
         self.spare = State::default();
         self.threads.run(|| {
@@ -165,9 +164,14 @@ impl Factoriser<'_> {
         })
     }
 
-    /// The squared errors of `factors`, computed from the residual in f64.
+    /// The squared errors of `factors`, computed from the residual: on the CPU in f64, on a device
+    /// in f32 with the sums over rows in f64.
     fn residual_errors(&self, factors: &Factors, ctx: &TaskCtx) -> Result<SquaredErrors> {
         const ROWS: usize = 16;
+        if let Some(device) = &self.device {
+            let [original, prepared] = device.residual_errors(&self.stream, factors, ctx)?;
+            return Ok(SquaredErrors { original, prepared });
+        }
         let stream = Stream::new(self.stream.source);
         let d = stream.d;
         let wide =

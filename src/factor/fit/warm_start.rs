@@ -1,12 +1,12 @@
 //! Starting from given features: those of an earlier fit, more of them, fewer of them, or with some
 //! of them locked. Knows nothing of how a sweep works.
 
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::Factoriser;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
+use crate::factor::device::Accelerator;
 use crate::factor::panels::Panels;
 use crate::factor::pass::PassSums;
 use crate::factor::state::State;
@@ -32,6 +32,21 @@ impl<'a> Factoriser<'a> {
         locked: &[usize],
         ctx: &TaskCtx,
     ) -> Result<Self> {
+        Self::warm_start_on(source, config, factors, locked, None, ctx)
+    }
+
+    /// As [`Self::warm_start`], on a device if one is given, as [`Self::start_on`].
+    ///
+    /// # Errors
+    /// What [`Self::warm_start`] and [`Self::start_on`] return.
+    pub fn warm_start_on(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        factors: &Factors,
+        locked: &[usize],
+        device: Option<Accelerator>,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let started = Instant::now();
         only_bcd(&config)?;
         incremental::check_factors(factors, source.shape())?;
@@ -42,6 +57,7 @@ impl<'a> Factoriser<'a> {
                 .ok_or_else(|| no_such_feature(j, factors.features.columns()))? = true;
         }
         let mut fit = Self::prepare(source, config, ctx)?;
+        device.map_or(Ok(()), |device| fit.compute_on(device))?;
         let k = fit.config.features;
         let (prepared, scales) = fit.stream.preprocessing.prepare_features(&factors.features);
         let known = (&factors.coefficients, &scales[..]);
@@ -65,7 +81,7 @@ impl<'a> Factoriser<'a> {
             let mut y = fit.stream.zero_coefficients(k)?;
             y.fill_features(known, factors.coefficients.rows);
             fit.scale_coefficients(&mut y, &scales);
-            incremental::fold_in(&fit.problem(), features, &y, ctx)
+            incremental::fold_in(&fit.problem(), features, y, ctx)
         })?;
         fit.spare.y = fit.stream.zero_coefficients(k)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
@@ -90,7 +106,7 @@ impl<'a> Factoriser<'a> {
             incremental::fold_in(
                 &fit.problem(),
                 features,
-                &fit.stream.zero_coefficients(k)?,
+                fit.stream.zero_coefficients(k)?,
                 ctx,
             )
         })?;
@@ -112,14 +128,15 @@ impl<'a> Factoriser<'a> {
         };
         config.check((self.stream.n, self.stream.d))?;
         let k = config.features;
+        self.state.bring_home()?;
         let state = self.threads.run(|| {
             let mut y = self.stream.zero_coefficients(k)?;
             y.copy_from(&self.state.y);
             if self.state.features.columns() == 0 {
-                return init::from_coefficients(&self.stream, y, ctx);
+                return init::from_coefficients(&self.stream, y, self.device.as_ref(), ctx);
             }
             let features = incremental::resize_columns(&self.state.features, k, self.support_size);
-            incremental::fold_in(&self.problem(), features, &y, ctx)
+            incremental::fold_in(&self.problem(), features, y, ctx)
         })?;
         self.state = state;
         self.config = config;
@@ -129,10 +146,7 @@ impl<'a> Factoriser<'a> {
         self.progress.history.clear();
         self.progress.locked.resize(k, false);
         self.progress.stopped = None;
-        *self
-            .snapshot_cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        self.last_snapshot = None;
         Ok(())
     }
 

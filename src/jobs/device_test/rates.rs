@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use super::Check;
 use crate::activations::InMemory;
 use crate::disk::human_bytes;
-use crate::error::Result;
-use crate::factor::{Factoriser, FitConfig};
+use crate::error::{Error, Result};
+use crate::factor::{Accelerator, Factoriser, FitConfig};
 use crate::model::device::{self, card::Card};
 use crate::task::TaskCtx;
 
@@ -99,11 +99,13 @@ pub(super) fn fit_rate(device: &Device, ctx: &TaskCtx) -> Result<Check> {
         ..FitConfig::default()
     };
     let sweeps = |on: Option<&Device>| -> Result<(f64, f64)> {
-        let mut fit = Factoriser::start(&source, config.clone(), ctx)?;
-        if let Some(device) = on {
-            let free = device::card_of(device)?.and_then(|card| card.free());
-            fit.compute_on(device.clone(), free.unwrap_or(0))?;
-        }
+        let on = on
+            .map(|device| {
+                let free = device::card_of(device)?.and_then(|card| card.free());
+                Ok::<_, Error>(Accelerator::new(device.clone(), free, &source, &config))
+            })
+            .transpose()?;
+        let mut fit = Factoriser::start_on(&source, config.clone(), on, ctx)?;
         fit.step(ctx)?;
         let started = Instant::now();
         let mut error = 0.0;

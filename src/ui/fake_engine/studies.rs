@@ -97,6 +97,7 @@ impl FakeEngine {
             dtype: CacheDtype::F32,
             weight_bytes: 98_900_000,
             factor_bytes: 7_500_000,
+            gpu_bytes: None,
             download_bytes: 0,
             disk_free: 41_000_000_000,
             memory_free: 12_300_000_000,

@@ -332,6 +332,9 @@ fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
             ),
         ],
     });
+    if let Some(bytes) = e.gpu_bytes {
+        facts.push(("GPU", format!("{} for the fit", text::bytes(bytes))));
+    }
     if e.download_bytes > 0 {
         facts.push(("download", text::bytes(e.download_bytes)));
     }
