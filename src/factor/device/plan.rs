@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn little_memory_makes_portions_smaller_and_unknown_memory_keeps_nothing() {
         let small = Plan::new(&LARGE, Some(2 << 30));
-        assert!(small.portion_rows < STRIP_ROWS && small.portion_rows % PANEL == 0);
+        assert!(small.portion_rows < STRIP_ROWS && small.portion_rows.is_multiple_of(PANEL));
         let none = Plan::new(&LARGE, Some(0));
         assert_eq!((none.kept_blocks, none.keeps_coefficients), (0, false));
         assert!(none.portion_rows <= LEAST_ROWS);
