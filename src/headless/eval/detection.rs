@@ -28,7 +28,7 @@ const LEGEND: &str = "All on held-out sentences; the direction of a label is the
     them). A sentence scores the largest cosine of its tokens. S_CD = ln(mean over the label's sentences / mean over the others), \
     undefined where a mean is not positive; above 0: share of labels whose sentences score higher on average, which is S_CD > 0 \
     where that is defined. Hard: against the sentences of the labels most like it; accuracy at the threshold that is best on the \
-    other sentences. Intervals: bootstrap over labels. A fit and centroids were made of all sentences, without labels.";
+    other sentences. Intervals: bootstrap over labels, below 20 labels Student's t. A fit and centroids were made of all sentences, without labels.";
 
 pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let (place, mut asked) = (&args.common.place, args.clone());
@@ -151,7 +151,7 @@ fn explain(
     out.line("")?;
     if !found.is_empty() {
         out.line(&format!(
-            "AUROC of {} minus that of (95 % interval, paired bootstrap over labels):",
+            "AUROC of {} minus that of (95 % interval, paired over labels):",
             rows[0].method
         ))?;
     }

@@ -10,7 +10,7 @@ use crate::jobs::causal::Causal;
 
 const ANYWAY: &str = "Calibrated: minus where the words stand under random directions at the same KL. Own: minus where they stand \
     under the method's directions for other labels. New: calibrated, of the words that the sentences that chose lack. Nats: the \
-    mean change of their log-probabilities. Differences: paired over labels, [95 %] by the bootstrap; *: holds beside all others \
+    mean change of their log-probabilities. Differences: paired over labels, [95 %] by the bootstrap, below 20 labels by Student's t; *: holds beside all others \
     of its column (Holm, 0.05), of";
 
 /// A line a measure.

@@ -113,14 +113,14 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     out.line("")?;
     out.line(&format!(
         "{}; best: chosen on one half of the prompts (of equal cells a promoting one, then the lowest KL), scored on the \
-         other, both ways; intervals: bootstrap over labels",
+         other, both ways; intervals: bootstrap over labels, below 20 Student's t",
         labels(found)
     ))?;
     out.line(&found.meaning)?;
     if let Some(first) = found.compared.first() {
         out.line("")?;
         out.line(&format!(
-            "best of {} minus that of (paired bootstrap over labels):",
+            "best of {} minus that of (paired over labels):",
             first.method
         ))?;
     }
