@@ -117,7 +117,7 @@ fn features_help() -> String {
     \x20 mlpeek describe study --offline\n\
     \x20 mlpeek describe study --import explanations.jsonl --set sae:NAME\n\
     \x20 mlpeek describe study 3,17 --endpoint http://127.0.0.1:8080/v1 --judge-model M\n\
-    \x20 mlpeek describe study --dry-run")]
+    \x20 mlpeek describe study --endpoint http://127.0.0.1:8080/v1 --judge-model M --dry-run")]
 pub struct DescribeArgs {
     /// The study's directory
     pub study: PathBuf,

@@ -102,7 +102,7 @@ fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
     match ending {
         Some(ending) if !endings.is_empty() && !endings.contains(&&*ending) => {
             Err(Error::usage(format!(
-                "{shown} is named .{ending}, and what is written is .{}: name it so, or choose another --format",
+                "{shown} is named .{ending}, and what is written is .{}: name it so",
                 endings.join(" or .")
             )))
         }

@@ -251,6 +251,11 @@ proptest! {
             prop_assert_eq!(weights(&both, 1, j), plain);
             let kept = both[1].children(j, KeptChildren::default());
             let largest = both[1].column(j).iter().copied().fold(0.0, f32::max);
+            // The paper's concept trees: up to four children, from 0.15 of the largest coefficient on.
+            let papers = both[1].children(j, KeptChildren { most: 4, share: 0.15 });
+            let large = both[1].column(j).iter().filter(|&&v| v > 0.0 && v / largest >= 0.15);
+            prop_assert_eq!(papers.len(), large.count().min(4));
+            prop_assert!(papers.starts_with(&kept[..kept.len().min(papers.len())]));
             prop_assert!(kept.len() <= MOST_CHILDREN);
             prop_assert!(kept.iter().all(|&(i, s)| both[1].column(j)[i] >= KEPT_SHARE * largest && s <= 1.0));
             prop_assert_eq!(kept.is_empty(), largest == 0.0);

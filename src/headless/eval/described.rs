@@ -168,6 +168,9 @@ fn check(args: &SteeringArgs, endpoint: bool) -> Result<()> {
             "descriptions are judged by texts, which --samples 0 does not write: give one or more",
         ));
     }
+    if let Some(path) = args.svg.as_deref() {
+        super::super::check_target(path, &["svg"])?;
+    }
     let of_encoder = [
         ("--encoder", args.encoder.is_some()),
         ("--phrases", args.phrases.is_some()),
@@ -182,10 +185,7 @@ fn check(args: &SteeringArgs, endpoint: bool) -> Result<()> {
             Some((option, _)) => Err(Error::usage(format!(
                 "{option} has no effect beside --endpoint, which describes and judges: leave it out"
             ))),
-            None => args
-                .svg
-                .as_deref()
-                .map_or(Ok(()), |path| super::super::check_target(path, &["svg"])),
+            None => Ok(()),
         },
     }
 }
