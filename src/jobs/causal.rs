@@ -287,7 +287,7 @@ impl Prepared {
         let (judge, left_out): (&mut dyn TextJudge, _) = match judging {
             Judging::Asked(judge) => (judge, Vec::new()),
             Judging::Words => {
-                let (judge, left_out) = OfflineJudge::learn(&learn, &scale, &unsteered)?;
+                let (judge, left_out) = OfflineJudge::learn(&learn, &scale, &unsteered);
                 (words.insert(judge), left_out)
             }
             Judging::Meaning(encoder) => {
@@ -319,7 +319,7 @@ impl Prepared {
         aurocs.retain(|(label, _)| self.labels.contains(label));
         if self.labels.is_empty() {
             return Err(Error::refused(
-                "no label is left that can be judged: name others with --labels",
+                "no label is left that can be judged: name others with --labels, or give a corpus with at least two labels and several sentences of each",
             ));
         }
         let each = self.watched.labels.iter().map(String::as_str);

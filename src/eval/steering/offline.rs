@@ -11,7 +11,7 @@ use super::fluency::FluencyScale;
 use super::judge::{Judgement, RatingCase, TextJudge};
 use super::separation::{LabelledScale, Reasons};
 use super::vocabulary::{LabelledText, WordCounts, words};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::task::TaskCtx;
 
 /// The name of [`OfflineJudge`].
@@ -46,15 +46,12 @@ impl OfflineJudge {
     /// Learns each concept's words from `learn`, and from `scale`, as (label, text), how many of
     /// them its sentences have and whether they tell its sentences from the others' (AUROC of 0.7
     /// or more); `unsteered` sets the zero of the concepts and the scale of fluency. Returns the
-    /// labels that it cannot judge, with reasons, beside the judge.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] when no label can be judged.
+    /// labels that it cannot judge, which may be all, with reasons, beside the judge.
     pub fn learn(
         learn: &[LabelledText<'_>],
         scale: &[LabelledText<'_>],
         unsteered: &[TextRecord],
-    ) -> Result<(Self, Vec<(String, String)>)> {
+    ) -> (Self, Vec<(String, String)>) {
         let mut labels: Vec<&str> = learn.iter().map(|s| s.0).collect();
         labels.sort_unstable();
         labels.dedup();
@@ -82,18 +79,13 @@ impl OfflineJudge {
             };
             concepts.insert(label.to_owned(), concept);
         }
-        if concepts.is_empty() {
-            return Err(Error::refused(
-                "no label can be judged offline: give a corpus with at least two labels and several sentences of each",
-            ));
-        }
-        Ok((
+        (
             Self {
                 concepts,
                 fluency: FluencyScale::of(unsteered),
             },
             left_out,
-        ))
+        )
     }
 
     /// A label's words, the longest first, to be shown.
@@ -189,7 +181,7 @@ mod tests {
             TextRecord::unsteered("and then we met again", 1.0, 0.8),
             TextRecord::unsteered("it is so", 3.0, 1.0),
         ];
-        OfflineJudge::learn(&pairs, &pairs, &base).unwrap()
+        OfflineJudge::learn(&pairs, &pairs, &base)
     }
 
     fn rate(label: &str, text: &str, nll: f64, distinct: f64) -> (f64, f64) {
@@ -256,8 +248,7 @@ mod tests {
             &learn,
             &scale,
             &[TextRecord::unsteered("it is so", 1.0, 1.0)],
-        )
-        .unwrap();
+        );
         assert!(judge.knows("sea") && !judge.knows("days"));
         let why = &left_out.iter().find(|(l, _)| l == "days").unwrap().1;
         assert!(why.contains("AUROC 0."), "{why}");
@@ -306,11 +297,11 @@ mod tests {
     }
 
     #[test]
-    fn too_little_to_learn_from_is_refused_and_an_unknown_label_is_not_rated() {
-        assert!(OfflineJudge::learn(&[], &[], &[]).is_err());
+    fn too_little_to_learn_from_makes_no_concept_and_an_unknown_label_is_not_rated() {
         let pairs = [("a", "one two"), ("a", "three")];
+        let (alone, left_out) = OfflineJudge::learn(&pairs, &pairs, &[]);
         assert!(
-            OfflineJudge::learn(&pairs, &pairs, &[]).is_err(),
+            !alone.knows("a") && left_out.len() == 1,
             "a single label has nothing to stand out from"
         );
         let mut judge = judge().0;
