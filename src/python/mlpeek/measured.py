@@ -13,8 +13,10 @@ from .disk import read_bytes
 from .errors import MlpeekError
 from .hooks import Hook
 
-# α, KL, and whether it was reached: the numbers before the push.
-_HEAD = 3
+# α, KL, whether it was reached, and what the norm of the MLP's output multiplies by: the numbers before the push.
+_HEAD = 4
+# Files of another version hold other records.
+_VERSION = 2
 
 
 def push(
@@ -33,7 +35,8 @@ def push(
             about = json.loads(data[: max(end, 0)])
             prompts = len(about["ask"]["prompts"])
             same = (about["effects"], about["hook"], about["columns"]) == (name, str(hook), digest)
-            same = same and about["of"]["model"] == model_sha256
+            of = about["of"]
+            same = same and (of["version"], of["of"]["weights"]) == (_VERSION, model_sha256)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
         size = 4 * (_HEAD + d_model) + 2 * prompts * vocab
