@@ -4,28 +4,14 @@ mod support;
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
+use support::program::{events, mlpeek, parsed};
 use tempfile::TempDir;
 
 fn run(home: &Path, args: &[&str]) -> (Vec<Value>, String, i32) {
-    let output = Command::cargo_bin("mlpeek")
-        .unwrap()
-        .env("MLPEEK_HOME", home.join("home"))
-        .env("HF_HUB_OFFLINE", "1")
-        .timeout(std::time::Duration::from_secs(120))
-        .args(args)
-        .arg("--json")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines = text.lines().map(|l| serde_json::from_str(l).unwrap());
+    let output = mlpeek(home).args(args).arg("--json").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    (lines.collect(), said, output.status.code().unwrap())
-}
-
-fn events<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|l| l["event"] == event).collect()
+    (parsed(output.stdout), said, output.status.code().unwrap())
 }
 
 /// A study of the layers 0 and 2.

@@ -5,19 +5,12 @@ mod support;
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
+use support::program::{events, mlpeek};
 use tempfile::TempDir;
 
 fn run(home: &Path, args: &[&str]) -> (Vec<Value>, String, i32) {
-    let output = Command::cargo_bin("mlpeek")
-        .unwrap()
-        .env("MLPEEK_HOME", home.join("home"))
-        .env("HF_HUB_OFFLINE", "1")
-        .timeout(std::time::Duration::from_secs(120))
-        .args(args)
-        .output()
-        .unwrap();
+    let output = mlpeek(home).args(args).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let lines = text.lines().filter_map(|l| serde_json::from_str(l).ok());
     let said = String::from_utf8(output.stderr).unwrap();
@@ -55,10 +48,6 @@ fn study(home: &Path) -> String {
     let fit = ["fit", &study, "-k", "5", "--sparsity", "0.1"];
     lines(home, &[&fit[..], &["--max-sweeps", "10"]].concat());
     study
-}
-
-fn events<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|l| l["event"] == event).collect()
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub(super) fn to_strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, s
     Cow::Owned(out)
 }
 
-/// The code unit of an escape `\uXXXX` at a place.
+/// The code unit of an escape at a place: `\u` and four hexadecimal digits.
 fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let digits = std::str::from_utf8(digits)

@@ -106,12 +106,7 @@ pub fn reuse(
     check(members)?;
     ids.iter().try_for_each(|&id| check_id(factors, id))?;
     let (tokens, cut_words) = tokens_of(model, members)?;
-    let encode = |text: &String| model.tokenizer().encode(text, config.bos);
-    let prompts = config
-        .prompts
-        .iter()
-        .map(encode)
-        .collect::<Result<Vec<_>>>()?;
+    let prompts = model.tokenizer().encode_all(&config.prompts, config.bos)?;
     let run = ReuseRun {
         model,
         prompts,

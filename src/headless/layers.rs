@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::json::interval;
 use super::{Output, check_target};
+use crate::cli::GridArgs;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::eval::steering::report::MeanInterval;
@@ -101,6 +102,23 @@ pub(super) fn each(
         }
     }
     tell(&found, layers, svg, out)
+}
+
+/// [`each`] for the layers of a grid of fits: `one` gets the grid at one of them.
+///
+/// # Errors
+/// As [`each`].
+pub(super) fn each_of(
+    grid: &GridArgs,
+    out: &mut Output,
+    one: &mut dyn FnMut(&GridArgs, &mut Output) -> Result<Vec<LayerScore>>,
+) -> Result<()> {
+    let mut at = grid.clone();
+    let svg = grid.svg.as_deref();
+    each(&grid.study, &grid.layer, svg, out, &mut |layer, out| {
+        at.layer = layer.into_iter().collect();
+        one(&at, out)
+    })
 }
 
 fn tell(

@@ -6,7 +6,7 @@ use super::grid::{Subject, cell, division, line};
 use super::json::merged;
 use super::layers::{self, LayerScore};
 use super::{Output, json};
-use crate::cli::QualityArgs;
+use crate::cli::{GridArgs, QualityArgs};
 use crate::error::Result;
 use crate::eval::bootstrap::Verdict;
 use crate::eval::compared::{MEASURES, Measure, MeasureInterval, MethodDifference};
@@ -28,28 +28,18 @@ const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is 
     of features matched over seeds";
 
 pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
-    let (grid, mut asked) = (&args.grid, args.clone());
-    layers::each(
-        &grid.study,
-        &grid.layer,
-        grid.svg.as_deref(),
-        out,
-        &mut |layer, out| {
-            asked.grid.layer = layer.into_iter().collect();
-            at_layer(&asked, out)
-        },
-    )
+    layers::each_of(&args.grid, out, &mut |grid, out| at_layer(args, grid, out))
 }
 
-fn at_layer(args: &QualityArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
+fn at_layer(args: &QualityArgs, grid: &GridArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
-    let subject = Subject::open(&args.grid, &args.features, out, &ctx)?;
+    let subject = Subject::open(grid, &args.features, out, &ctx)?;
     let config = QualityConfig {
         fits: match args.every_objective {
             true => subject.fits.iter().flat_map(objectives).collect(),
             false => subject.fits,
         },
-        seeds: args.grid.seeds,
+        seeds: grid.seeds,
         holdout: subject.holdout,
         hook: subject.hook,
         controls: !args.no_controls,

@@ -6,7 +6,7 @@ use super::grid::{Subject, cell, division, line};
 use super::layers::{self, LayerScore};
 use super::{Output, json};
 use crate::amounts::chosen_percent;
-use crate::cli::SweepArgs;
+use crate::cli::{GridArgs, SweepArgs};
 use crate::error::{Error, Result};
 use crate::eval::steering::report::MeanInterval;
 use crate::eval::sweep::{SweepConfig, SweepRow, sweep};
@@ -25,23 +25,13 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
             "--cold has no effect on one number of features, which always has a start of its own",
         ));
     }
-    let (grid, mut asked) = (&args.grid, args.clone());
-    layers::each(
-        &grid.study,
-        &grid.layer,
-        grid.svg.as_deref(),
-        out,
-        &mut |layer, out| {
-            asked.grid.layer = layer.into_iter().collect();
-            at_layer(&asked, out)
-        },
-    )
+    layers::each_of(&args.grid, out, &mut |grid, out| at_layer(args, grid, out))
 }
 
-fn at_layer(args: &SweepArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
+fn at_layer(args: &SweepArgs, grid: &GridArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
-    let subject = Subject::open(&args.grid, &args.features, out, &ctx)?;
-    let (fits, seeds) = (subject.fits, args.grid.seeds);
+    let subject = Subject::open(grid, &args.features, out, &ctx)?;
+    let (fits, seeds) = (subject.fits, grid.seeds);
     let config = SweepConfig {
         fits,
         seeds,

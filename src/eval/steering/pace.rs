@@ -32,12 +32,7 @@ impl Pace {
     /// # Errors
     /// What the model returns; [`Error::Usage`] for a prompt without tokens; [`Error::Cancelled`].
     pub fn measure(model: &Model, config: &SteeringConfig, ctx: &TaskCtx) -> Result<Self> {
-        let encode = |text: &String| model.tokenizer().encode(text, config.bos);
-        let prompts = config
-            .prompts
-            .iter()
-            .map(encode)
-            .collect::<Result<Vec<_>>>()?;
+        let prompts = model.tokenizer().encode_all(&config.prompts, config.bos)?;
         let first = prompts.first().filter(|p| !p.is_empty());
         let first = first.ok_or_else(|| Error::usage("a prompt has no tokens: give a text"))?;
         // Rows of one prompt share what was read of it, as those of the evaluation do.

@@ -1,11 +1,12 @@
 //! Z on a device, and the HALS sweeps on the coefficients of a strip. Knows nothing of activations.
 //!
 //! The step on feature j, with the relaxation ω, is
-//! `y_j ← max(0, ω (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj + (1 − ω) y_j)`, which is max(0, c_j + M_j · y) for c = ω (P − λ) / diag(Q) and a matrix M that
-//! follows from Q and ω. Features are taken in tiles: the part of M_j · y that lies outside the tile
-//! is one product for the whole tile, since it does not change while the tile is swept, and the part
-//! inside is a short one for each feature. The order is that of a plain sweep, and so is the result;
-//! with tiles of √k features a sweep reads 2 k √k values a row instead of k².
+//! `y_j ← max(0, ω (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj + (1 − ω) y_j)`, which is
+//! max(0, c_j + M_j · y) for c = ω (P − λ) / diag(Q) and a matrix M that follows from Q and ω.
+//! Features are taken in tiles: the part of M_j · y that lies outside the tile is one product for the
+//! whole tile, since it does not change while the tile is swept, and the part inside is a short one
+//! for each feature. The order is that of a plain sweep, and so is the result; with tiles of √k
+//! features a sweep reads 2 k √k values a row instead of k².
 
 use candle_core::{DType, Device, Tensor};
 

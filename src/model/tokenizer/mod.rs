@@ -96,6 +96,14 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// [`Self::encode`] of each text.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_all(&self, texts: &[String], rule: BosRule) -> Result<Vec<Vec<u32>>> {
+        texts.iter().map(|text| self.encode(text, rule)).collect()
+    }
+
     /// Ids of `text`, with BOS by `rule` (a BOS that the text already starts with is not doubled).
     /// Special tokens written in the text are recognised, as Hugging Face does.
     ///
