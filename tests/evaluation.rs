@@ -1185,3 +1185,88 @@ fn a_mix_tells_its_recipe_and_a_measured_feature_what_it_moves() {
         "no direction 'nothing'",
     );
 }
+
+#[test]
+fn a_dry_run_begins_no_evaluation_and_takes_no_name() {
+    let made = Made::new();
+    let ask = |methods: &'static str| {
+        let steering = ["eval", "steering", &made.study, "--kl", "0.02"];
+        let named = ["--samples", "0", "--name", "mine", "--methods", methods];
+        [&steering[..], &named].concat()
+    };
+    let dry = |methods| [&ask(methods)[..], &["--dry-run", "--json"]].concat();
+    let evaluations = Path::new(&made.study).join("evaluations");
+    // Nothing is written, so another process may hold the study.
+    let lock = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(Path::new(&made.study).join("lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    assert_eq!(events(&made.lines(&dry("fit,random")), "plan").len(), 1);
+    assert!(!evaluations.exists());
+    lock.unlock().unwrap();
+
+    made.lines(&[&ask("diffmean,fit")[..], &["--json"]].concat());
+    made.fails(&dry("fit,random"), 1, "another evaluation");
+    // A line that a run is about to end is none yet, and stays.
+    let strengths = evaluations.join("mine/strengths.jsonl");
+    let torn = [&fs::read(&strengths).unwrap()[..], b"{\"method\":"].concat();
+    fs::write(&strengths, &torn).unwrap();
+    made.lines(&dry("diffmean,fit"));
+    assert_eq!(fs::read(&strengths).unwrap(), torn);
+    let again = made.lines(&[&ask("diffmean,fit")[..], &["--json"]].concat());
+    assert!(!events(&again, "rise").is_empty());
+    assert_eq!(fs::read(&strengths).unwrap(), torn[..torn.len() - 10]);
+    // A name that cannot be is said before a model is looked for.
+    let nowhere = ["--name", "a/b", "--dry-run", "--model", "/nowhere"];
+    let steering = ["eval", "steering", &made.study];
+    made.fails(&[&steering[..], &nowhere].concat(), 2, "cannot be a name");
+}
+
+#[test]
+fn random_directions_are_as_many_as_those_of_the_fit_that_chooses() {
+    let made = Made::new();
+    let wide = ["fit", &made.study, "-k", "7", "--sparsity", "0.2"];
+    made.lines(&[&wide[..], &["--max-sweeps", "5", "--json"]].concat());
+    let steering = ["eval", "steering", &made.study, "--kl", "0.02"];
+    let methods = [
+        "--methods",
+        "diffmean,mix@k5,mix@k7+mix@k5",
+        "--samples",
+        "0",
+        "--json",
+    ];
+    let found = made.lines(&[&steering[..], &methods].concat());
+    let names: Vec<&str> = events(&found, "rise")
+        .iter()
+        .map(|r| r["method"].as_str().unwrap())
+        .collect();
+    let wanted = [
+        "diffmean",
+        "mix@k5",
+        "mix@k7+mix@k5",
+        "mix@random@k5",
+        "mix@random",
+    ];
+    assert_eq!(names, wanted);
+    // What is kept of each: a record a direction, and one of the unsteered model.
+    let study: Value =
+        serde_json::from_slice(&fs::read(Path::new(&made.study).join("study.json")).unwrap())
+            .unwrap();
+    let size = |name: &str| study["model"][name].as_u64().unwrap() as usize;
+    let mut counts = Vec::new();
+    for (path, bytes) in measured(&made.study) {
+        let end = bytes.iter().position(|&b| b == b'\n').unwrap();
+        let about: Value = serde_json::from_slice(&bytes[..end]).unwrap();
+        if about["effects"] == "random" {
+            let prompts = about["ask"]["prompts"].as_array().unwrap().len();
+            let record = 12 + 4 * (4 + size("d_model")) + 2 * prompts * size("vocab");
+            assert_eq!((bytes.len() - end - 1) % record, 0, "{path}");
+            counts.push((bytes.len() - end - 1) / record - 1);
+        }
+    }
+    counts.sort_unstable();
+    assert_eq!(counts, [5, 7]);
+}

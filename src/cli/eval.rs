@@ -217,7 +217,8 @@ pub struct SteeringArgs {
     /// A language model that rates the texts [default: --judge, which asks nobody]
     #[command(flatten)]
     pub judge: EndpointArgs,
-    /// Only say how many texts there would be, and how many calls and tokens a judge would take
+    /// Only say how many texts there would be, and how many calls and tokens a judge would take; what
+    /// chooses by effects is measured even so, and kept
     #[arg(long)]
     pub dry_run: bool,
     /// Name of the evaluation in the study; the same name goes on where it stopped, and with several

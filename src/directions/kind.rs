@@ -37,8 +37,8 @@ pub enum SetKind {
     Mixed {
         /// How many, and how.
         mix: Mix,
-        /// Whose directions: a fit's name, or that of an unsupervised baseline; `None`: the fit that
-        /// is meant where none is named.
+        /// Whose directions: a fit's name, or that of an unsupervised baseline, also of one made
+        /// after a fit (`random@k400`); `None`: the fit that is meant where none is named.
         of: Option<String>,
     },
 }
@@ -129,11 +129,21 @@ impl SetKind {
         let Self::Mixed { of, .. } = self else {
             return None;
         };
-        let unsupervised = |b: &Baseline| !b.supervised() && Some(b.name()) == of.as_deref();
+        let name = of.as_deref().map(|of| of.split('@').next().unwrap_or(of));
+        let unsupervised = |b: &Baseline| !b.supervised() && Some(b.name()) == name;
         Some(match Baseline::ALL.into_iter().find(unsupervised) {
             Some(baseline) => baseline.into(),
             None => Self::Fit(of.clone()),
         })
+    }
+
+    /// Of a mix of a baseline the fit that gives it its number of directions, their sparsity and
+    /// their hook, where one is named.
+    pub fn source_fit(&self) -> Option<&str> {
+        let Self::Mixed { of: Some(of), .. } = self else {
+            return None;
+        };
+        of.split_once('@').map(|(_, fit)| fit)
     }
 
     /// Whether its directions were made from labels, one a label.
@@ -197,7 +207,8 @@ impl SetKind {
 const AT_A_HOOK: &str =
     "those made of rows and textgrad also at a hook: diffmean@15.hook_resid_post";
 /// Which sets may name another, and how.
-const OF_A_SET: &str = "mix, mix5 and effect also of another set than the fit: mix@FIT, mix@random";
+const OF_A_SET: &str =
+    "mix, mix5 and effect also of another set than the fit: mix@FIT, mix@random, mix@random@FIT";
 
 impl fmt::Display for SetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -312,6 +323,7 @@ mod tests {
             "textgrad-cut@2.hook_resid_post",
             "mix@k400",
             "mix5@random",
+            "effect@random@k400",
         ]
         .map(|text| text.parse().unwrap());
         for kind in SetKind::usual().chain(SetKind::measured()).chain(named) {

@@ -40,7 +40,7 @@ use crate::task::TaskCtx;
 use chosen::{
     ByWords, ChosenDirection, Side, chance, chosen_directions, digest_of, lifted, subjects,
 };
-use controls::{against, check_prompts, watched, with_controls};
+use controls::{against, among_more, check_prompts, watched, with_controls};
 pub(super) use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
 pub use plan::Plan;
@@ -72,6 +72,9 @@ pub struct CausalRequest {
     pub name: Option<String>,
     /// Of shuffling and the bootstrap.
     pub seed: u64,
+    /// Whether only the price is asked for, and no log is begun.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 impl Default for CausalRequest {
@@ -91,6 +94,7 @@ impl Default for CausalRequest {
             config: SteeringConfig::default(),
             name: None,
             seed: 42,
+            dry_run: false,
         }
     }
 }
@@ -198,6 +202,10 @@ pub fn prepare(
     // Methods that name their own hooks need no place, and the default's sparsity is taken then.
     let fit = ask.place.resolve(study).ok().and_then(|(_, fit)| fit);
     let config_at = fit.map(|f| f.config).unwrap_or_default();
+    let among_more = match ask.choose {
+        Choose::Effect => among_more(all, config_at.features),
+        Choose::Input | Choose::Output => None,
+    };
     let hooks = choices.hooks();
     let chance = match hooks.first() {
         Some((_, hook)) => chance(model, *hook, |d| config_at.sparsity_at(d), ask.seed)?,
@@ -212,7 +220,10 @@ pub fn prepare(
         .name
         .clone()
         .unwrap_or_else(|| format!("steering-{:016x}", xxh3_64(plan.to_string().as_bytes())));
-    let log = Log::open(&study.evaluation_dir(&name)?, &plan)?;
+    let log = match ask.dry_run {
+        true => Log::read(&study.evaluation_path(&name)?, &plan)?,
+        false => Log::open(&study.evaluation_dir(&name)?, &plan)?,
+    };
     let owned = |held_out| {
         let sentences = evaluation::sentences(&divided, held_out).into_iter();
         sentences
@@ -241,6 +252,7 @@ pub fn prepare(
             .into_iter()
             .chain(evaluation::spaces_note(&hooks))
             .chain(poor)
+            .chain(among_more)
             .collect(),
         own_words: labels.into_iter().zip(own_words).collect(),
         unseen: divided.unseen,

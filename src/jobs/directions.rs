@@ -26,8 +26,14 @@ pub struct HookSelection {
 }
 
 impl HookSelection {
-    /// Where directions of a kind are: at the hook that it names itself, or here.
+    /// Where directions of a kind are: at the hook, or after the fit, that it names itself, or here.
     pub fn of(&self, kind: &SetKind) -> Self {
+        if let Some(fit) = kind.source_fit() {
+            return Self {
+                fit: Some(fit.to_owned()),
+                ..Self::default()
+            };
+        }
         kind.hook().map_or_else(
             || self.clone(),
             |h| Self {
@@ -50,6 +56,9 @@ impl HookSelection {
         study: &Study,
         sets: impl IntoIterator<Item = &'a SetKind>,
     ) -> Result<()> {
+        let names_no_fit = |kind: &SetKind| {
+            kind.source_fit().is_none() && !matches!(kind.source(), Some(SetKind::Fit(Some(_))))
+        };
         let is_made_after_fit = |kind: &SetKind| match kind {
             SetKind::Fit(name) => name.is_none(),
             SetKind::Sae(_) => false,
@@ -62,12 +71,12 @@ impl HookSelection {
             SetKind::Baseline { hook: Some(_), .. }
             | SetKind::TextGradient { hook: Some(_), .. } => false,
             SetKind::TextGradient { cut, hook: None } => *cut || study.manifest().hooks.len() > 1,
-            SetKind::Mixed { .. } => !matches!(kind.source(), Some(SetKind::Fit(Some(_)))),
+            SetKind::Mixed { .. } => names_no_fit(kind),
         };
         let has_no_hook = |kind: &SetKind| match kind {
             SetKind::Fit(name) | SetKind::Sae(name) => name.is_none(),
             SetKind::Baseline { hook, .. } | SetKind::TextGradient { hook, .. } => hook.is_none(),
-            SetKind::Mixed { .. } => !matches!(kind.source(), Some(SetKind::Fit(Some(_)))),
+            SetKind::Mixed { .. } => names_no_fit(kind),
         };
         let sets: Vec<&SetKind> = sets.into_iter().collect();
         let names = || {

@@ -194,14 +194,22 @@ impl Study {
         &self.dir
     }
 
-    /// `evaluations/<name>/`, made if absent.
+    /// `evaluations/<name>/`, whether it is there or not.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no plain file name.
+    pub fn evaluation_path(&self, name: &str) -> Result<PathBuf> {
+        fits::check_name(name)?;
+        Ok(self.dir.join("evaluations").join(name))
+    }
+
+    /// [`Self::evaluation_path`], made if absent.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name; a study that is open for reading.
     pub fn evaluation_dir(&self, name: &str) -> Result<PathBuf> {
-        fits::check_name(name)?;
+        let dir = self.evaluation_path(name)?;
         self.check_writable()?;
-        let dir = self.dir.join("evaluations").join(name);
         disk::create_dir(&dir)?;
         Ok(dir)
     }

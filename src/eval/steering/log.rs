@@ -4,12 +4,14 @@
 //! Lines are only ever appended, whole batches at a time, so that a run killed at any instant
 //! continues from the last whole line: a torn last line is cut off. Knows no model.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{JudgedRecord, StrengthRecord, TextRecord};
 use crate::disk;
@@ -34,34 +36,29 @@ impl Log {
     /// [`Error::Refused`] where the directory holds another plan; [`Error::File`] for a line that
     /// is no record.
     pub fn open(dir: &Path, plan: &impl Serialize) -> Result<Self> {
-        let wanted = serde_json::to_value(plan)
-            .map_err(|e| Error::refused(format!("cannot write the plan: {e}")))?;
         disk::create_dir(dir)?;
-        let path = dir.join(PLAN);
-        if path.exists() {
-            let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-            let saved: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
-                Error::file(
-                    &path,
-                    format!("not a plan: {e}; remove the directory and start again"),
-                )
-            })?;
-            if saved != wanted {
-                return Err(Error::refused(format!(
-                    "{} holds another evaluation: give another --name, or remove it",
-                    dir.display()
-                )));
-            }
-        } else {
-            disk::write_atomic(&path, format!("{wanted:#}\n").as_bytes())?;
+        let plan = value_of(plan)?;
+        if !has_plan(dir, &plan)? {
+            disk::write_atomic(&dir.join(PLAN), format!("{plan:#}\n").as_bytes())?;
         }
+        cut_torn_ends(dir)?;
+        Self::of(dir, &plan)
+    }
+
+    /// What [`Self::open`] would find, without a change to the disk: an empty log where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read(dir: &Path, plan: &impl Serialize) -> Result<Self> {
+        let plan = value_of(plan)?;
+        has_plan(dir, &plan)?;
+        Self::of(dir, &plan)
+    }
+
+    fn of(dir: &Path, plan: &Value) -> Result<Self> {
         let strengths = read(&dir.join(STRENGTHS))?;
         let texts: Vec<TextRecord> = read(&dir.join(TEXTS))?;
-        check_prompts(
-            &dir.join(TEXTS),
-            &wanted,
-            texts.iter().map(|t| t.key.prompt),
-        )?;
+        check_prompts(&dir.join(TEXTS), plan, texts.iter().map(|t| t.key.prompt))?;
         Ok(Self {
             dir: dir.to_path_buf(),
             strengths,
@@ -82,6 +79,16 @@ impl Log {
     /// The texts that were generated so far.
     pub fn texts(&self) -> &[TextRecord] {
         &self.texts
+    }
+
+    /// The texts that a judge has rated.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a line that is no record.
+    pub fn rated(&self, judge: &str) -> Result<HashSet<String>> {
+        let judged = self.judged(judge)?.into_iter();
+        let rated = judged.filter(|j| j.judgement.is_rated());
+        Ok(rated.map(|j| j.key.id()).collect())
     }
 
     /// The judgements of a judge so far, for each text the last one.
@@ -137,12 +144,63 @@ impl Log {
     }
 }
 
+fn value_of(plan: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(plan).map_err(|e| Error::refused(format!("cannot write the plan: {e}")))
+}
+
+/// Whether the directory holds this plan; another one is refused.
+fn has_plan(dir: &Path, plan: &Value) -> Result<bool> {
+    let path = dir.join(PLAN);
+    let bytes = match disk::read_regular(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(Error::io("read", &path)(e)),
+    };
+    let saved: Value = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::file(
+            &path,
+            format!("not a plan: {e}; remove the directory and start again"),
+        )
+    })?;
+    if saved == *plan {
+        return Ok(true);
+    }
+    Err(Error::refused(format!(
+        "{} holds another evaluation: give another --name, or remove it",
+        dir.display()
+    )))
+}
+
+/// Cuts off what follows the last line end of each file of records, since a run was killed while it
+/// wrote that.
+fn cut_torn_ends(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let path = entry.map_err(Error::io("read", dir))?.path();
+        if path.extension().is_none_or(|e| e != "jsonl") {
+            continue;
+        }
+        let bytes = disk::read_regular(&path).map_err(Error::io("read", &path))?;
+        let whole = whole_lines(&bytes);
+        if whole < bytes.len() {
+            let file = OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .map_err(Error::io("open", &path))?;
+            file.set_len(whole as u64)
+                .map_err(Error::io("cut the torn end of", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes up to the last line end.
+fn whole_lines(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rposition(|&b| b == b'\n');
+    last.map_or(0, |at| at + 1)
+}
+
 /// Refuses a text of a prompt that the plan does not have, as a changed line may name.
-fn check_prompts(
-    path: &Path,
-    plan: &serde_json::Value,
-    of_texts: impl Iterator<Item = usize>,
-) -> Result<()> {
+fn check_prompts(path: &Path, plan: &Value, of_texts: impl Iterator<Item = usize>) -> Result<()> {
     let Some(count) = plan["config"]["prompts"].as_array().map(Vec::len) else {
         return Ok(());
     };
@@ -158,26 +216,14 @@ fn check_prompts(
     }
 }
 
-/// The records of a file; none where there is no file. What follows the last line end is cut off,
-/// since a run was killed while it wrote that.
+/// The records of a file; none where there is no file. What follows the last line end is none.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match disk::read_regular(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("read", path)(e)),
     };
-    let whole = bytes
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(0, |at| at + 1);
-    if whole < bytes.len() {
-        let file = OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        file.set_len(whole as u64)
-            .map_err(Error::io("cut the torn end of", path))?;
-    }
+    let whole = whole_lines(&bytes);
     let record = |(i, line): (usize, &[u8])| {
         serde_json::from_slice(line).map_err(|e| {
             Error::file(

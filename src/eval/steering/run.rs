@@ -57,12 +57,7 @@ impl<'a> Run<'a> {
         log: &'a mut Log,
     ) -> Result<Self> {
         config.check()?;
-        let encode = |text: &String| model.tokenizer().encode(text, config.bos);
-        let prompts = config
-            .prompts
-            .iter()
-            .map(encode)
-            .collect::<Result<Vec<_>>>()?;
+        let prompts = model.tokenizer().encode_all(&config.prompts, config.bos)?;
         if let Some(at) = prompts.iter().position(Vec::is_empty) {
             return Err(Error::usage(format!(
                 "prompt {} has no tokens: give a text such as 'I think that'",
@@ -267,12 +262,7 @@ impl<'a> Run<'a> {
         on_event: &mut dyn FnMut(RunEvent<'_>) -> Result<()>,
         ctx: &TaskCtx,
     ) -> Result<()> {
-        let judged = self.log.judged(judge.name())?;
-        let rated: HashSet<String> = judged
-            .iter()
-            .filter(|j| j.judgement.is_rated())
-            .map(|j| j.key.id())
-            .collect();
+        let rated = self.log.rated(judge.name())?;
         let missing = |t: &&TextRecord| {
             t.key.sign != 0 && judge.knows(&t.key.label) && !rated.contains(&t.key.id())
         };

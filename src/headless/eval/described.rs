@@ -52,13 +52,18 @@ pub(super) fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<Laye
     }
     let ask = request(args, &study)?;
     ask.config.check()?;
+    if let Some(name) = &args.name {
+        study.evaluation_path(name)?;
+    }
     let reader = match (&judge, args.dry_run) {
         (None, false) => Some(encoder::open(args.encoder.as_deref(), out, &ctx)?),
         _ => None,
     };
     let model = model_of(&mut study, &args.model, None, out, &ctx)?;
-    // Locked only now: what is refused writes nothing.
-    let study = Study::open(&args.common.study)?;
+    // Locked only now: what is refused, or only planned, writes nothing.
+    if !args.dry_run {
+        study = Study::open(&args.common.study)?;
+    }
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     let begun = Instant::now();
     print_price(

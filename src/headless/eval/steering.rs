@@ -71,8 +71,12 @@ fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
         config: config(args, &study)?,
         name: args.name.clone(),
         seed: args.common.seed,
+        dry_run: args.dry_run,
     };
     ask.config.check()?;
+    if let Some(name) = &args.name {
+        study.evaluation_path(name)?;
+    }
     // An encoder that cannot be had is said before a model is loaded.
     let reader = match (args.offline, args.dry_run) {
         (Some(OfflineArg::Meaning), false) => {
@@ -81,8 +85,10 @@ fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
         _ => None,
     };
     let model = model_of(&mut study, &args.model, None, out, &ctx)?;
-    // Locked only now: what is refused writes nothing.
-    let study = Study::open(&args.common.study)?;
+    // Locked only now: what is refused, or only planned, writes no evaluation.
+    if !args.dry_run {
+        study = Study::open(&args.common.study)?;
+    }
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     if let Some(judge) = &judge {
         print_cost(&prepared, judge, out)?;

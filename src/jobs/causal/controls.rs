@@ -2,8 +2,9 @@
 //! random directions, and the words that are watched under every direction.
 
 use super::super::choice::Choose;
-use super::super::evaluation::{self, Method};
+use super::super::evaluation::{self, Method, MethodDirections};
 use super::CausalRequest;
+use crate::amounts::count;
 use crate::directions::{Baseline, Mix, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::steering::WatchedWords;
@@ -17,24 +18,63 @@ pub(super) fn with_controls(study: &Study, ask: &CausalRequest) -> Result<Vec<Me
         true => evaluation::usual_of(study, &ask.place)?,
         false => ask.methods.clone(),
     };
-    let mixes = methods.iter().filter_map(|method| match method {
-        Method::Set(SetKind::Mixed { mix, .. }) => Some(*mix),
-        _ => None,
-    });
-    let mut mixes: Vec<Mix> = mixes.collect();
-    if ask.choose == Choose::Effect {
-        mixes.push(Mix::One);
+    let fit = ask.place.resolve(study).ok().and_then(|(_, fit)| fit);
+    let fit = fit.map(|fit| fit.name);
+    // As many random directions, as sparse and at the same hook: the best of more is better by chance.
+    let random_like = |name: Option<&str>| match name.filter(|name| Some(*name) != fit.as_deref()) {
+        Some(other) => format!("{}@{other}", Baseline::Random.name()),
+        None => Baseline::Random.name().to_owned(),
+    };
+    let chooses_by_effect = ask.choose == Choose::Effect;
+    let mut choosing: Vec<(Mix, String)> = Vec::new();
+    for kind in Method::sets(&methods) {
+        match (kind, kind.source()) {
+            (SetKind::Mixed { mix, .. }, Some(SetKind::Fit(name))) => {
+                choosing.push((*mix, random_like(name.as_deref())));
+            }
+            (SetKind::Mixed { .. }, Some(source)) if source == Baseline::Random.into() => {}
+            (SetKind::Mixed { mix, .. }, _) => {
+                choosing.push((*mix, random_like(kind.source_fit())));
+            }
+            (SetKind::Fit(name), _) if chooses_by_effect => {
+                choosing.push((Mix::One, random_like(name.as_deref())));
+            }
+            _ => {}
+        }
     }
-    for mix in mixes {
-        let control = Method::Set(SetKind::Mixed {
-            mix,
-            of: Some(Baseline::Random.name().to_owned()),
-        });
+    if chooses_by_effect && choosing.iter().all(|(mix, _)| *mix != Mix::One) {
+        choosing.push((Mix::One, random_like(None)));
+    }
+    for (mix, of) in choosing {
+        let control = Method::Set(SetKind::Mixed { mix, of: Some(of) });
         if !methods.contains(&control) {
             methods.push(control);
         }
     }
     Ok(methods)
+}
+
+/// Of what chooses by effects that which has more than the `features` random directions that stand
+/// beside it, in words.
+pub(super) fn among_more(offered: &[MethodDirections], features: usize) -> Option<String> {
+    let has_no_control = |o: &&MethodDirections| match &o.method {
+        Method::Set(kind @ (SetKind::Sae(_) | SetKind::Baseline { .. })) => {
+            !kind.supervised() && kind.ranked() && o.set.directions().count() > features
+        }
+        _ => false,
+    };
+    let each: Vec<String> = offered
+        .iter()
+        .filter(has_no_control)
+        .map(|o| format!("{} among {}", o.name, count(o.set.directions().count())))
+        .collect();
+    (!each.is_empty()).then(|| {
+        format!(
+            "random directions are chosen by effect among {}, {}: the best of more is better by chance alone",
+            count(features),
+            each.join(", ")
+        )
+    })
 }
 
 /// Refuses to report on a prompt on which directions are chosen by their effects.

@@ -1,7 +1,5 @@
 //! What an evaluation will take, told before it begins: directions, texts, questions to a judge.
 
-use std::collections::HashSet;
-
 use serde::Serialize;
 
 use super::{Prepared, case_of};
@@ -61,12 +59,7 @@ impl Prepared {
     /// # Errors
     /// A log that cannot be read.
     pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, CostEstimate)> {
-        let judged = self.log.judged(judge.name())?;
-        let rated: HashSet<String> = judged
-            .iter()
-            .filter(|j| j.judgement.is_rated())
-            .map(|j| j.key.id())
-            .collect();
+        let rated = self.log.rated(judge.name())?;
         // What is written is asked as it is, so what was answered is known; of the rest only the
         // number is.
         let (unsteered, steered): (Vec<_>, Vec<_>) = self

@@ -119,7 +119,7 @@ pub fn open(
         }
         SetKind::Mixed { mix, .. } => {
             let source = kind.source().unwrap_or(SetKind::FIT);
-            let source = directions::open(study, &source, place, ctx)?;
+            let source = directions::open(study, &source, &place.of(kind), ctx)?;
             mixed(
                 study,
                 kind,
