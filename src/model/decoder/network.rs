@@ -492,10 +492,6 @@ impl Decoder {
             m = norm.apply(&m)?;
         }
         let m = state.call_tap(i, HookSite::MlpOut, m)?;
-        Ok(if state.ends(i, HookSite::MlpOut) {
-            None
-        } else {
-            Some(m)
-        })
+        Ok((!state.ends(i, HookSite::MlpOut)).then_some(m))
     }
 }
