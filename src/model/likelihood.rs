@@ -1,7 +1,7 @@
 //! What is read off logits, reduced where they lie: one number a row comes back.
 //!
 //! For decoders that compute on tensors; in f32, as cards do. Logits that are −∞ count as a
-//! probability of 0.
+//! probability of 0. Invariant: a row that holds NaN or ∞ gives NaN, on every device.
 
 use candle_core::{D, DType, Tensor};
 
@@ -9,7 +9,7 @@ use super::host;
 use crate::error::Result;
 
 /// What −∞ is taken for, so that 0 · log 0 is 0: its exponential is 0 in f32.
-const NEVER: f64 = -1e4;
+const NEVER: f32 = -1e4;
 
 /// Log-probabilities of rows of logits `[rows, vocab]`.
 ///
@@ -17,7 +17,10 @@ const NEVER: f64 = -1e4;
 /// A failure of the device.
 pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let logits = logits.to_dtype(DType::F32)?;
-    Ok(candle_nn::ops::log_softmax(&logits, D::Minus1)?.maximum(NEVER)?)
+    let all = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
+    // Not by a maximum, which is the other number on a card where one is NaN.
+    let never = Tensor::new(NEVER, all.device())?.broadcast_as(all.shape())?;
+    Ok(all.lt(&never)?.where_cond(&never, &all)?)
 }
 
 /// KL(p ‖ q) in nats of the rows `[rows, vocab]` of two tensors of log-probabilities.
@@ -27,8 +30,13 @@ pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
 pub fn divergences(p: &Tensor, q: &Tensor) -> Result<Vec<f64>> {
     let terms = (p.exp()? * (p - q)?)?;
     let each = host::values(&terms.sum(D::Minus1)?)?;
-    // The sum of a distribution with itself may round below 0.
-    Ok(each.into_iter().map(|kl| f64::from(kl).max(0.0)).collect())
+    Ok(each.into_iter().map(|kl| not_negative(kl.into())).collect())
+}
+
+/// A KL that was summed: that of a distribution with itself may round below 0.
+pub(crate) fn not_negative(kl: f64) -> f64 {
+    // NaN stays NaN, of which `max` would make 0.
+    if kl < 0.0 { 0.0 } else { kl }
 }
 
 /// The log-probability of each row's own id.
@@ -73,5 +81,16 @@ mod tests {
         assert!((found[0] - (-2.0 - norm(&p))).abs() < 1e-6);
         assert!((found[1] - (0.0 - norm(&q))).abs() < 1e-6);
         assert_eq!(host::copied() - before, 4);
+    }
+
+    #[test]
+    fn a_row_that_overflowed_says_so() {
+        for odd in [f32::NAN, f32::INFINITY] {
+            let logits = Tensor::new(&[[0.0, odd, 1.0], [0.0, 2.0, 1.0]], &Device::Cpu).unwrap();
+            let all = log_softmax(&logits).unwrap();
+            let kl = divergences(&all, &all).unwrap();
+            assert!(kl[0].is_nan() && kl[1] == 0.0, "{kl:?}");
+            assert!(log_likelihoods(&all, &[0, 0]).unwrap()[0].is_nan());
+        }
     }
 }

@@ -136,6 +136,13 @@ pub trait Tap {
     /// Whatever the tap refuses; the pass ends with it.
     fn intercept(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor)
     -> Result<Option<Tensor>>;
+
+    /// Whether the row with this number of the caller may leave what the compute dtype holds. A pass
+    /// ends with an error where a row does; one that may has logits of NaN, and the others go on.
+    fn may_overflow(&self, sample: usize) -> bool {
+        let _ = sample;
+        false
+    }
 }
 
 /// A tap that is never called.

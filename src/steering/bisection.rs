@@ -66,14 +66,21 @@ impl Target {
     }
 
     fn calibration(&self) -> Calibration {
-        let (alpha, kl) = self.nearest.unwrap_or((RANGE.0, 0.0));
+        // Without steering the KL is 0.
+        let (alpha, kl) = self.nearest.unwrap_or((0.0, 0.0));
         let reached = self.reached();
-        let note = (!reached).then(|| {
-            format!(
-                "KL {} was not reached by {STEPS} steps of bisection in [{}, {}]: the nearest is {kl:.4} at |α| = {alpha:.4}, the \
-                 largest {:.4}",
-                self.kl, RANGE.0, RANGE.1, self.largest
-            )
+        let tried = format!(
+            "KL {} was not reached by {STEPS} steps of bisection in [{}, {}]",
+            self.kl, RANGE.0, RANGE.1
+        );
+        let note = (!reached).then(|| match self.nearest {
+            Some(_) => format!(
+                "{tried}: the nearest is {kl:.4} at |α| = {alpha:.4}, the largest {:.4}",
+                self.largest
+            ),
+            None => format!(
+                "{tried}: every |α| that was tried overflows what the model computes in: try --dtype f32"
+            ),
         });
         Calibration {
             alpha,
@@ -191,6 +198,15 @@ mod tests {
         assert_eq!(first, [1000.5]);
         search.observe(&first, &[f64::NAN]);
         assert_eq!(search.propose(), [500.75]);
+        search.observe(&[500.75], &[0.25]);
+        assert!(search.propose().is_empty() && search.results()[0].note.is_none());
+        let mut search = Bisection::new(&[0.25]).unwrap();
+        while let [alpha] = search.propose()[..] {
+            search.observe(&[alpha], &[f64::INFINITY]);
+        }
+        let found = search.results().remove(0);
+        assert_eq!((found.alpha, found.kl, found.reached), (0.0, 0.0, false));
+        assert!(found.note.unwrap().contains("every |α| that was tried"));
         assert!(Bisection::new(&[0.0]).is_err() && Bisection::new(&[f64::NAN]).is_err());
     }
 }

@@ -4,6 +4,7 @@
 //! is steered, so the layers below run once. Invariant: every pass holds the unsteered prompts too,
 //! so that both sides of a KL are computed the same way.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
@@ -15,7 +16,7 @@ use super::intervention::{Intervention, Mode};
 use super::search::{Calibration, Search};
 use super::tap::{SteerTap, Steering, TokenSelection};
 use crate::error::{Error, Result};
-use crate::model::likelihood::{divergences, log_softmax};
+use crate::model::likelihood::{divergences, log_softmax, not_negative};
 use crate::model::{LayerInput, Logits, Model, Portion, host};
 use crate::task::{Progress, TaskCtx};
 
@@ -57,8 +58,7 @@ impl BaseDistribution {
         let norm = log_sum_exp(steered);
         let term =
             |&(i, p, log_p): &(usize, f64, f64)| p * (log_p - (f64::from(steered[i]) - norm));
-        // The sum of a distribution with itself may round below 0.
-        self.terms.iter().map(term).sum::<f64>().max(0.0)
+        not_negative(self.terms.iter().map(term).sum::<f64>())
     }
 }
 
@@ -78,6 +78,8 @@ pub(super) struct CalibrationPrompts<'a> {
     /// The activations below the first steered layer.
     input: LayerInput,
     selection: TokenSelection,
+    /// Whether a steering may overflow, whose KL is NaN then.
+    tolerant: bool,
     /// The most rows of a pass.
     portion: Mutex<Portion>,
 }
@@ -123,11 +125,21 @@ impl<'a> CalibrationPrompts<'a> {
             model,
             input,
             selection,
+            tolerant: false,
             portion: Mutex::new(Portion::new(most)),
         })
     }
 
-    /// Runs as many steerings at a time as fit into a forward pass. `on_pass` takes the logits of the
+    /// Lets steerings overflow, for a search that tries how strong is too strong.
+    pub(super) fn tolerant(self) -> Self {
+        Self {
+            tolerant: true,
+            ..self
+        }
+    }
+
+    /// Runs as many steerings at a time as fit into a forward pass, or one in several passes where not
+    /// even all prompts do. `on_pass` takes the logits of the
     /// last tokens where the model computes: `[prompts, vocab]` unsteered, then `[steering · prompts,
     /// vocab]`, a steering after the other. Where it fails it must have kept nothing, as it is called
     /// again with fewer steerings where the device was full.
@@ -143,13 +155,15 @@ impl<'a> CalibrationPrompts<'a> {
         while !rest.is_empty() {
             let most = (portion.most() / prompts).saturating_sub(1);
             let (now, later) = rest.split_at(most.clamp(1, rest.len()));
+            let at_once = (portion.most() / (now.len() + 1)).clamp(1, prompts);
             let outcome = self
-                .pass(now, ctx)
+                .logits(now, at_once, ctx)
                 .and_then(|(base, steered)| on_pass(&base, &steered));
             match outcome {
                 Ok(()) => rest = later,
                 Err(error) => {
-                    let taken = ((now.len() + 1) * prompts, 2 * prompts);
+                    // A prompt without steering, and with one.
+                    let taken = ((now.len() + 1) * at_once, 2);
                     portion.shrink(error, self.model.device(), taken, "rows")?;
                 }
             }
@@ -157,15 +171,41 @@ impl<'a> CalibrationPrompts<'a> {
         Ok(())
     }
 
-    /// The logits of the last tokens without steering and with each of `steerings`.
-    fn pass(&self, steerings: &[Steering], ctx: &TaskCtx) -> Result<(Tensor, Tensor)> {
+    /// The logits of the last tokens without steering and with each of `steerings`, from passes over
+    /// `at_once` prompts. Only one steering is measured on prompts that are divided.
+    fn logits(
+        &self,
+        steerings: &[Steering],
+        at_once: usize,
+        ctx: &TaskCtx,
+    ) -> Result<(Tensor, Tensor)> {
         let prompts = self.input.rows();
+        let parts = (0..prompts).step_by(at_once);
+        let (mut base, mut steered): (Vec<Tensor>, Vec<Tensor>) = parts
+            .map(|from| self.pass(steerings, from..prompts.min(from + at_once), ctx))
+            .collect::<Result<_>>()?;
+        if base.len() == 1 {
+            return Ok((base.swap_remove(0), steered.swap_remove(0)));
+        }
+        Ok((Tensor::cat(&base, 0)?, Tensor::cat(&steered, 0)?))
+    }
+
+    fn pass(
+        &self,
+        steerings: &[Steering],
+        prompts: Range<usize>,
+        ctx: &TaskCtx,
+    ) -> Result<(Tensor, Tensor)> {
         let all = std::iter::once(None).chain(steerings.iter().cloned().map(Some));
         let each = all
-            .flat_map(|s| std::iter::repeat_n(s, prompts))
+            .flat_map(|s| std::iter::repeat_n(s, prompts.len()))
             .collect::<Vec<_>>();
-        let prompt_of_row: Vec<usize> = (0..each.len()).map(|row| row % prompts).collect();
+        let prompt_of_row: Vec<usize> = prompts.clone().cycle().take(each.len()).collect();
+        let prompts = prompts.len();
         let mut tap = SteerTap::new(each, self.selection)?;
+        if self.tolerant {
+            tap = tap.tolerant();
+        }
         let logits =
             self.model
                 .forward_from(&self.input, &prompt_of_row, &mut tap, Logits::Last, ctx)?;
@@ -392,7 +432,7 @@ pub fn calibrate_by(
         ));
     }
     let interventions: Vec<&Arc<Intervention>> = signed.iter().map(|a| &a.intervention).collect();
-    let read = CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?;
+    let read = CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?.tolerant();
     let mut searches = signed
         .iter()
         .map(|_| by.start(targets))

@@ -77,7 +77,7 @@ impl<'a> EffectPass<'a> {
         let read = CalibrationPrompts::read_to(model, prompts, layer, Positions::All, ctx)?;
         let mut out = Self {
             model,
-            prompts: read,
+            prompts: read.tolerant(),
             target,
             length: 0.0,
         };
@@ -227,7 +227,7 @@ fn see(
         .sum::<f64>()
         / base.len() as f64;
     let off = (kl.max(1e-9) / target).ln().abs();
-    if !(off < best && off < COUNTS) {
+    if !(kl.is_finite() && off < best && off < COUNTS) {
         return (kl, None);
     }
     let change = |(b, s): (&Vec<f32>, &Vec<f32>)| {

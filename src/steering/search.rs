@@ -19,6 +19,10 @@ const SMOOTH_ROUNDS: usize = 3;
 const CANDIDATES: usize = 4;
 /// The search ends after this many rounds inside the brackets.
 const MAX_ROUNDS: usize = 20;
+/// The width of a bracket, as a share of its upper end, at which the search gives up; the second where
+/// the upper end overflows and says nothing of how near the target is.
+const NARROWEST: f64 = 1e-9;
+const NARROWEST_OVERFLOW: f64 = 1e-3;
 /// KL counts as saturated when the last three steps of α change it by less than this share.
 const SATURATION: f64 = 5e-3;
 
@@ -47,7 +51,8 @@ pub fn tolerance(target: f64) -> f64 {
 #[derive(Debug, Clone)]
 pub struct Search {
     targets: Vec<f64>,
-    /// (α, KL), ascending in α, from (0, 0).
+    /// (α, KL), ascending in α, from (0, 0). The KL of an α that overflows is ∞: it is too strong for
+    /// every target.
     points: Vec<(f64, f64)>,
     stage: Stage,
 }
@@ -104,8 +109,12 @@ impl Search {
                 Stage::Climb(_) => self.stage = Stage::Peak,
                 Stage::Peak => {
                     self.stage = Stage::Refine(0);
-                    if curve.bracket().is_none() {
-                        return curve.beside_peak();
+                    let beside = match curve.crossed() {
+                        true => Vec::new(),
+                        false => curve.beside_peak(),
+                    };
+                    if !beside.is_empty() {
+                        return beside;
                     }
                 }
                 Stage::Refine(MAX_ROUNDS) => return Vec::new(),
@@ -128,12 +137,12 @@ impl Search {
         }
     }
 
-    /// Takes the KL at each α that was proposed; a KL that is not finite is left out.
+    /// Takes the KL at each α that was proposed. A KL that is not finite is one that is too large.
     pub fn observe(&mut self, alphas: &[f64], kls: &[f64]) {
         let computed = alphas.iter().copied().zip(kls.iter().copied());
-        // An α that overflows the compute dtype says nothing about the curve.
+        let largest = |kl: f64| if kl.is_finite() { kl } else { f64::INFINITY };
         self.points
-            .extend(computed.filter(|(_, kl)| kl.is_finite()));
+            .extend(computed.map(|(alpha, kl)| (alpha, largest(kl))));
         self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
 
@@ -162,9 +171,14 @@ struct Curve<'a> {
 impl Curve<'_> {
     /// The next α to compute: inside the bracket, or none when the target is reached or out of reach.
     fn candidates(&self, count: usize) -> Vec<f64> {
+        // An end that overflows is no point of a curve, so the bracket is divided.
+        let (narrowest, count) = match self.overflow() {
+            Some(_) => (NARROWEST_OVERFLOW, CANDIDATES),
+            None => (NARROWEST, count),
+        };
         let Some((low, high)) = self
             .bracket()
-            .filter(|(low, high)| high - low > 1e-9 * high)
+            .filter(|(low, high)| high - low > narrowest * high)
         else {
             return Vec::new();
         };
@@ -193,7 +207,8 @@ impl Curve<'_> {
     /// beside it meets the target.
     fn smooth(&self, low: f64, high: f64) -> Option<f64> {
         let at = self.points.iter().position(|p| p.0 == low)?;
-        let log = |p: &(f64, f64)| (p.0 > 0.0 && p.1 > 0.0).then(|| (p.1.ln(), p.0.ln()));
+        let drawn = |p: &(f64, f64)| p.0 > 0.0 && p.1 > 0.0 && p.1.is_finite();
+        let log = |p: &(f64, f64)| drawn(p).then(|| (p.1.ln(), p.0.ln()));
         let beside = [at.checked_sub(1), Some(at + 2)].into_iter().flatten();
         let beside = beside.filter_map(|i| log(self.points.get(i)?));
         let target = self.target.ln();
@@ -215,8 +230,8 @@ impl Curve<'_> {
 
     /// The middles, as factors, between the point of the largest KL and its neighbours.
     fn beside_peak(&self) -> Vec<f64> {
-        let Some(peak) =
-            (0..self.points.len()).max_by(|&a, &b| self.points[a].1.total_cmp(&self.points[b].1))
+        let finite = (0..self.points.len()).filter(|&i| self.points[i].1.is_finite());
+        let Some(peak) = finite.max_by(|&a, &b| self.points[a].1.total_cmp(&self.points[b].1))
         else {
             return Vec::new();
         };
@@ -231,7 +246,7 @@ impl Curve<'_> {
     /// The α at which KL = c·α^p through both ends meets the target (p = 2 near 0).
     fn power_law(&self, low: f64, high: f64) -> Option<f64> {
         let at = |alpha: f64| self.points.iter().find(|p| p.0 == alpha).map(|p| p.1);
-        let (below, above) = (at(low)?, at(high)?);
+        let (below, above) = (at(low)?, at(high).filter(|kl| kl.is_finite())?);
         let power = if low > 0.0 && below > 0.0 {
             (above / below).ln() / (high / low).ln()
         } else {
@@ -244,6 +259,18 @@ impl Curve<'_> {
     fn bracket(&self) -> Option<(f64, f64)> {
         let above = self.points.iter().position(|p| p.1 >= self.target)?;
         Some((self.points[above.checked_sub(1)?].0, self.points[above].0))
+    }
+
+    /// Whether a KL that was computed is at least the target.
+    fn crossed(&self) -> bool {
+        let mut all = self.points.iter();
+        all.any(|p| p.1 >= self.target && p.1.is_finite())
+    }
+
+    /// The upper end of the bracket where it is an α that overflows.
+    fn overflow(&self) -> Option<f64> {
+        let first = self.points.iter().find(|p| p.1 >= self.target)?;
+        (!first.1.is_finite()).then_some(first.0)
     }
 
     /// Of the points near the first crossing the one nearest to the target.
@@ -294,6 +321,17 @@ impl Curve<'_> {
             Some(format!(
                 "KL {target} cannot be reached with this sign: the largest KL seen is {kl:.4} at |α| = {alpha:.4}"
             ))
+        } else if let Some(end) = self.overflow().filter(|_| !reached) {
+            Some(match alpha > 0.0 {
+                true => format!(
+                    "KL {target} cannot be reached with this sign: the largest KL seen is {kl:.4} at |α| = {alpha:.4}, and \
+                     |α| = {end:.4} overflows what the model computes in"
+                ),
+                false => format!(
+                    "KL {target} cannot be reached with this sign: every |α| that was tried, down to {end:.3e}, overflows \
+                     what the model computes in: try --dtype f32"
+                ),
+            })
         } else if !reached {
             Some(format!(
                 "KL jumps past {target} near |α| = {alpha:.4}: the nearest that was reached is {kl:.4}"
@@ -410,12 +448,36 @@ mod tests {
     }
 
     #[test]
-    fn strengths_that_overflow_are_left_out() {
-        let (found, _) = on(|a| if a > 100.0 { f64::NAN } else { a / 1000.0 }, 0.5);
+    fn strengths_that_overflow_are_too_strong() {
+        // The target lies between the last α that is finite and the first that is not.
+        for odd in [f64::NAN, f64::INFINITY] {
+            let (found, passes) = on(|a| if a > 100.0 { odd } else { a / 100.0 }, 0.9);
+            assert!(found.reached && found.note.is_none(), "{found:?}");
+            assert!((found.alpha - 90.0).abs() < 1.0 && passes <= 10, "{passes}");
+        }
+        // A target beyond what overflows: the strongest that is finite is found, and both are told.
+        let (found, passes) = on(|a| if a > 100.0 { f64::NAN } else { a / 1000.0 }, 0.5);
+        assert!(!found.reached && passes <= 12, "{passes}");
+        assert!(found.alpha <= 100.0 && found.alpha > 99.8, "{found:?}");
+        let note = found.note.unwrap();
         assert!(
-            !found.reached && (found.alpha - 64.0).abs() < 1e-9,
-            "{found:?}"
+            note.contains("cannot be reached") && note.contains("overflows"),
+            "{note}"
         );
+        // The peak of a curve that falls before it overflows.
+        let hill = |a: f64| 0.3 * (a / 32.0) * (1.0 - a / 32.0).exp();
+        let (found, _) = on(|a| if a > 100.0 { f64::NAN } else { hill(a) }, 0.298);
+        assert!(found.reached, "{found:?}");
+        // Nothing but what overflows.
+        let (found, _) = on(|_| f64::NAN, 0.5);
+        assert_eq!((found.alpha, found.kl, found.reached), (0.0, 0.0, false));
+        assert!(found.note.unwrap().contains("every |α| that was tried"));
+    }
+
+    #[test]
+    fn a_search_finds_small_strengths_below_one_that_overflows_at_once() {
+        let (found, passes) = on(|a| if a > 1e-4 { f64::NAN } else { a * 1e5 }, 0.25);
+        assert!(found.reached && passes <= 12, "{passes} {found:?}");
     }
 
     #[test]

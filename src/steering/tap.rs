@@ -73,6 +73,8 @@ pub struct SteerTap {
     hooks: Vec<HookPoint>,
     rows: Vec<Option<Steering>>,
     selection: TokenSelection,
+    /// Whether rows that are steered may leave what the compute dtype holds.
+    tolerant: bool,
     /// The plan of each hook for the rows of the last pass: while generating, the rows stay the same
     /// and so does the plan.
     plans: Vec<Option<HookPlan>>,
@@ -114,7 +116,16 @@ impl SteerTap {
             hooks,
             rows,
             selection,
+            tolerant: false,
         })
+    }
+
+    /// Lets rows that are steered overflow, for a search that tries how strong is too strong.
+    pub fn tolerant(self) -> Self {
+        Self {
+            tolerant: true,
+            ..self
+        }
     }
 
     /// One intervention at several strengths: row i at `alphas[i]`, where 0 leaves it alone.
@@ -271,6 +282,10 @@ impl Tap for SteerTap {
             .broadcast_as((rows, tokens, width))?
             .broadcast_mul(&delta)?;
         Ok(Some((x + delta)?))
+    }
+
+    fn may_overflow(&self, sample: usize) -> bool {
+        self.tolerant && self.rows.get(sample).is_some_and(Option::is_some)
     }
 }
 

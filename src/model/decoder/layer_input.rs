@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::network::Decoder;
 use super::{Logits, Model};
 use crate::error::{Error, Result};
-use crate::model::{Batch, NoTap, Phase, Tap};
+use crate::model::{Batch, NoTap, Phase, Portion, Tap};
 use crate::task::TaskCtx;
 
 /// The residual stream that a layer reads, for rows from position 0 on.
@@ -33,8 +33,26 @@ impl LayerInput {
     }
 }
 
+impl LayerInput {
+    /// Rows one after another, all padded to the longest.
+    fn joined(mut parts: Vec<Self>) -> Result<Self> {
+        if parts.len() == 1 {
+            return Ok(parts.swap_remove(0));
+        }
+        let longest = parts.iter().map(Self::tokens).max().unwrap_or(0);
+        let padded = |part: &Self| part.x.pad_with_zeros(1, 0, longest - part.tokens());
+        let x = parts.iter().map(padded).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            layer: parts[0].layer,
+            x: Tensor::cat(&x, 0)?,
+            lengths: parts.into_iter().flat_map(|part| part.lengths).collect(),
+        })
+    }
+}
+
 impl Decoder {
-    /// Computes rows of ids from position 0 up to the input of `layer`.
+    /// Computes rows of ids from position 0 up to the input of `layer`, fewer at a time where the
+    /// device was full.
     ///
     /// # Errors
     /// [`Error::Usage`] for a layer that was not loaded, and for rows that [`Decoder::forward`]
@@ -51,6 +69,28 @@ impl Decoder {
                 self.loaded_layers()
             )));
         }
+        let (mut portion, mut rest, mut parts) = (Portion::unlimited(), rows, Vec::new());
+        loop {
+            let now = portion.most().min(rest.len());
+            match self.layer_input_at_once(&rest[..now], layer, ctx) {
+                Ok(part) => {
+                    parts.push(part);
+                    rest = &rest[now..];
+                    if rest.is_empty() {
+                        return LayerInput::joined(parts);
+                    }
+                }
+                Err(error) => portion.shrink(error, self.device(), (now, 1), "rows")?,
+            }
+        }
+    }
+
+    fn layer_input_at_once(
+        &self,
+        rows: &[Vec<u32>],
+        layer: usize,
+        ctx: &TaskCtx,
+    ) -> Result<LayerInput> {
         let batch = Batch {
             rows: rows.to_vec(),
             samples: (0..rows.len()).collect(),

@@ -6,12 +6,11 @@
 use candle_core::{DType, Tensor};
 
 use super::Logits;
-use super::finite;
+use super::finite::{self, Strict};
 use super::linear::{Kernel, with_slice};
 use super::network::Decoder;
 use super::ops;
 use super::positions::RowPositions;
-use super::vector;
 use crate::error::{Error, Result};
 use crate::model::Phase;
 
@@ -22,8 +21,8 @@ impl Decoder {
         x: &Tensor,
         row_positions: &RowPositions,
         which: Logits,
-        phase: Phase,
-        kernel: Kernel,
+        (phase, kernel): (Phase, Kernel),
+        strict: &Strict,
     ) -> Result<Option<Tensor>> {
         let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
             return Ok(None);
@@ -50,14 +49,14 @@ impl Decoder {
         } else {
             head.apply(&norm.apply(&x)?, kernel)?.to_dtype(DType::F32)?
         };
-        if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
+        if self.is_mapped() && !with_slice(&out, |out| strict.holds(out))? {
             return Err(Error::refused(match head.damaged() {
                 Some(name) => finite::damaged(name),
                 None => "the logits are NaN or infinite: lower the steering strength, or check the weights".to_owned(),
             }));
         }
         if let Some(cap) = self.config.final_softcap {
-            out = ops::softcap(&out, cap)?;
+            out = ops::softcap(&strict.mark(out)?, cap)?;
         }
         Ok(Some(if which == Logits::All {
             out.reshape((rows, row_positions.tokens, head.out()))?

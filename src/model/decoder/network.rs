@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Logits;
 use super::attention::{self, Attention};
 use super::cache::KvCache;
+use super::finite::Strict;
 use super::linear::{Kernel, Linear, Placement};
 use super::load;
 use super::ops::{self, NormWeights};
@@ -57,6 +58,7 @@ pub(super) struct PassState<'a> {
     pass: Pass<'a>,
     row_positions: &'a RowPositions,
     kernel: Kernel,
+    strict: Strict,
     tap: &'a mut dyn Tap,
     hooks: Vec<HookPoint>,
     /// The last hook that is needed, after which the pass ends; `None`: it runs to the end.
@@ -71,13 +73,8 @@ impl PassState<'_> {
         if !self.hooks.contains(&hook) {
             return Ok(x);
         }
-        let (count, width) = x.dims2()?;
-        let shape = (
-            self.row_positions.starts.len(),
-            self.row_positions.tokens,
-            width,
-        );
-        let seen = x.reshape(shape)?;
+        let ((count, width), positions) = (x.dims2()?, self.row_positions);
+        let seen = x.reshape((positions.starts.len(), positions.tokens, width))?;
         let Some(new) = self.tap.intercept(&self.pass, hook, &seen)? else {
             return Ok(x);
         };
@@ -365,7 +362,7 @@ impl Decoder {
             (_, None) => {}
         }
         let Some(x) = result? else { return Ok(None) };
-        self.logits(&x, row_positions, logits, phase, kernel)
+        self.logits(&x, row_positions, logits, (phase, kernel), &state.strict)
     }
 
     /// The state at the start of a pass; an error for a hook that does not exist.
@@ -398,6 +395,7 @@ impl Decoder {
             pass,
             row_positions,
             kernel,
+            strict: Strict::of(tap, samples),
             tap,
             hooks,
             last,
@@ -441,7 +439,7 @@ impl Decoder {
                 return Ok(None);
             };
             x = ops::add(&middle, &m, self.is_mapped())?;
-            self.check_finite(&x, i)?;
+            self.check_finite(&x, i, &state.strict)?;
             x = state.call_tap(i, HookSite::ResidPost, x)?;
             if state.ends(i, HookSite::ResidPost) {
                 return Ok(None);
@@ -449,7 +447,7 @@ impl Decoder {
         }
         #[cfg(test)]
         super::full::check(x.dim(0)?)?;
-        self.check_device(&x, state.pass.phase)?;
+        self.check_device(&x, state.pass.phase, &state.strict)?;
         Ok(Some(x))
     }
 
