@@ -14,7 +14,7 @@ use crate::analysis::Notes;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
-use crate::jobs::collect::{collect, exact_dtype, stored_words};
+use crate::jobs::collect::{collect, estimate, exact_dtype, stored_words};
 use crate::jobs::fitting;
 use crate::model::{BosRule, Compute, HookPoint, LoadOptions, Model, source};
 use crate::study::{self, FitEntry, Study};
@@ -285,8 +285,11 @@ impl Opener {
             (Study::open(dir)?, hook)
         } else {
             let width = model.width(hook)?;
-            self.release_study_in(dir);
             let (dtype, bos) = (exact_dtype(model.info()), BosRule::Auto);
+            // A fit that cannot be would leave a study without one behind.
+            let tokens = estimate(model, corpus, &[width], dtype, bos, ctx)?.tokens;
+            request.fit.check((tokens, width))?;
+            self.release_study_in(dir);
             (
                 Study::create(
                     dir,

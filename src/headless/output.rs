@@ -202,17 +202,11 @@ impl Screen {
             }
         } else if self.last_line.is_none_or(|t| t.elapsed() >= PLAIN_EVERY) {
             self.last_line = Some(Instant::now());
-            let total = progress
-                .total
-                .filter(|_| !is_share)
-                .map_or(String::new(), |t| {
-                    format!(" of {}", amount(t as f64, &progress.unit))
-                });
             let _ = writeln!(
                 io::stderr(),
-                "{}: {}{total} {words}",
+                "{}: {} {words}",
                 text::clean(&progress.stage),
-                amount(progress.done as f64, &progress.unit)
+                done_of(progress)
             );
         }
     }
@@ -253,6 +247,22 @@ pub fn amount(value: f64, unit: &str) -> String {
     }
 }
 
+/// "1 of 90 features": the unit once.
+fn done_of(progress: &Progress) -> String {
+    let (done, unit) = (progress.done as f64, &progress.unit);
+    match progress.total.filter(|_| unit != "%") {
+        Some(total) if unit == "bytes" => {
+            format!("{} of {}", amount(done, unit), amount(total as f64, unit))
+        }
+        Some(total) => format!(
+            "{} of {}",
+            thousands(progress.done),
+            amount(total as f64, unit)
+        ),
+        None => amount(done, unit),
+    }
+}
+
 /// A whole number with thousands set apart, as in "12,345".
 pub fn thousands(value: u64) -> String {
     count(value as usize)
@@ -268,6 +278,10 @@ mod tests {
         assert_eq!(thousands(12), "12");
         assert_eq!(amount(98_362_432.0, "bytes"), "98.4 MB");
         assert_eq!(amount(2.5, "sweeps"), "2.5 sweeps");
+        let of = |unit, total| done_of(&Progress::new("reading", 1, total, unit));
+        assert_eq!(of("features", Some(90)), "1 of 90 features");
+        assert_eq!(of("%", Some(100)), "1 %");
+        assert_eq!(of("tokens", None), "1 tokens");
     }
 
     #[test]

@@ -46,7 +46,6 @@ const EVERYWHERE: &[PaneId] = &[];
 const READING: &[PaneId] = &[Features, Contexts, Feature];
 
 const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Compare, Tree, Steer, Live];
-const EVALUATING: &[PaneId] = &[Features, Contexts, Feature, Labels, Steer];
 /// Where another list may come under what is on the screen.
 const CHOOSING: &[PaneId] = &[
     Features, Contexts, Feature, Labels, Steer, Live, Fit, Evaluate,
@@ -194,8 +193,8 @@ macro_rules! action_table {
         "Another set of directions in place of the features: DiffMean, autoencoders, k-means, random, neurons; or back to the fit", can::sets_can_be_read, run::sets;
     Labels: Named, "labels", "labels", ["M"], READING, 0,
         "Features against the corpus's labels as a heat map", can::a_feature_is_selected, |app| app.go_to(Labels);
-    Evaluate: Named, "evaluate", "evaluate", ["V"], EVALUATING, 0,
-        "What each kind of direction makes the model say, at equal KL, judged", can::always, |app| app.go_to(Evaluate);
+    Evaluate: Named, "evaluate", "evaluate", ["7", "V"], EVERYWHERE, 0,
+        "What each kind of direction makes the model say, at equal KL, judged", can::always, |app| app.open_tab(Evaluate);
     Undo: Named, "undo", "undo", ["U"], NAMING, 0,
         "Take back the last name or note", can::a_feature_of_a_fit_is_selected, run::undo;
     ExportNotes: Named, "export-notes", "notes out", [], NAMING, 0,

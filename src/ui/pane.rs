@@ -122,8 +122,13 @@ pub enum Handover {
     Mode(Mode),
     /// To Steer: run the feature in three ways, whole, core and own neurons.
     ThreeWays,
-    /// To Live: look at this text.
-    Text(String),
+    /// To Live: look at the selected feature on this text.
+    Text {
+        /// The text.
+        text: String,
+        /// The byte at which the token begins that the cursor goes to.
+        at: usize,
+    },
     /// To Live: look at what is generated, as it comes.
     Follow {
         /// The prompt that both texts continue.

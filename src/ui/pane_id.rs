@@ -20,8 +20,6 @@ macro_rules! pane_table {
             Compare, "Compare", Features, Some("compare"), compare::ComparePane;
             /// Features against the corpus's labels as a heat map.
             Labels, "Labels", Features, Some("labels"), labels::LabelsPane;
-            /// What directions cause, judged.
-            Evaluate, "Evaluate", Steer, Some("evaluate"), evaluate::EvaluatePane;
             /// Dendrogram of shared neurons.
             Tree, "Tree", Tree, Some("tree"), tree::TreePane;
             /// Steered beside unsteered text.
@@ -32,6 +30,8 @@ macro_rules! pane_table {
             Fit, "Fit", Fit, Some("fit"), fit::FitPane;
             /// The form of what to open, and the recent studies.
             Start, "Start", Start, Some("start"), start::StartPane;
+            /// What directions cause, judged.
+            Evaluate, "Evaluate", Evaluate, Some("evaluate"), evaluate::EvaluatePane;
         }
     };
 }

@@ -79,6 +79,16 @@ pub const FLOOR: f32 = 0.05;
 /// The same where values have a sign: every neuron has one on every token, and most are small.
 pub const SIGNED_FLOOR: f32 = 0.15;
 
+/// The steps of the sequential ramp among 16 colours, each lighter than the one before in the usual
+/// palettes, with what reads on it.
+const ANSI_STEPS: [(Color, Color); 5] = [
+    (Color::Blue, Color::White),
+    (Color::LightBlue, Color::Black),
+    (Color::Cyan, Color::Black),
+    (Color::LightGreen, Color::Black),
+    (Color::LightYellow, Color::Black),
+];
+
 /// How a heat map scales and colours its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ramp {
@@ -117,15 +127,14 @@ impl Theme {
         let heat = match profile {
             Profile::TrueColour => VIRIDIS.iter().map(|&c| on(c)).collect(),
             Profile::Indexed => VIRIDIS_256.iter().map(|&i| on_indexed(i)).collect(),
-            Profile::Ansi => [
-                (Color::Blue, Color::White),
-                (Color::Cyan, Color::Black),
-                (Color::Green, Color::Black),
-                (Color::LightGreen, Color::Black),
-                (Color::LightYellow, Color::Black),
-            ]
-            .map(|(bg, fg)| Style::new().bg(bg).fg(fg))
-            .to_vec(),
+            Profile::Ansi => {
+                let mut steps = ANSI_STEPS.map(|(bg, fg)| Style::new().bg(bg).fg(fg));
+                // What is strong stands out from the ground.
+                if light {
+                    steps.reverse();
+                }
+                steps.to_vec()
+            }
             Profile::Mono => mono_steps().to_vec(),
         };
         let diverging = match profile {
@@ -139,15 +148,25 @@ impl Theme {
                 .iter()
                 .map(|&i| on_indexed(i))
                 .collect(),
-            Profile::Ansi => [
-                (Color::Red, Color::White),
-                (Color::LightRed, Color::Black),
-                (Color::Reset, Color::Reset),
-                (Color::LightBlue, Color::Black),
-                (Color::Blue, Color::White),
-            ]
-            .map(|(bg, fg)| Style::new().bg(bg).fg(fg))
-            .to_vec(),
+            Profile::Ansi => {
+                let (deep, pale) = (
+                    [(Color::Red, Color::White), (Color::Blue, Color::White)],
+                    [
+                        (Color::LightRed, Color::Black),
+                        (Color::LightBlue, Color::Black),
+                    ],
+                );
+                let (strong, weak) = if light { (deep, pale) } else { (pale, deep) };
+                [
+                    strong[0],
+                    weak[0],
+                    (Color::Reset, Color::Reset),
+                    weak[1],
+                    strong[1],
+                ]
+                .map(|(bg, fg)| Style::new().bg(bg).fg(fg))
+                .to_vec()
+            }
             Profile::Mono => {
                 let up = mono_steps();
                 up.iter()

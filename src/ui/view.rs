@@ -170,7 +170,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
         } else {
             spans.push(Span::styled(label, app.theme.dim()));
         }
-        spans.push(Span::raw("  "));
+        spans.push(Span::raw(" ".repeat(usize::from(app.tab_gap()))));
     }
     let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
     put(buf, area, 0, &Line::from(spans));

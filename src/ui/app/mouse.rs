@@ -120,10 +120,19 @@ impl App {
             .into_iter()
             .map(|tab| {
                 let from = x;
-                x += self.tab_text(tab).chars().count() as u16 + 2;
-                (tab, from, x - 2)
+                let to = from + self.tab_text(tab).chars().count() as u16;
+                x = to + self.tab_gap();
+                (tab, from, to)
             })
             .collect()
+    }
+
+    /// Cells between two tabs: what the fit's state beside them leaves.
+    pub(crate) fn tab_gap(&self) -> u16 {
+        match self.layout().tabs.width {
+            100.. => 2,
+            _ => 1,
+        }
     }
 
     /// The words of a tab: its key, where it has one, and the name of the action that goes to it.

@@ -292,11 +292,11 @@ impl Pane for ContextsPane {
                 Vec::new()
             }
             Action::Trace => {
-                let text = entries
-                    .get(self.cursor)
-                    .map(|e| e.context.tokens.concat())
-                    .unwrap_or_default();
-                vec![Step::HandOver(PaneId::Live, Handover::Text(text))]
+                let context = entries.get(self.cursor)?.context;
+                let text = context.tokens.concat();
+                let before = context.tokens.iter().take(context.peak);
+                let at = before.map(String::len).sum();
+                vec![Step::HandOver(PaneId::Live, Handover::Text { text, at })]
             }
             Action::Copy => self.copy(cx),
             _ => return None,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
+use unicode_segmentation::UnicodeSegmentation;
 
 use crate::analysis::LabelMatrix;
 use crate::engine::{Command, Event, Reply, RequestId};
@@ -28,6 +29,9 @@ const MAX_CELL: usize = 3;
 
 /// The top of the scale at most: shares above it are plain, those below are what one looks for.
 const MAX_SHARE: f32 = 0.5;
+
+/// From this height on every column has its name over it.
+const ROOMY: usize = 14;
 
 /// The map of features by labels, and the cursor in it.
 #[derive(Debug, Default)]
@@ -163,15 +167,69 @@ impl LabelsPane {
             .collect()
     }
 
-    /// Lines above the map: the label under the cursor, and families of labels where there are
-    /// some.
-    fn heads(&self) -> usize {
-        let family = |l: &String| l.contains('/');
-        1 + usize::from(
-            self.matrix
-                .as_ref()
-                .is_some_and(|m| m.labels.iter().filter(|l| family(l)).count() > 1),
-        )
+    /// Whether families of labels have a line.
+    fn has_families(&self) -> bool {
+        let family = |l: &&String| l.contains('/');
+        let labels = self.matrix.as_ref().map_or(&[][..], |m| &m.labels);
+        labels.iter().filter(family).count() > 1
+    }
+
+    /// Lines above the map: the label under the cursor, families of labels where there are some,
+    /// and the name over each column, read downwards.
+    fn heads(&self, cx: &Cx) -> usize {
+        1 + usize::from(self.has_families()) + self.name_rows(cx)
+    }
+
+    /// Lines that the names of the columns have: as many as the longest takes, and a third of the
+    /// pane at most.
+    fn name_rows(&self, cx: &Cx) -> usize {
+        let labels = self.matrix.as_ref().map_or(&[][..], |m| &m.labels);
+        let longest = labels.iter().map(|l| text::width(&self.column_name(l)));
+        let height = usize::from(cx.area.height);
+        match height {
+            0..ROOMY => 0,
+            _ => longest.max().unwrap_or(0).min(height / 3),
+        }
+    }
+
+    /// What stands over the column of a label: without its family where that has a line.
+    fn column_name(&self, label: &str) -> String {
+        let own = label.split_once('/').map_or(label, |(_, own)| own);
+        text::clean(if self.has_families() { own } else { label })
+    }
+
+    /// The names over the columns in sight, each read downwards to its column.
+    fn draw_names(
+        &self,
+        matrix: &LabelMatrix,
+        columns: &Columns,
+        area: Rect,
+        cx: &Cx,
+        buf: &mut Buffer,
+    ) {
+        let rows = usize::from(area.height);
+        for at in 0..columns.shown {
+            let label = columns.first + at;
+            let Some(name) = matrix.labels.get(label) else {
+                break;
+            };
+            let name = text::truncate(&self.column_name(name), rows);
+            let from = rows.saturating_sub(name.graphemes(true).count());
+            let style = match label == self.label {
+                true => cx.theme.heading(),
+                false => cx.theme.dim(),
+            };
+            let x = columns.edge(at) + (columns.cells(at).saturating_sub(1)) / 2;
+            for (i, letter) in name.graphemes(true).enumerate() {
+                put_at(
+                    buf,
+                    area,
+                    x,
+                    from + i,
+                    &Line::styled(letter.to_owned(), style),
+                );
+            }
+        }
     }
 
     /// Cells of the names, cells of the map, its rows. What the map leaves is the names'.
@@ -182,7 +240,7 @@ impl LabelsPane {
         let used = width.saturating_sub(least + 1).min(count * MAX_CELL).max(1);
         let names = width.saturating_sub(used + 1).min(width / 2).max(least);
         let height = usize::from(cx.area.height)
-            .saturating_sub(2 + self.heads())
+            .saturating_sub(2 + self.heads(cx))
             .max(1);
         (names, width.saturating_sub(names + 1).max(1), height)
     }
@@ -330,7 +388,7 @@ impl Pane for LabelsPane {
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         let (names, room, height) = self.map_size(cx);
         let Some(line) = usize::from(row.saturating_sub(cx.area.y))
-            .checked_sub(self.heads())
+            .checked_sub(self.heads(cx))
             .filter(|l| *l < height)
         else {
             return Vec::new();
@@ -368,7 +426,7 @@ impl Pane for LabelsPane {
             );
         };
         let theme = cx.theme;
-        let ((names, room, height), heads) = (self.map_size(cx), self.heads());
+        let ((names, room, height), heads) = (self.map_size(cx), self.heads(cx));
         let columns = self.columns(room);
         let max = matrix
             .shares
@@ -407,7 +465,15 @@ impl Pane for LabelsPane {
             0,
             &Line::styled("▾", theme.accent()),
         );
-        if heads > 1 {
+        let name_rows = self.name_rows(cx);
+        let over = Rect {
+            x: cx.area.x + (names + 1) as u16,
+            y: cx.area.y + (heads - name_rows) as u16,
+            width: cx.area.width.saturating_sub((names + 1) as u16),
+            height: name_rows as u16,
+        };
+        self.draw_names(matrix, &columns, over.intersection(cx.area), cx, buf);
+        if self.has_families() {
             put_at(
                 buf,
                 cx.area,

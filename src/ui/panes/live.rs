@@ -79,6 +79,8 @@ pub struct LivePane {
     sort: Sort,
     shown: Option<Shown>,
     token: usize,
+    /// The byte of the text whose token the cursor goes to when the trace of it is there.
+    token_at: Option<usize>,
     offset: usize,
     /// The generated text that is on show as it comes.
     follow: Option<Follow>,
@@ -102,6 +104,7 @@ impl Default for LivePane {
             sort: Sort::Here,
             shown: None,
             token: 0,
+            token_at: None,
             offset: 0,
             follow: None,
             outdated: false,
@@ -130,6 +133,7 @@ impl LivePane {
     /// The text is a person's own from now on.
     fn text_edited(&mut self, cx: &Cx) {
         self.follow = None;
+        self.token_at = None;
         self.text_changed(cx);
     }
 
@@ -389,10 +393,12 @@ impl Pane for LivePane {
 
     fn receive(&mut self, handover: &Handover, cx: &Cx) -> Vec<Step> {
         match handover {
-            Handover::Text(text) => {
+            Handover::Text { text, at } => {
                 self.text.set("");
-                self.token = 0;
-                self.insert(text, cx)
+                (self.token, self.shown) = (0, None);
+                let steps = self.insert(text, cx);
+                self.token_at = Some(*at);
+                steps
             }
             Handover::Follow {
                 prompt,

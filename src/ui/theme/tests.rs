@@ -66,6 +66,38 @@ fn viridis_grows_lighter_step_by_step() {
 }
 
 #[test]
+fn with_16_colours_what_is_strong_is_farther_from_the_ground() {
+    // xterm's palette.
+    let seen = |style: &Style| match style.bg.unwrap() {
+        Color::Reset => None,
+        Color::Blue => Some((0, 0, 238)),
+        Color::LightBlue => Some((92, 92, 255)),
+        Color::Cyan => Some((0, 205, 205)),
+        Color::LightGreen => Some((0, 255, 0)),
+        Color::LightYellow => Some((255, 255, 0)),
+        Color::Red => Some((205, 0, 0)),
+        Color::LightRed => Some((255, 92, 92)),
+        other => panic!("{other:?} is not among the steps"),
+    };
+    for (light, ground) in [(false, (0, 0, 0)), (true, (255, 255, 255))] {
+        let theme = Theme::new(Profile::Ansi, light);
+        let far = |ramp| -> Vec<f64> {
+            let steps = theme.steps(ramp).iter();
+            steps
+                .map(|s| contrast(seen(s).unwrap_or(ground), ground))
+                .collect()
+        };
+        let up = far(Ramp::Sequential);
+        assert!(up.windows(2).all(|w| w[0] < w[1]), "light={light} {up:?}");
+        let both = far(Ramp::Diverging);
+        assert!(
+            both[0] > both[1] && both[1] > both[2] && both[2] < both[3] && both[3] < both[4],
+            "light={light} {both:?}"
+        );
+    }
+}
+
+#[test]
 fn about_zero_signed_values_are_close_to_the_ground_and_strong_ones_stand_out() {
     for profile in [Profile::TrueColour, Profile::Indexed] {
         for (light, ground) in [(false, (20, 20, 20)), (true, (255, 255, 255))] {

@@ -8,6 +8,16 @@ use crate::ui::action::Action;
 use crate::ui::list::{motion, scroll};
 use crate::ui::pane::{CopyFormats, Cx, Step};
 
+/// The token that has this byte of the text.
+fn token_of_byte(tokens: &[String], at: usize) -> usize {
+    let mut end = 0;
+    let ends = tokens.iter().map(|token| {
+        end += token.len();
+        end
+    });
+    ends.take_while(|end| *end <= at).count()
+}
+
 impl LivePane {
     pub(super) fn reorder(&mut self) {
         let Some(trace) = &self.trace else { return };
@@ -35,6 +45,9 @@ impl LivePane {
         self.trace = Some(Box::new(trace.clone()));
         self.trace_list = super::list_on_show(cx);
         let last = trace.tokens.len().saturating_sub(1);
+        if let Some(at) = self.token_at.take() {
+            self.token = token_of_byte(&trace.tokens, at);
+        }
         let follows = self.follow.as_ref().is_some_and(|follow| follow.tail);
         self.token = if self.typing || follows {
             last
@@ -183,5 +196,17 @@ impl LivePane {
             json: serde_json::to_value(trace).unwrap_or_default(),
             markdown: table(&["token", "unexplained", "features"], &cells),
         }))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::token_of_byte;
+
+    #[test]
+    fn a_byte_is_of_the_token_that_holds_it() {
+        let tokens = [" By", "", " Sun", "day"].map(str::to_owned);
+        let of = |at| token_of_byte(&tokens, at);
+        assert_eq!([0, 2, 3, 6, 7, 99].map(of), [0, 0, 2, 2, 3, 4]);
     }
 }

@@ -5,7 +5,8 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::{LivePane, Shown, peak};
+use super::tokens::largest;
+use super::{LivePane, Shown};
 use crate::text;
 use crate::ui::describe::feature_in_list;
 use crate::ui::draw::put;
@@ -64,14 +65,14 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
             columns.first + columns.count
         )
     } else {
-        "where they fire".to_owned()
+        "on this scale".to_owned()
     };
     let head = vec![
         Span::styled(text::pad(&title, cursor_cell), theme.dim()),
         Span::styled(text::pad("▾", columns.cells), theme.accent()),
     ];
     put(buf, area, 0, &Line::from(head));
-    let largest = trace.features.iter().map(peak).fold(0.0, f32::max);
+    let largest = largest(pane);
     let height = usize::from(area.height).saturating_sub(1);
     let at = pane.position();
     for (y, i) in (pane.top(height)..pane.count()).take(height).enumerate() {

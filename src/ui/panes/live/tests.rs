@@ -1,4 +1,5 @@
 use super::*;
+use crate::pieces;
 use crate::ui::app::{Effect, Msg};
 use crate::ui::harness::Harness;
 use crate::ui::theme::Profile;
@@ -38,6 +39,20 @@ fn values_are_shown_by_colour_mark_or_digit() {
     insta::assert_snapshot!("live_mono", mono.screen());
     mono.keys("v");
     insta::assert_snapshot!("live_digits", mono.screen());
+}
+
+#[test]
+fn a_context_is_looked_at_from_the_token_where_it_peaks() {
+    let mut harness = Harness::opened_with(120, 36, Profile::Mono, 40);
+    harness.keys("l j t").wait(0.2);
+    let context = harness.app.world.selected_card().expect("a card").contexts[1].clone();
+    assert_eq!(traces(&harness), [context.tokens.concat()]);
+    let head = pieces::token_name(&context.tokens, context.peak);
+    let screen = harness.screen();
+    assert!(
+        screen.contains(&format!("{} {head}", context.peak + 1)),
+        "{screen}"
+    );
 }
 
 #[test]
@@ -379,7 +394,7 @@ fn a_trace_is_awaited_while_a_fit_goes_on() {
 #[test]
 fn a_trace_never_stands_beside_the_names_of_another_fit() {
     let mut harness = harness(120, 36, Profile::TrueColour);
-    assert!(harness.find("where they fire").is_some());
+    assert!(harness.find("on this scale").is_some());
     // The first snapshot of another fit, whose trace takes its time.
     harness.answers = false;
     let other = |harness: &Harness, sweep| {
@@ -392,7 +407,7 @@ fn a_trace_never_stands_beside_the_names_of_another_fit() {
     let event = other(&harness, 1);
     harness.event(event);
     assert!(
-        harness.find("where they fire").is_none() && harness.find("Reading the text").is_some(),
+        harness.find("on this scale").is_none() && harness.find("Reading the text").is_some(),
         "{}",
         harness.screen()
     );
@@ -404,7 +419,7 @@ fn a_trace_never_stands_beside_the_names_of_another_fit() {
     };
     harness.reply(trace());
     assert!(
-        harness.find("where they fire").is_some(),
+        harness.find("on this scale").is_some(),
         "{}",
         harness.screen()
     );
@@ -415,7 +430,7 @@ fn a_trace_never_stands_beside_the_names_of_another_fit() {
     harness.event(Event::Features(std::sync::Arc::new(list)));
     harness.reply(trace());
     assert!(
-        harness.find("where they fire").is_none(),
+        harness.find("on this scale").is_none(),
         "{}",
         harness.screen()
     );

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::{LivePane, Shown};
+use super::{LivePane, Shown, peak};
 use crate::analysis::Trace;
 use crate::pieces::visible_spans;
 use crate::text;
@@ -47,7 +47,18 @@ fn values_in<'a>(pane: &LivePane, trace: &'a Trace) -> &'a [f32] {
     }
 }
 
-/// The values on show, and the top of their scale: that of both texts where a run is followed.
+/// The strongest of all features on the text, on both where a run is followed: the top of the one
+/// scale that text and grid have.
+pub(super) fn largest(pane: &LivePane) -> f32 {
+    let traces = pane.trace.as_deref().into_iter();
+    traces
+        .chain(other_trace(pane).map(|(_, trace)| trace))
+        .flat_map(|trace| &trace.features)
+        .map(peak)
+        .fold(0.0, f32::max)
+}
+
+/// The values on show, and the top of their scale.
 pub(super) fn values(pane: &LivePane) -> (&[f32], f32) {
     let Some(trace) = &pane.trace else {
         return (&[], 0.0);
@@ -55,12 +66,7 @@ pub(super) fn values(pane: &LivePane) -> (&[f32], f32) {
     if pane.shown == Some(Shown::Unexplained) {
         return (&trace.unexplained, 1.0);
     }
-    let other = other_trace(pane).map_or(&[][..], |(_, trace)| values_in(pane, trace));
-    let values = values_in(pane, trace);
-    (
-        values,
-        values.iter().chain(other).copied().fold(0.0, f32::max),
-    )
+    (values_in(pane, trace), largest(pane))
 }
 
 pub(super) fn rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {

@@ -236,7 +236,7 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     }
     let top = match pane.shown {
         Some(Shown::Unexplained) => "100%".to_owned(),
-        _ => text::number(f64::from(max)),
+        _ => format!("{} of all features", text::number(f64::from(max))),
     };
     spans.push(Span::styled(format!(" {top}"), theme.dim()));
     let what = match pane.shown {

@@ -1,5 +1,7 @@
 //! How the Start pane looks: the form with what it takes, recent studies, models on this machine.
 
+use std::path::{Path, PathBuf};
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -209,8 +211,21 @@ impl StartPane {
 
     fn studies(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        let mut rows = vec![plain(Line::styled(" Recent studies", theme.heading()))];
         let first = Kind::ALL.len();
+        let studies = cx.world.studies.as_deref().unwrap_or_default();
+        let current = self.form.at().checked_sub(first);
+        // Where the one under the cursor lies.
+        let place = current.and_then(|at| studies.get(at)).map(|s| {
+            let place = text::clean(&s.dir.to_string_lossy());
+            format!(
+                "   {}",
+                text::truncate_start(&place, width.saturating_sub(20))
+            )
+        });
+        let mut rows = vec![plain(Line::from(vec![
+            Span::styled(" Recent studies", theme.heading()),
+            Span::styled(place.unwrap_or_default(), theme.dim()),
+        ]))];
         match cx.world.studies.as_deref() {
             None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
             Some([]) => rows.push(plain(Line::styled(
@@ -221,12 +236,8 @@ impl StartPane {
                 for (i, study) in studies.iter().enumerate() {
                     let item = first + i;
                     let mut spans = vec![self.marker(item, cx), Span::raw(" ")];
-                    let like = |s: &&StudyEntry| {
-                        (&s.model, &s.hooks, &s.corpus)
-                            == (&study.model, &study.hooks, &study.corpus)
-                    };
-                    let alone = studies.iter().filter(like).count() == 1;
-                    spans.extend(study_spans(study, alone, width.saturating_sub(2), cx));
+                    let name = study_name(study, studies);
+                    spans.extend(study_spans(study, &name, width.saturating_sub(2), cx));
                     rows.push(Row {
                         item: Some(item),
                         line: Line::from(spans),
@@ -348,24 +359,39 @@ fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// A study by its model, or by its directory where another one is of the same model and corpus.
-fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Span<'static>> {
+/// A study by its model, or by its directory where another one is of the same model and corpus:
+/// with as many of the directories above as tell it from the others.
+fn study_name(study: &StudyEntry, all: &[StudyEntry]) -> String {
+    let what = |s: &StudyEntry| (s.model.clone(), s.hooks.clone(), s.corpus.clone());
+    let alike = all.iter().filter(|s| what(s) == what(study)).count();
+    if alike == 1 {
+        let model = study.model.rsplit('/').next().unwrap_or(&study.model);
+        return text::clean(model);
+    }
+    let ending = |dir: &Path, parts: usize| -> PathBuf {
+        let all: Vec<_> = dir.components().collect();
+        all[all.len().saturating_sub(parts)..].iter().collect()
+    };
+    let parts = study.dir.components().count();
+    let shortest = (1..=parts).map(|n| (n, ending(&study.dir, n)));
+    let mut shortest = shortest.filter(|(n, own)| {
+        let same = all.iter().filter(|s| ending(&s.dir, *n) == *own);
+        same.count() == 1
+    });
+    let own = shortest
+        .next()
+        .map_or_else(|| study.dir.clone(), |(_, own)| own);
+    text::clean(&own.to_string_lossy())
+}
+
+fn study_spans(study: &StudyEntry, name: &str, width: usize, cx: &Cx) -> Vec<Span<'static>> {
     // The usual hook goes without saying.
     let hook = |h: &HookPoint| match h.site {
         HookSite::MlpPost => format!("L{}", h.layer),
         site => format!("L{} {site}", h.layer),
     };
     let hooks: Vec<String> = study.hooks.iter().map(hook).collect();
-    let model = study.model.rsplit('/').next().unwrap_or(&study.model);
-    let place = study
-        .dir
-        .file_name()
-        .unwrap_or(study.dir.as_os_str())
-        .to_string_lossy();
-    let head = text::truncate(
-        &text::clean(if alone { model } else { &place }),
-        width.min(28),
-    );
+    let head = text::truncate_start(name, width.min((width / 2).max(28)));
     let fits = if study.fits == 1 {
         "1 fit".to_owned()
     } else {
@@ -416,5 +442,15 @@ mod tests {
             screen.contains("twin  L15") && screen.contains("gemma-2-2b  L12"),
             "{screen}"
         );
+        let mut studies = FakeEngine::studies();
+        let name = studies[0].dir.file_name().unwrap().to_owned();
+        let namesake = crate::study::StudyEntry {
+            dir: std::path::Path::new("/elsewhere/twin").join(name),
+            ..studies[0].clone()
+        };
+        studies.push(namesake);
+        harness.event(Event::Studies(studies));
+        let screen = harness.screen();
+        assert!(screen.contains("twin/"), "{screen}");
     }
 }

@@ -351,6 +351,7 @@ pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         Span::styled(text::pad("baseline", left), theme.heading()),
         Span::styled(" │ ", theme.rule(false)),
         Span::styled("steered", theme.heading()),
+        Span::styled(feed_hint(run), theme.dim()),
     ]));
     for sample in 0..run.samples() {
         let [baseline, steered] = sides(run, sample, left, right, cx);
@@ -378,6 +379,15 @@ pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         }
     }
     lines
+}
+
+/// What the mark of a line end is, where one is seen.
+fn feed_hint(run: &Run) -> &'static str {
+    let mut texts = run.baseline.iter().chain(&run.steered);
+    match texts.any(|text| text.contains('\n')) {
+        true => "  ⏎ is a line end",
+        false => "",
+    }
 }
 
 /// The two texts of a sample in lines; what both have is dim, what the steered one has for itself

@@ -47,19 +47,19 @@ fn top(first: &Run, width: usize, height: usize, cx: &Cx) -> Vec<Line<'static>> 
     if height >= ROOMY {
         top.push(Line::styled("baseline", theme.heading()));
     }
-    let name = if height < ROOMY { 10 } else { 0 };
-    for pieces in flow(baseline, baseline.len(), width.saturating_sub(name).max(1))
+    // All of it: what differs may come late, and the rows below scroll.
+    let name = if height < ROOMY { "baseline: " } else { "" };
+    let cells = width.saturating_sub(name.len()).max(1);
+    for (y, pieces) in flow(baseline, baseline.len(), cells)
         .into_iter()
-        .take((height / 5).clamp(1, 6))
+        .enumerate()
     {
         let line: String = pieces.into_iter().map(|(piece, _)| piece).collect();
-        top.push(Line::styled(line, theme.dim()));
-    }
-    if height < ROOMY {
-        top[1..].iter_mut().take(1).for_each(|line| {
-            line.spans
-                .insert(0, Span::styled("baseline: ", theme.heading()))
-        });
+        let head = if y == 0 { name } else { "" };
+        top.push(Line::from(vec![
+            Span::styled(text::pad(head, name.len()), theme.heading()),
+            Span::styled(line, theme.dim()),
+        ]));
     }
     if height >= ROOMY {
         top.push(Line::default());
@@ -73,32 +73,27 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     let Some(first) = runs[0] else { return };
     let theme = cx.theme;
     if width >= COLUMNS {
-        let top = top(first, width, height, cx);
-        for (y, line) in top.iter().enumerate() {
-            put(buf, area, y, line);
-        }
-        let (baseline, _) = first.texts(0);
-        let from = top.len().min(height);
+        let (top, ways) = beside(&runs, first, width, height, cx);
         let cells = (width - 4) / 3;
-        let ways: Vec<_> = runs
-            .iter()
-            .enumerate()
-            .map(|(i, run)| lines_of_way(*run, i, cells, baseline, cx))
-            .collect();
-        let rows = ways.iter().map(Vec::len).max().unwrap_or(0);
-        let scroll = pane.scroll.min(rows.saturating_sub(height - from));
-        for (i, lines) in ways.iter().enumerate() {
-            let x = i * (cells + 2);
-            for (y, line) in lines.iter().skip(scroll).take(height - from).enumerate() {
-                put_at(buf, area, x, from + y, line);
+        let rows = beside_rows(&top, &ways);
+        let scroll = pane.scroll.min(rows.saturating_sub(height));
+        for y in 0..height {
+            let row = scroll + y;
+            if let Some(line) = top.get(row) {
+                put(buf, area, y, line);
+                continue;
             }
-            for y in from..height {
+            for (i, lines) in ways.iter().enumerate() {
+                let x = i * (cells + 2);
+                if let Some(line) = lines.get(row - top.len()) {
+                    put_at(buf, area, x, y, line);
+                }
                 if i > 0 {
                     put_at(buf, area, x - 2, y, &Line::styled("│", theme.rule(false)));
                 }
             }
         }
-        return more(rows.saturating_sub(scroll + height - from), area, cx, buf);
+        return more(rows.saturating_sub(scroll + height), area, cx, buf);
     }
     // One below the other, all of it in one column that scrolls.
     let lines = stacked(pane, width, height, cx);
@@ -107,6 +102,24 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         put(buf, area, y, line);
     }
     more(lines.len().saturating_sub(from + height), area, cx, buf);
+}
+
+/// What is over the columns, and the lines of each of the three.
+fn beside(
+    runs: &[Option<&Run>],
+    first: &Run,
+    width: usize,
+    height: usize,
+    cx: &Cx,
+) -> (Vec<Line<'static>>, Vec<Vec<Line<'static>>>) {
+    let (cells, (baseline, _)) = ((width - 4) / 3, first.texts(0));
+    let way = |(i, run): (usize, &Option<&Run>)| lines_of_way(*run, i, cells, baseline, cx);
+    let ways = runs.iter().enumerate().map(way).collect();
+    (top(first, width, height, cx), ways)
+}
+
+fn beside_rows(top: &[Line], ways: &[Vec<Line>]) -> usize {
+    top.len() + ways.iter().map(Vec::len).max().unwrap_or(0)
 }
 
 /// How many rows are below, over the end of the last one.
@@ -151,18 +164,8 @@ pub(super) fn last_scroll(pane: &SteerPane, area: Rect, cx: &Cx) -> usize {
     }
     let runs = runs(pane);
     let Some(first) = runs[0] else { return 0 };
-    let (cells, from) = (
-        (width - 4) / 3,
-        top(first, width, height, cx).len().min(height),
-    );
-    let (baseline, _) = first.texts(0);
-    let rows = runs
-        .iter()
-        .enumerate()
-        .map(|(i, run)| lines_of_way(*run, i, cells, baseline, cx).len())
-        .max()
-        .unwrap_or(0);
-    rows.saturating_sub(height - from)
+    let (top, ways) = beside(&runs, first, width, height, cx);
+    beside_rows(&top, &ways).saturating_sub(height)
 }
 
 /// One way: what was asked, what α it took, which tokens rose, the text.
