@@ -174,11 +174,11 @@ impl App {
             // The engine is saving already.
             Msg::Terminate if self.closing.is_some() => Vec::new(),
             Msg::Terminate => self.close(),
-            Msg::Copied(Ok(what)) => {
+            Msg::Outcome(Ok(what)) => {
                 self.notify(Level::Info, what);
                 Vec::new()
             }
-            Msg::Copied(Err(problem)) => {
+            Msg::Outcome(Err(problem)) => {
                 self.notify(Level::Warn, problem);
                 Vec::new()
             }

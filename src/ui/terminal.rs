@@ -24,7 +24,7 @@ use crossterm::terminal::{disable_raw_mode, size};
 use signal_hook::consts::SIGHUP;
 
 use self::screen::{Screen, Tty, restore_terminal};
-use self::signals::{Notice, SignalListener, in_foreground};
+use self::signals::{Notice, SignalListener, can_be_continued, in_foreground};
 use super::app::{App, Effect, Msg};
 use super::clipboard;
 use crate::engine::{Reply, Request};
@@ -110,7 +110,7 @@ impl Loop<'_> {
                 Effect::Send(request) => drop(self.requests.send(request)),
                 Effect::Copy(text, what) => {
                     let how = clipboard::copy(&mut Tty, &text, &what);
-                    self.app.update(Msg::Copied(how));
+                    self.app.update(Msg::Outcome(how));
                 }
                 Effect::Mouse(on) => {
                     let result = self.screen.set_mouse(on);
@@ -153,8 +153,13 @@ impl Loop<'_> {
         }
     }
 
-    /// To the shell and back.
+    /// To the shell and back, where a shell waits.
     fn suspend(&mut self) {
+        if !can_be_continued() {
+            let problem = "no shell waits behind the explorer, so it cannot be suspended: q quits";
+            self.handle(Msg::Outcome(Err(problem.to_owned())));
+            return;
+        }
         restore_terminal();
         match self.signals.stop() {
             None => self.enter_again(),

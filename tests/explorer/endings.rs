@@ -11,14 +11,18 @@ use crate::terminal::{ENTER, ESC, Home, Terminal, home, home_with};
 
 /// Nobody writes in the study, and it opens.
 fn is_free(home: &Home, study: &Path) {
+    is_unlocked(study);
+    home.run(&["features", &study.display().to_string()]);
+}
+
+/// Nobody writes in the study.
+fn is_unlocked(study: &Path) {
     let lock = fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open(study.join("lock"))
         .unwrap();
     assert!(lock.try_lock().is_ok(), "the study is still locked");
-    drop(lock);
-    home.run(&["features", &study.display().to_string()]);
 }
 
 /// A state to be in, reached from an open study.
@@ -64,7 +68,7 @@ const STATES: [State; 9] = [
         t.sees("Quit?");
     }),
     ("stopped and continued", |t| {
-        t.keys("\x1a");
+        t.signal("STOP");
         t.stopped();
         t.signal("CONT");
         t.keys("?");
@@ -107,11 +111,13 @@ fn a_terminal_that_dies_at_the_start_or_while_collecting_ends_it() {
         "new",
     ];
     let mut t = Terminal::open(home.dir.path(), &args, 80, 24, &[]);
-    t.sees("cancels");
+    let study = home.dir.path().join("new");
+    t.until("a study that is being filled", |s| {
+        s.contains("cancels") && study.join("study.json").exists()
+    });
     t.die();
     assert_eq!(t.gone(), 129);
-    // The same collection goes on.
-    fs::remove_dir_all(home.dir.path().join("new")).unwrap();
+    is_unlocked(&study);
 }
 
 #[test]
@@ -132,8 +138,8 @@ fn signals_end_it_in_every_state_and_give_the_terminal_back() {
 fn a_signal_ends_it_while_it_is_stopped() {
     let home = home();
     home.study(&["12"]);
-    let mut t = home.explore(80, 24, &[]);
-    t.keys("\x1a");
+    let t = home.explore(80, 24, &[]);
+    t.signal("STOP");
     t.stopped();
     t.signal("TERM");
     t.signal("CONT");
@@ -169,18 +175,14 @@ fn the_screen_is_drawn_afresh_without_asking_the_terminal() {
         t.loses("garbage");
     }
     t.until("the same screen", |s| s == before);
+    // Stopped from outside, without a word.
     for _ in 0..3 {
-        t.keys("\x1a");
+        t.signal("STOP");
         t.stopped();
+        t.screen.lock().unwrap().process(b"\x1b[5;5Hgarbage");
         t.signal("CONT");
         t.until("the same screen", |s| s == before);
     }
-    // Stopped from outside, without a word.
-    t.signal("STOP");
-    t.stopped();
-    t.screen.lock().unwrap().process(b"\x1b[5;5Hgarbage");
-    t.signal("CONT");
-    t.until("the same screen", |s| s == before);
     let asked = t
         .written
         .lock()
@@ -191,26 +193,62 @@ fn the_screen_is_drawn_afresh_without_asking_the_terminal() {
     t.quits();
 }
 
+/// A shell with job control that runs `command`, which opens the explorer.
+fn in_a_shell(home: &Home, command: &str) -> Terminal {
+    let env = [("PS1", "$ "), ("ENV", "/dev/null")];
+    let mut t = Terminal::run("sh", home.dir.path(), &["-i"], 100, 30, &env);
+    t.sees("$");
+    t.keys(&format!("{command}{ENTER}"));
+    t.until("the study and its model", |s| {
+        s.contains("Features ") && s.contains("f32)")
+    });
+    t
+}
+
+#[test]
+fn where_no_shell_waits_it_is_not_suspended() {
+    let home = home();
+    home.study(&["12"]);
+    // It leads the session itself, as under `ssh -t host mlpeek`.
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("\x1a");
+    t.sees("no shell waits");
+    t.signal("TSTP");
+    t.keys("?");
+    t.sees("type to filter");
+    t.keys(ESC);
+    t.quits();
+}
+
+#[test]
+fn a_shell_ends_it_while_it_is_stopped() {
+    let home = home();
+    let study = home.study(&["12"]);
+    let mut t = in_a_shell(&home, &format!("{} study", env!("CARGO_BIN_EXE_mlpeek")));
+    t.keys("\x1a");
+    t.until("the shell", |s| !s.contains("Features "));
+    // As bash's own `kill` does: the signal, and on in the background.
+    t.keys(&format!("kill %1; kill -CONT %1{ENTER}"));
+    // The shell tells of it when it prompts again.
+    for _ in 0..100 {
+        if t.text().contains("143") {
+            break;
+        }
+        t.keys(ENTER);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    t.sees("143");
+    is_free(&home, &study);
+    t.keys(&format!("exit{ENTER}"));
+    t.gone();
+}
+
 #[test]
 fn a_script_around_it_stops_and_goes_on_with_it() {
     let home = home();
     home.study(&["12"]);
-    let mut t = Terminal::run(
-        "sh",
-        home.dir.path(),
-        &["-i"],
-        100,
-        30,
-        &[("PS1", "$ "), ("ENV", "/dev/null")],
-    );
-    t.sees("$");
-    t.keys(&format!(
-        "sh -c '{} study; echo after $?'{ENTER}",
-        env!("CARGO_BIN_EXE_mlpeek")
-    ));
-    t.until("the study and its model", |s| {
-        s.contains("Features ") && s.contains("f32)")
-    });
+    let program = env!("CARGO_BIN_EXE_mlpeek");
+    let mut t = in_a_shell(&home, &format!("sh -c '{program} study; echo after $?'"));
     t.keys("\x1a");
     // The shell has the terminal again: nothing of the script went on.
     t.until("the shell", |s| !s.contains("Features "));

@@ -29,8 +29,8 @@ pub enum Msg {
     Stderr(String),
     /// SIGTERM or SIGHUP: save and end.
     Terminate,
-    /// How a copy went: what for a person, or what went wrong.
-    Copied(Result<String, String>),
+    /// How an effect went: what was done, for a person, or why it was not.
+    Outcome(Result<String, String>),
 }
 
 /// What the app wants done.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, getpgrp, kill_current_process_group};
+use rustix::process::{Signal, getpgrp, getsid, kill_current_process_group};
 use rustix::stdio::{dup2_stdin, stdin};
 use rustix::termios::tcgetpgrp;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
@@ -136,6 +136,14 @@ impl SignalListener {
             }
         }
     }
+}
+
+/// Whether a shell in this terminal could continue the process once it is stopped. A shell with job
+/// control gives each job a process group of its own. The group of the session's leader, as under
+/// `ssh -t host mlpeek`, `xterm -e` or a container, has nobody to continue it: POSIX calls it
+/// orphaned and lets it ignore ctrl-z, while a stop that we force would last for ever.
+pub(super) fn can_be_continued() -> bool {
+    getsid(None).map_or(true, |session| session != getpgrp())
 }
 
 /// Whether the terminal's input is ours; where that cannot be told, it is.
