@@ -1,9 +1,10 @@
-//! Derivatives of the steps between the products: norms, activations, attention, each by candle's
-//! autograd on plain operations.
+//! Derivatives of the steps between the products: norms, activations, rotary positions, each by
+//! candle's autograd on plain operations; attention by its formula.
 //!
 //! The forward pass uses kernels that have no derivative (fused norms, softmax, rotary positions);
-//! here each step is written again in operations that have one, in f32. Knows one step at a time,
-//! never a layer. Invariant: what is differentiated is the function that the forward pass computes.
+//! here each step is written again in operations that have one, in f32. A tape holds many times what
+//! it is of, so norms and activations are pulled back a block of rows at a time, and no tape is made
+//! of attention scores. Knows one step at a time, never a layer. Invariant: what is differentiated is the function that the forward pass computes.
 
 use candle_core::{D, DType, Tensor, Var};
 
@@ -12,6 +13,18 @@ use super::ops::{self, NormWeights};
 use super::positions::RowPositions;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, NormKind, QkvOrder};
+
+/// Values that a tape of norms and activations is of at a time; few in the tests, whose rows are short.
+pub(super) const BLOCK: usize = if cfg!(test) { 1 << 12 } else { 1 << 22 };
+/// Tensors of a step's own size, in f32, that are held at once while its derivative is found. candle
+/// keeps every operand of a tape to its end; on the way back three to six tensors are made at each
+/// step, and derivatives of what was broadcast (a norm's weight, a mean) stay to the end at full size.
+/// The longest tapes: GELU's and a layer norm's, and heads that are normed and rotated.
+pub(super) const ROW_TAPE: usize = 26;
+pub(super) const HEADS_TAPE: usize = 33;
+/// Tensors of the size of attention scores, without a soft-cap and with one: the weights, their
+/// derivative, its centred form and the product; and the soft-cap's slope.
+pub(super) const SCORES_HELD: [usize; 2] = [4, 5];
 
 /// Jᵀ·upstream of `f` at `x`, in the dtype of `x`.
 fn pull_back(
@@ -26,16 +39,35 @@ fn pull_back(
     let found = grads
         .get(&at)
         .ok_or_else(|| Error::refused("a step of the model has no derivative"))?;
-    Ok(found
-        .to_dtype(x.dtype())?
-        .reshape(x.shape())?
-        .contiguous()?)
+    // A gradient of candle's knows how it was computed, and would keep this tape and those before it.
+    let found = found.detach().to_dtype(x.dtype())?;
+    Ok(found.reshape(x.shape())?.contiguous()?)
+}
+
+/// [`pull_back`] of a function of each row by itself, a block of rows at a time.
+fn pull_back_rows(
+    x: &Tensor,
+    upstream: &Tensor,
+    f: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let at_once = (BLOCK / width).max(1);
+    if rows <= at_once {
+        return pull_back(x, upstream, f);
+    }
+    let block = |from: usize| {
+        let count = at_once.min(rows - from);
+        let (x, upstream) = (x.narrow(0, from, count)?, upstream.narrow(0, from, count)?);
+        pull_back(&x, &upstream, &f)
+    };
+    let blocks = (0..rows).step_by(at_once).map(block);
+    Ok(Tensor::cat(&blocks.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 /// The derivative of a norm at `x` `[rows, width]`.
 pub(super) fn of_norm(norm: &NormWeights, x: &Tensor, upstream: &Tensor) -> Result<Tensor> {
     let weight = Tensor::new(norm.weight(), x.device())?;
-    pull_back(x, upstream, |x| match norm.kind() {
+    pull_back_rows(x, upstream, |x| match norm.kind() {
         NormKind::Rms => rms(x, &weight, norm.eps()),
         NormKind::Layer => {
             let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
@@ -52,7 +84,7 @@ fn rms(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 
 /// The derivative of the MLP's activation at `h` `[rows, gate | up]`.
 pub(super) fn of_activation(config: &Config, h: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-    pull_back(h, upstream, |h| {
+    pull_back_rows(h, upstream, |h| {
         ops::activate(h, config.activation, config.gated, config.d_mlp, false)
     })
 }
@@ -65,49 +97,88 @@ pub(super) fn of_attention(
     positions: &RowPositions,
     upstream: &Tensor,
 ) -> Result<Tensor> {
-    pull_back(qkv, upstream, |qkv| {
-        let c = attention.config;
-        let (rows, tokens) = (positions.starts.len(), positions.tokens);
-        let q = heads(
-            attention,
-            qkv,
-            positions,
-            0,
-            c.heads,
-            attention.q_norm.map(NormWeights::weight),
-        )?;
-        let k = heads(
-            attention,
-            qkv,
-            positions,
-            1,
-            c.kv_heads,
-            attention.k_norm.map(NormWeights::weight),
-        )?;
-        let v = heads(attention, qkv, positions, 2, c.kv_heads, None)?;
-        // Query heads that share a key head lie side by side: they are the rows of one product.
-        let group = c.heads / c.kv_heads * tokens;
-        let q = q.reshape((rows, c.kv_heads, group, c.head_dim))?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * c.attention_scale)?;
-        let scores = match c.attention_softcap {
-            Some(cap) => ops::softcap(&scores, cap)?,
-            None => scores,
+    let c = attention.config;
+    let norms = [attention.q_norm, attention.k_norm, None];
+    let sides = |qkv: &Tensor| -> Result<[Tensor; 3]> {
+        let of = |side: usize, count: usize| {
+            let norm = norms[side].map(NormWeights::weight);
+            heads(attention, qkv, positions, side, count, norm)
         };
-        let scores = scores.reshape((rows, c.heads, tokens, tokens))?;
-        let scores = scores.broadcast_add(&mask(attention, tokens, qkv)?)?;
-        // A shift of all scores has no derivative, so it is a constant here.
-        let most = scores.detach().max_keepdim(D::Minus1)?;
-        let weights = scores.broadcast_sub(&most)?.exp()?;
-        let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        let out = weights
-            .reshape((rows, c.kv_heads, group, tokens))?
-            .matmul(&v)?
-            .reshape((rows, c.heads, tokens, c.head_dim))?;
-        Ok(out
-            .transpose(1, 2)?
-            .contiguous()?
-            .reshape((rows * tokens, c.q_width()))?)
-    })
+        Ok([of(0, c.heads)?, of(1, c.kv_heads)?, of(2, c.kv_heads)?])
+    };
+    // The sides one after another, so that norms and rotary positions are pulled back at once.
+    let flat = |sides: [Tensor; 3]| -> Result<Tensor> {
+        let [q, k, v] = sides;
+        let all = [q.flatten_all()?, k.flatten_all()?, v.flatten_all()?];
+        Ok(Tensor::cat(&all, 0)?)
+    };
+    let of_sides = {
+        let sides = sides(&qkv.to_dtype(DType::F32)?)?;
+        flat(of_products(attention, &sides, positions, upstream)?)?
+    };
+    pull_back(qkv, &of_sides, |qkv| flat(sides(qkv)?))
+}
+
+/// The derivative of softmax(scale · q kᵀ) v with respect to q, k and v, by its formula: with weights P
+/// and the derivative D of P, that of the scores is P ∘ (D − rowsum(P ∘ D)). A tape would keep some
+/// fifteen tensors of the scores' size; this keeps four.
+fn of_products(
+    attention: &Attention<'_>,
+    [q, k, v]: &[Tensor; 3],
+    positions: &RowPositions,
+    upstream: &Tensor,
+) -> Result<[Tensor; 3]> {
+    let c = attention.config;
+    let (rows, tokens) = (positions.starts.len(), positions.tokens);
+    // Query heads that share a key head lie side by side: they are the rows of one product.
+    let shape = (rows, c.kv_heads, c.heads / c.kv_heads * tokens, c.head_dim);
+    let q = q.reshape(shape)?;
+    let upstream = upstream
+        .to_dtype(DType::F32)?
+        .reshape((rows, tokens, c.heads, c.head_dim))?
+        .transpose(1, 2)?
+        .reshape(shape)?;
+    let (weights, slope) = weights(attention, &q, k, tokens)?;
+    let dv = weights.t()?.matmul(&upstream)?;
+    let of_scores = {
+        let d = upstream.matmul(&v.t()?)?;
+        let along = (&d * &weights)?.sum_keepdim(D::Minus1)?;
+        (d.broadcast_sub(&along)? * weights)?
+    };
+    let of_scores = match slope {
+        Some(slope) => (of_scores * slope)?,
+        None => of_scores,
+    };
+    let dq = (of_scores.matmul(k)? * c.attention_scale)?;
+    let dk = (of_scores.t()?.matmul(&q)? * c.attention_scale)?;
+    Ok([dq, dk, dv])
+}
+
+/// Attention weights `[rows, kv_heads, heads / kv_heads * tokens, tokens]`, and the derivative of the
+/// soft-cap on the scores where there is one.
+fn weights(
+    attention: &Attention<'_>,
+    q: &Tensor,
+    k: &Tensor,
+    tokens: usize,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let c = attention.config;
+    let scores = (q.matmul(&k.t()?)? * c.attention_scale)?;
+    let (scores, slope) = match c.attention_softcap {
+        Some(cap) => {
+            let bent = (scores / cap)?.tanh()?;
+            let slope = bent.sqr()?.affine(-1.0, 1.0)?;
+            ((bent * cap)?, Some(slope))
+        }
+        None => (scores, None),
+    };
+    let shape = scores.shape().clone();
+    let apart = scores.reshape((q.dim(0)?, c.heads, tokens, tokens))?;
+    drop(scores);
+    let masked = apart.broadcast_add(&mask(attention, tokens, q)?)?;
+    drop(apart);
+    let weights = candle_nn::ops::softmax_last_dim(&masked)?;
+    Ok((weights.reshape(shape)?, slope))
 }
 
 /// 0 where query t may attend to key j, −∞ elsewhere: `[tokens, tokens]`.

@@ -11,7 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::Model;
-use super::derivative::{of_activation, of_attention, of_norm};
+use super::derivative::{
+    BLOCK, HEADS_TAPE, ROW_TAPE, SCORES_HELD, of_activation, of_attention, of_norm,
+};
 use super::linear::{Kernel, with_slice};
 use super::network::{Decoder, Layer};
 use super::ops::{self, NormWeights};
@@ -164,8 +166,9 @@ impl Decoder {
         Ok(out)
     }
 
-    /// Bytes of a pass beside the weights: what each layer keeps, one attention with its
-    /// derivatives, the logits at hand, and one matrix that is widened.
+    /// Bytes of a pass beside the weights: what each layer keeps, the step that holds most while its
+    /// derivative is found, or the logits at hand, what flows between the steps, and one matrix that is
+    /// widened.
     fn gradient_bytes(&self, layer: usize, rows: usize, tokens: usize) -> u64 {
         let c = &self.config;
         let width = self.dtype().size_in_bytes();
@@ -175,14 +178,23 @@ impl Decoder {
         let norms = if c.post_norms { 2 * c.d_model } else { 0 };
         let above = c.layers.len().saturating_sub(layer + 1);
         let kept = above * count * (2 * c.d_model + qkv + up + norms) * width;
-        let step = 4 * count * (6 * up.max(qkv) + 8 * c.d_model);
-        let scores = 4 * 8 * c.heads * count * tokens;
+        // Steps that take rows one by one are taken in blocks, with their input and output beside.
+        let by_rows = |n: usize| 4 * (ROW_TAPE * (count * n).min(BLOCK.max(n)) + 2 * count * n);
+        let scores = SCORES_HELD[usize::from(c.attention_softcap.is_some())];
+        let scores = scores * c.heads * count * tokens + 4 * count * qkv;
+        let attention = 4 * scores.max(HEADS_TAPE * count * qkv);
+        let step = by_rows(up).max(by_rows(c.d_model)).max(attention);
+        let flow = 4 * 12 * count * c.d_model;
         let logits = 4 * 3 * count.min(LOGIT_ROWS) * c.vocab;
-        let widened = match self.device() {
+        (kept + flow + step.max(logits) + self.widened_bytes(width)) as u64
+    }
+
+    /// Bytes of the weights that are widened at a time.
+    fn widened_bytes(&self, width: usize) -> usize {
+        match self.device() {
             Device::Cpu => 16 << 20,
-            _ => c.d_model * c.d_mlp.max(c.vocab) * width,
-        };
-        (kept + step.max(logits) + scores + widened) as u64
+            _ => self.config.d_model * self.config.d_mlp.max(self.config.vocab) * width,
+        }
     }
 
     /// The residual stream after `layer`.

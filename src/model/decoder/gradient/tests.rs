@@ -7,6 +7,8 @@ use crate::model::config::Config;
 use crate::model::weights::Weights;
 use crate::model::{HookPoint, HookSite, Logits, Pass, Tap};
 
+mod allocated;
+
 /// Adds to row i of a pass its own vector, at every position.
 struct Push {
     hook: [HookPoint; 1],
@@ -203,4 +205,71 @@ fn what_memory_does_not_hold_is_refused_with_the_bytes() {
     );
     let error = decoder.batches_in(&lengths, 0, Some(1)).unwrap_err();
     assert!(error.to_string().contains("free memory"), "{error}");
+}
+
+/// The most bytes that `work` held, as a number of tensors of `values` in f32.
+fn tensors<T>(values: usize, work: impl FnOnce() -> Result<T>) -> f64 {
+    let (out, bytes) = allocated::most(work);
+    drop(out.unwrap());
+    bytes as f64 / (4 * values) as f64
+}
+
+#[test]
+fn each_step_holds_what_the_budget_counts() {
+    // The longest of each kind.
+    let mut most = [0.0f64; 3];
+    for dir in families() {
+        let decoder = decoder(&dir, true);
+        let (c, layer) = (&decoder.config, &decoder.blocks[0]);
+        let ones =
+            |rows: usize, width| Tensor::ones((rows, width), DType::F32, &Device::Cpu).unwrap();
+        let qkv = c.q_width() + 2 * c.kv_width();
+        let attention = |rows: usize, tokens: usize, values: usize| {
+            let positions = decoder.positions_of_rows(vec![0; rows], vec![tokens; rows]);
+            let (x, d) = (ones(rows * tokens, qkv), ones(rows * tokens, c.q_width()));
+            let of = decoder.attention(layer);
+            tensors(values, || of_attention(&of, &x, &positions, &d))
+        };
+        // One long row, of which the scores are most, and short ones, of which the heads are.
+        let held = attention(1, 400, c.heads * 400 * 400);
+        let counted = SCORES_HELD[usize::from(c.attention_softcap.is_some())] as f64;
+        assert!((counted..counted + 0.2).contains(&held), "{dir:?}: {held}");
+        most[0] = most[0].max(attention(400, 1, 400 * qkv));
+        let wide = if c.gated { 2 * c.d_mlp } else { c.d_mlp };
+        let (rows, x) = (BLOCK / wide, ones(BLOCK / wide, wide));
+        let d = ones(rows, c.d_mlp);
+        most[1] = most[1].max(tensors(rows * wide, || of_activation(c, &x, &d)));
+        let (rows, x) = (BLOCK / c.d_model, ones(BLOCK / c.d_model, c.d_model));
+        let norm = || of_norm(&layer.mlp_norm, &x, &x);
+        most[2] = most[2].max(tensors(rows * c.d_model, norm));
+        // In blocks, many rows take no more than one block and what they give.
+        let x = ones(20 * rows, c.d_model);
+        let held = tensors(rows * c.d_model, || of_norm(&layer.mlp_norm, &x, &x));
+        assert!(held < (ROW_TAPE + 2 * 20) as f64, "{dir:?}: {held}");
+    }
+    let close = |held: f64, counted: usize| (0.9..1.02).contains(&(held / counted as f64));
+    assert!(close(most[0], HEADS_TAPE), "heads: {}", most[0]);
+    assert!(close(most[1].max(most[2]), ROW_TAPE), "rows: {most:?}");
+}
+
+#[test]
+fn a_pass_holds_no_more_than_the_budget_counts() {
+    let ctx = TaskCtx::silent();
+    for dir in families() {
+        let decoder = decoder(&dir, true);
+        // On the CPU this counts a part of a matrix in blocks; these weights are widened already.
+        let widened = decoder.widened_bytes(4) as u64;
+        for (rows, tokens) in [(1, 64), (8, 64), (64, 2), (30, 12)] {
+            let text = |r: usize| (0..tokens).map(|t| ((7 * r + 5 * t) % 90) as u32).collect();
+            let texts: Vec<Vec<u32>> = (0..rows).map(text).collect();
+            // The first pass of a thread makes what is kept for all.
+            decoder.text_gradients(&texts, 0, &ctx).unwrap();
+            let (out, held) = allocated::most(|| decoder.text_gradients(&texts, 0, &ctx));
+            out.unwrap();
+            let counted = decoder.gradient_bytes(0, rows, tokens) - widened;
+            let share = held as f64 / counted as f64;
+            let of = format!("{dir:?}, {rows} texts of {tokens} tokens");
+            assert!((0.4..=1.0).contains(&share), "{of}: {held} of {counted}");
+        }
+    }
 }
