@@ -1,4 +1,5 @@
-//! A fit on a device (a GPU): what it computes there as dense tensors, and what it keeps there.
+//! A fit on a device (a GPU): the steps that run there, as products of dense tensors, and the data
+//! that stay there between passes.
 //!
 //! | on the device | on the host |
 //! | --- | --- |
@@ -7,10 +8,11 @@
 //! | the errors of all rows, for revival and where rows are weighted | the residual of the few rows that features are revived at |
 //! | the squared error of the finished factors | the step on Z, whose supports are sparse |
 //!
-//! The steps are those of the panels, but sums have another order: results agree within rounding, not
-//! to the bit. A stays on the device as it is stored, and Y in f32, as far as its memory allows; Y is
-//! copied back where the host needs it: for snapshots, checkpoints and the end. Invariants: what
-//! stays on the device changes no bit of a result; a device that is full is given fewer rows at once.
+//! The steps are those of the CPU, but sums are taken in another order: results agree within
+//! rounding, not to the bit. A stays on the device as it is stored, and Y in f32, as far as its
+//! memory allows; Y is copied back where the host needs it: for snapshots, checkpoints and the end.
+//! Invariants: which data stay on the device changes no bit of a result; when the device runs out
+//! of memory, it gets fewer rows at a time.
 
 mod coefficients;
 mod features;
@@ -38,46 +40,54 @@ use crate::matrix::panel::PANEL;
 use crate::model::Portion;
 use crate::task::TaskCtx;
 
-pub(crate) use coefficients::{CoefficientsAt, DeviceCoefficients};
+pub(crate) use coefficients::{CoefficientsRef, DeviceCoefficients};
 use features::DeviceFeatures;
 pub use measure::PassRates;
 pub use plan::DeviceBytes;
 use plan::{FitShape, Plan};
 use rows::DeviceRows;
 
-/// The work of a fit that stays on the CPU, to be told to a person.
-pub const ON_CPU: &str =
+/// What a fit computes on the CPU even when a device runs its passes, as a phrase for the user.
+pub const CPU_STEPS: &str =
     "the activations are checked, features stepped and the SVD start made on the CPU";
 
-/// The step on the coefficients of every row: Y times `scales`, then HALS sweeps with relaxation, the
-/// same as [`crate::matrix::panel::hals_sweep`].
+/// The step on the coefficients of every row: Y is multiplied by `scales`, then updated by HALS
+/// sweeps with relaxation, as in [`crate::matrix::panel::hals_sweep`].
 pub(crate) struct CoefficientSweeps<'s> {
+    /// Z, k sparse columns of unit norm.
     pub(crate) features: &'s SparseColumns,
+    /// The factor of each feature's coefficients before the sweeps, k values.
     pub(crate) scales: &'s [f32],
     /// ZᵀZ, k × k.
     pub(crate) q: &'s [f64],
+    /// λ of the penalty λΣY.
     pub(crate) penalty: f32,
+    /// The number of HALS sweeps.
     pub(crate) sweeps: usize,
 }
 
-/// A device that takes the passes of a fit, and what stays on it.
+/// A device that runs the passes of a fit, with the rows and coefficients that stay in its memory.
 pub struct Accelerator {
     device: Device,
     rows: DeviceRows,
     plan: Plan,
     bytes: DeviceBytes,
-    /// How many rows are worked on at once.
+    /// The largest number of rows that one step processes; it shrinks when the device is full.
     portion: Mutex<Portion>,
     keeps_coefficients: AtomicBool,
 }
 
-/// What a pass makes of some rows.
-struct PartOfPass {
+/// The result of a pass on a portion of the rows: their new coefficients and the sums over them.
+struct PortionSums {
+    /// The updated coefficients, k × rows.
     lines: Tensor,
-    /// AᵀY of these rows and of those before.
+    /// AᵀY of these rows and of all portions before, k × d.
     products: Tensor,
+    /// YᵀY of these rows, k × k.
     gram: Vec<f32>,
+    /// Σ_i Y_ij of each feature j.
     totals: Vec<f32>,
+    /// Σ_j P_ij Y_ij of each row i.
     row_fit: Vec<f32>,
 }
 
@@ -92,15 +102,16 @@ impl FitConfig {
         }
     }
 
-    /// What a fit to n × d activations, stored as `stored`, takes of a device's memory where all of it
-    /// stays there.
+    /// The device memory in bytes of a fit to n × d activations of the type `stored` whose
+    /// activations and coefficients all stay on the device.
     pub fn device_bytes(&self, shape: (usize, usize), stored: CacheDtype) -> DeviceBytes {
         self.device_shape(shape, stored).bytes()
     }
 }
 
 impl Accelerator {
-    /// A device with `free` bytes of memory, unknown for `None`, for a fit of `config` to `source`.
+    /// Plans a fit of `config` to `source` on a device with `free` bytes of memory (`None`:
+    /// unknown, and nothing stays there between passes).
     pub fn new(
         device: Device,
         free: Option<u64>,
@@ -122,9 +133,9 @@ impl Accelerator {
         }
     }
 
-    /// One on `device` that cuts rows into blocks and strips of so many, of which `kept_blocks` stay.
+    /// An accelerator with blocks and strips of the given sizes, which keeps `kept_blocks` blocks.
     #[cfg(test)]
-    pub(super) fn cut_into(
+    pub(super) fn with_block_sizes(
         device: Device,
         block_rows: usize,
         strip_rows: usize,
@@ -146,19 +157,19 @@ impl Accelerator {
         Self::with_plan(device, plan, bytes)
     }
 
-    /// One on the same device for the rows that k-means samples.
+    /// An accelerator on the same device for the rows that k-means samples.
     pub(crate) fn for_sample(&self) -> Self {
         Self::with_plan(self.device.clone(), self.plan, self.bytes)
     }
 
-    /// Prepares rows as a fit does.
+    /// Sets the preprocessing that is applied to every row of the following passes.
     pub(crate) fn prepare(&mut self, preprocessing: &Preprocessing) -> Result<()> {
         self.rows.prepare(preprocessing)
     }
 
-    /// What stays on the device from one pass to the next, in words: bytes of `source` and of the
-    /// coefficients.
-    pub fn kept(&self, source: &dyn ActivationSource) -> String {
+    /// A phrase that tells the user how many bytes of `source` and of the coefficients stay on the
+    /// device between passes.
+    pub fn describe_residency(&self, source: &dyn ActivationSource) -> String {
         let human = crate::disk::human_bytes;
         let n = source.shape().0.max(1);
         let rows = n.min(self.plan.kept_blocks.saturating_mul(self.plan.block_rows));
@@ -187,16 +198,17 @@ impl Accelerator {
         }
     }
 
-    /// Takes the coefficients of a state onto the device, where they are to stay there.
+    /// Copies the coefficients of a state to the device if the plan keeps coefficients there.
     ///
     /// # Errors
-    /// Those of the device, but for a full one: then they stay on the host.
-    pub(crate) fn hold(&self, state: &mut State) -> Result<()> {
+    /// Errors of the device, except that it is full: the coefficients then stay on the host and the
+    /// user is warned.
+    pub(crate) fn upload_coefficients(&self, state: &mut State) -> Result<()> {
         if state.on_device.is_some() || !self.keeps_coefficients.load(Ordering::Relaxed) {
             return Ok(());
         }
         let strips = self.plan.strips(state.y.rows);
-        match DeviceCoefficients::of(&state.y, strips, &self.device) {
+        match DeviceCoefficients::from_panels(&state.y, strips, &self.device) {
             Ok(coefficients) => {
                 state.on_device = Some(coefficients);
                 Ok(())
@@ -212,8 +224,9 @@ impl Accelerator {
         }
     }
 
-    /// One pass over A: `next` gets the coefficients of `state` after `step` (`None`: the same ones,
-    /// which are not copied), and its sums become those of them, as [`Stream::pass`] computes them.
+    /// One pass over A: `next` gets the coefficients of `state` after `step` and their sums, as
+    /// [`Stream::pass`] computes them. Without a step only the sums are computed, for the
+    /// coefficients of `state`.
     ///
     /// # Errors
     /// [`crate::Error::Cancelled`], and errors of the source or of the device.
@@ -227,7 +240,7 @@ impl Accelerator {
         gather: Gather<'_>,
     ) -> Result<()> {
         let (k, d) = (state.y.k, stream.d);
-        // Those of the sweep before the last make room.
+        // The coefficients of the sweep before the last are dropped first, to free device memory.
         next.on_device = None;
         let sums = &mut next.sums;
         sums.reset(stream, k, gather);
@@ -238,12 +251,12 @@ impl Accelerator {
         let mut coefficients = DeviceCoefficients::default();
         let stays = state.on_device.is_some();
         for strip in self.plan.strips(stream.n) {
-            self.portions(strip, usize::MAX, ctx, |rows| {
+            self.for_each_portion(strip, usize::MAX, ctx, |rows| {
                 let before = state.coefficients();
                 let part =
-                    self.part_of_pass(stream, ctx, before, &rows, features.as_ref(), &products)?;
+                    self.process_portion(stream, ctx, before, &rows, features.as_ref(), &products)?;
                 if features.is_some() && !stays {
-                    coefficients::fetch(&part.lines, rows.start, &mut next.y)?;
+                    coefficients::download(&part.lines, rows.start, &mut next.y)?;
                 }
                 part.add_to(sums, rows.start);
                 products = part.products;
@@ -270,7 +283,7 @@ impl Accelerator {
     /// Those of the device.
     pub(crate) fn quadratic_forms(
         &self,
-        at: CoefficientsAt<'_>,
+        at: CoefficientsRef<'_>,
         n: usize,
         q: &[f64],
     ) -> Result<Vec<f32>> {
@@ -280,7 +293,7 @@ impl Accelerator {
         let ones = Tensor::ones((1, k), DType::F32, &self.device)?;
         let mut out = Vec::with_capacity(n.next_multiple_of(PANEL));
         let ctx = TaskCtx::silent();
-        self.portions(0..n, self.plan.block_rows, &ctx, |rows| {
+        self.for_each_portion(0..n, self.plan.block_rows, &ctx, |rows| {
             let y = at.lines(rows, &self.device)?;
             let forms = ones.matmul(&(q.matmul(&y)? * &y)?)?;
             out.extend(forms.flatten_all()?.to_vec1::<f32>()?);
@@ -290,24 +303,26 @@ impl Accelerator {
         Ok(out)
     }
 
-    fn part_of_pass(
+    fn process_portion(
         &self,
         stream: &Stream<'_>,
         ctx: &TaskCtx,
-        before: CoefficientsAt<'_>,
+        before: CoefficientsRef<'_>,
         rows: &Range<usize>,
         features: Option<&DeviceFeatures>,
         products: &Tensor,
-    ) -> Result<PartOfPass> {
+    ) -> Result<PortionSums> {
         let pieces = self.rows.pieces(stream, rows.clone())?;
-        // A strip of one block is widened once, a longer one again for its products with Y.
+        // If the portion lies in one block, its rows are converted to f32 once for both products;
+        // otherwise a second time for the products with Y, since all of them at once could fill the
+        // device.
         let only = match &pieces[..] {
-            [piece] => Some(self.rows.widen(piece)?),
+            [piece] => Some(self.rows.prepared(piece)?),
             _ => None,
         };
-        let wide = |piece| match &only {
+        let in_f32 = |piece| match &only {
             Some(a) => Ok(a.clone()),
-            None => self.rows.widen(piece),
+            None => self.rows.prepared(piece),
         };
         let mut lines = before.lines(rows.clone(), &self.device)?;
         let (k, padded) = lines.dims2()?;
@@ -316,7 +331,7 @@ impl Accelerator {
             let p = Tensor::zeros((k, padded), DType::F32, &self.device)?;
             for piece in &pieces {
                 ctx.check()?;
-                let part = features.z.matmul(&wide(piece)?.t()?)?;
+                let part = features.z.matmul(&in_f32(piece)?.t()?)?;
                 p.slice_set(&part, 1, piece.first - rows.start)?;
             }
             lines = lines.broadcast_mul(&features.scales)?;
@@ -331,10 +346,10 @@ impl Accelerator {
             let y = lines
                 .narrow(1, at.start - rows.start, at.len())?
                 .contiguous()?;
-            products = (products + y.matmul(&wide(piece)?)?)?;
+            products = (products + y.matmul(&in_f32(piece)?)?)?;
             gram = (gram + y.matmul(&y.t()?)?)?;
         }
-        Ok(PartOfPass {
+        Ok(PortionSums {
             gram: gram.flatten_all()?.to_vec1()?,
             totals: lines.sum(1)?.to_vec1()?,
             row_fit,
@@ -343,10 +358,10 @@ impl Accelerator {
         })
     }
 
-    /// Calls `work` with consecutive parts of `rows`, at most `most` rows each and fewer where the
-    /// device has been full; a part that fills it is worked on again in smaller ones. What `work`
-    /// changes, it changes only when it succeeds.
-    fn portions(
+    /// Calls `work` with consecutive portions of `rows`, each of at most `most` rows. If the device
+    /// runs out of memory, the portion is tried again with fewer rows, so `work` must change its
+    /// results only when it succeeds.
+    fn for_each_portion(
         &self,
         rows: Range<usize>,
         most: usize,
@@ -363,7 +378,7 @@ impl Accelerator {
                 Ok(()) => first = now.end,
                 Err(e) => {
                     if e.is_device_full() {
-                        self.rows.keep_no_more();
+                        self.rows.stop_keeping();
                     }
                     portion().shrink(e, &self.device, (now.len(), PANEL), "rows")?;
                 }
@@ -373,8 +388,9 @@ impl Accelerator {
     }
 }
 
-impl PartOfPass {
-    /// Adds the sums of rows from `first` on, but for AᵀY.
+impl PortionSums {
+    /// Adds YᵀY, the totals and the row fits of the rows from `first` on to `sums`; AᵀY is added on
+    /// the device.
     fn add_to(&self, sums: &mut PassSums, first: usize) {
         let add = |totals: &mut [f64], values: &[f32]| {
             totals

@@ -225,7 +225,7 @@ impl<'a> Factoriser<'a> {
         let started = Instant::now();
         let sweep = self.progress.sweep + 1;
         if let Some(device) = &self.device {
-            device.hold(&mut self.state)?;
+            device.upload_coefficients(&mut self.state)?;
         }
         let problem = Problem {
             stream: &self.stream,
@@ -295,7 +295,7 @@ impl<'a> Factoriser<'a> {
     /// # Errors
     /// [`Error::Io`] if it cannot be written; errors of a device that has the coefficients.
     pub fn checkpoint(&mut self, path: &Path) -> Result<()> {
-        self.state.bring_home()?;
+        self.state.copy_coefficients_to_host()?;
         let progress = self.progress.clone();
         checkpoint::write(
             path,

@@ -79,7 +79,7 @@ pub(super) fn fold_in(
     let mut state = State::new(problem.stream.zero_coefficients(y.k)?, PassSums::default());
     if let Some(device) = problem.device {
         let mut before = State::new(y, PassSums::default());
-        device.hold(&mut before)?;
+        device.upload_coefficients(&mut before)?;
         device.pass(
             problem.stream,
             ctx,

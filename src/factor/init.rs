@@ -83,7 +83,7 @@ pub(crate) fn from_coefficients(
 ) -> Result<State> {
     if let Some(device) = device {
         let mut state = State::new(y, PassSums::default());
-        device.hold(&mut state)?;
+        device.upload_coefficients(&mut state)?;
         let mut sums = State::default();
         device.pass(stream, ctx, &state, &mut sums, None, Gather::Dense)?;
         state.sums = sums.sums;

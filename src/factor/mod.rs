@@ -45,7 +45,7 @@ mod value_buffer;
 pub(crate) use preprocessing::safe_scale;
 
 pub use config::{FitConfig, Init, PreprocessingChoice, Solver};
-pub use device::{Accelerator, DeviceBytes, ON_CPU, PassRates};
+pub use device::{Accelerator, CPU_STEPS, DeviceBytes, PassRates};
 pub use fit::Factoriser;
 pub(crate) use fit::MOST_THREADS;
 pub use mini_batch::MiniBatchFit;

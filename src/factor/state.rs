@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::SparseColumns;
 use super::data_stats::DataStats;
-use super::device::{Accelerator, CoefficientsAt, DeviceCoefficients};
+use super::device::{Accelerator, CoefficientsRef, DeviceCoefficients};
 use super::panels::Panels;
 use super::pass::PassSums;
 use super::preprocessing::Preprocessing;
@@ -71,10 +71,10 @@ impl State {
     }
 
     /// Y where a pass finds it.
-    pub(crate) fn coefficients(&self) -> CoefficientsAt<'_> {
+    pub(crate) fn coefficients(&self) -> CoefficientsRef<'_> {
         match &self.on_device {
-            Some(coefficients) => CoefficientsAt::Device(coefficients),
-            None => CoefficientsAt::Host(&self.y),
+            Some(coefficients) => CoefficientsRef::Device(coefficients),
+            None => CoefficientsRef::Host(&self.y),
         }
     }
 
@@ -93,7 +93,7 @@ impl State {
     ///
     /// # Errors
     /// Those of the device.
-    pub(crate) fn bring_home(&mut self) -> Result<()> {
+    pub(crate) fn copy_coefficients_to_host(&mut self) -> Result<()> {
         match &mut self.on_device {
             Some(coefficients) => coefficients.copy_to(&mut self.y),
             None => Ok(()),

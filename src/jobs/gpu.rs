@@ -2,7 +2,7 @@
 
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
-use crate::factor::{Accelerator, FitConfig, ON_CPU, PassRates};
+use crate::factor::{Accelerator, CPU_STEPS, FitConfig, PassRates};
 use crate::model::{DeviceChoice, Gpu, Model};
 use crate::task::TaskCtx;
 
@@ -106,7 +106,7 @@ impl FitGpu {
         }
         let accelerator = Accelerator::new(device.clone(), *free, source, config);
         let kept = match free {
-            Some(_) => accelerator.kept(source),
+            Some(_) => accelerator.describe_residency(source),
             None => "its free memory is unknown, so that nothing stays there".to_owned(),
         };
         let rates = if self.asked {
@@ -132,7 +132,7 @@ impl FitGpu {
                 device: name.clone(),
                 ratio,
             },
-            words: Some(format!("{words}; {kept}; {ON_CPU}")),
+            words: Some(format!("{words}; {kept}; {CPU_STEPS}")),
         })
     }
 }
@@ -145,7 +145,7 @@ fn decision(name: &str, rates: Option<&PassRates>) -> (bool, String) {
     };
     let rows = crate::amounts::count(rates.rows);
     let ratio = rates.ratio();
-    if rates.device_wins() {
+    if rates.device_is_faster() {
         let words =
             format!("{name} fits: {ratio:.1} times as fast as the CPU on the first {rows} rows");
         (true, words)

@@ -1,5 +1,6 @@
-//! Y on a device, a line a feature, in pieces of consecutive rows: the form in which sweeps change it.
-//! On the host it is stored by panel. Knows nothing of passes.
+//! Y on a device, stored by feature (k × rows) in pieces of consecutive rows, because a sweep
+//! updates one feature at all rows. The host stores Y by panel; this file converts between the two.
+//! It knows nothing of passes.
 
 use std::ops::Range;
 
@@ -9,14 +10,14 @@ use crate::error::Result;
 use crate::factor::panels::Panels;
 use crate::matrix::panel::PANEL;
 
-/// Rows that are reordered at once on the way between the two forms.
+/// Rows that are converted at a time between the two layouts.
 const REORDERED_ROWS: usize = 1 << 14;
 
-/// Y on a device.
+/// The coefficients of all rows on a device.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeviceCoefficients {
     pieces: Vec<LinePiece>,
-    /// Whether the host has a copy.
+    /// Whether the host has a copy of the present values.
     pub(crate) is_copied: bool,
 }
 
@@ -27,45 +28,47 @@ struct LinePiece {
     lines: Tensor,
 }
 
-/// Y where a pass finds it.
+/// Borrowed coefficients, on the host or on a device.
 #[derive(Clone, Copy)]
-pub(crate) enum CoefficientsAt<'c> {
+pub(crate) enum CoefficientsRef<'c> {
     Host(&'c Panels),
     Device(&'c DeviceCoefficients),
 }
 
-impl CoefficientsAt<'_> {
-    /// The coefficients of `rows`, k × rows up to whole panels, to read.
+impl CoefficientsRef<'_> {
+    /// The coefficients of `rows` on the device, k × rows, filled up to whole panels. The tensor
+    /// may share memory with the stored coefficients: it must not be changed.
     pub(super) fn lines(self, rows: Range<usize>, device: &Device) -> Result<Tensor> {
         match self {
-            Self::Host(panels) => sent(panels, rows, device),
+            Self::Host(panels) => upload(panels, rows, device),
             Self::Device(coefficients) => coefficients.lines(rows),
         }
     }
 }
 
-/// The coefficients of `rows`, which begin at a panel, on the device.
-fn sent(panels: &Panels, rows: Range<usize>, device: &Device) -> Result<Tensor> {
+/// Copies the coefficients of `rows`, which begin at a panel, to the device: k × rows, filled up to
+/// whole panels.
+fn upload(panels: &Panels, rows: Range<usize>, device: &Device) -> Result<Tensor> {
     let k = panels.k;
-    let send = |rows: Range<usize>| -> Result<Tensor> {
+    let upload_part = |rows: Range<usize>| -> Result<Tensor> {
         let count = rows.len().div_ceil(PANEL);
         let span = rows.start * k..(rows.start + count * PANEL) * k;
         let values = Tensor::from_slice(&panels.data[span], (count, k, PANEL), device)?;
         Ok(values.transpose(0, 1)?.reshape((k, count * PANEL))?)
     };
     if rows.len() <= REORDERED_ROWS {
-        return send(rows);
+        return upload_part(rows);
     }
     let lines = Tensor::zeros((k, rows.len().next_multiple_of(PANEL)), DType::F32, device)?;
     for first in rows.clone().step_by(REORDERED_ROWS) {
-        let now = first..rows.end.min(first + REORDERED_ROWS);
-        lines.slice_set(&send(now)?, 1, first - rows.start)?;
+        let part = first..rows.end.min(first + REORDERED_ROWS);
+        lines.slice_set(&upload_part(part)?, 1, first - rows.start)?;
     }
     Ok(lines)
 }
 
 /// Writes the coefficients `lines` of rows from `first` on into `panels`.
-pub(super) fn fetch(lines: &Tensor, first: usize, panels: &mut Panels) -> Result<()> {
+pub(super) fn download(lines: &Tensor, first: usize, panels: &mut Panels) -> Result<()> {
     let (k, rows) = lines.dims2()?;
     for begin in (0..rows).step_by(REORDERED_ROWS) {
         let count = REORDERED_ROWS.min(rows - begin);
@@ -82,8 +85,8 @@ pub(super) fn fetch(lines: &Tensor, first: usize, panels: &mut Panels) -> Result
 }
 
 impl DeviceCoefficients {
-    /// A copy of the host's coefficients, in a piece for each of `strips`.
-    pub(super) fn of(
+    /// Copies the host's coefficients to the device, in one piece for each of `strips`.
+    pub(super) fn from_panels(
         panels: &Panels,
         strips: impl Iterator<Item = Range<usize>>,
         device: &Device,
@@ -91,7 +94,7 @@ impl DeviceCoefficients {
         let piece = |rows: Range<usize>| {
             Ok(LinePiece {
                 first: rows.start,
-                lines: sent(panels, rows, device)?,
+                lines: upload(panels, rows, device)?,
             })
         };
         Ok(Self {
@@ -100,7 +103,8 @@ impl DeviceCoefficients {
         })
     }
 
-    /// Adds the coefficients of the rows that follow, from row `first` on.
+    /// Appends the coefficients (k × rows) of the rows from `first` on, which follow those stored
+    /// so far.
     pub(super) fn push(&mut self, first: usize, lines: Tensor) {
         self.pieces.push(LinePiece { first, lines });
     }
@@ -132,14 +136,14 @@ impl DeviceCoefficients {
         Ok(line.force_contiguous()?.to_vec1()?)
     }
 
-    /// Copies all to the host.
+    /// Copies all coefficients to the host, unless it has a copy of the present values.
     ///
     /// # Errors
     /// Those of the device.
     pub(crate) fn copy_to(&mut self, panels: &mut Panels) -> Result<()> {
         if !self.is_copied {
             for piece in &self.pieces {
-                fetch(&piece.lines, piece.first, panels)?;
+                download(&piece.lines, piece.first, panels)?;
             }
             self.is_copied = true;
         }
@@ -162,7 +166,7 @@ mod tests {
         }
         let strips = [0..128, 128..256, 256..300];
         let mut coefficients =
-            DeviceCoefficients::of(&panels, strips.into_iter(), &Device::Cpu).unwrap();
+            DeviceCoefficients::from_panels(&panels, strips.into_iter(), &Device::Cpu).unwrap();
         for row in [0, 63, 127, 128, 200, 299] {
             let want: Vec<f32> = (0..k).map(|j| value(row, j)).collect();
             assert_eq!(coefficients.row(row).unwrap(), want);
@@ -182,10 +186,10 @@ mod tests {
         assert_eq!(back.data[..], panels.data[..]);
         // yᵀQy by its formula.
         let q: Vec<f64> = (0..k * k).map(|i| (i % 4) as f64 - 1.0).collect();
-        let device = Accelerator::cut_into(candle_core::Device::Cpu, 64, 100, 0, true);
-        let at = CoefficientsAt::Device(&coefficients);
+        let device = Accelerator::with_block_sizes(candle_core::Device::Cpu, 64, 100, 0, true);
+        let at = CoefficientsRef::Device(&coefficients);
         let forms = device.quadratic_forms(at, n, &q).unwrap();
-        let sent = device.quadratic_forms(CoefficientsAt::Host(&panels), n, &q);
+        let sent = device.quadratic_forms(CoefficientsRef::Host(&panels), n, &q);
         assert_eq!(forms, sent.unwrap());
         assert_eq!(forms.len(), n);
         for (row, &found) in forms.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Z on a device, and the HALS sweeps on the coefficients of a strip. Knows nothing of activations.
+//! Z on a device, and the HALS sweeps on the coefficients of a portion of the rows. Knows nothing
+//! of activations.
 //!
 //! The step on feature j, with the relaxation ω, is
 //! `y_j ← max(0, ω (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj + (1 − ω) y_j)`, which is
@@ -15,11 +16,11 @@ use crate::error::Result;
 use crate::factor::coefficient_step::RELAXATION;
 use crate::factor::stream::densify;
 
-/// Z and what follows from it, on the device.
+/// Z and the matrices of a sweep that follow from it, on the device.
 pub(super) struct DeviceFeatures {
     /// Zᵀ, k × d, a feature a row.
     pub(super) z: Tensor,
-    /// What Y is multiplied by before the step, k × 1.
+    /// The factor of each feature's coefficients before the sweeps, k × 1.
     pub(super) scales: Tensor,
     /// ω / Q_jj, and 0 for a column without norm, k × 1.
     gains: Tensor,
@@ -27,7 +28,7 @@ pub(super) struct DeviceFeatures {
     outside: Tensor,
     /// The entries of M inside each tile.
     tiles: Vec<Tensor>,
-    /// 1 × k.
+    /// A row of ones, 1 × k: its product with a matrix is the sum over features.
     ones: Tensor,
     penalty: f64,
     sweeps: usize,
@@ -53,7 +54,7 @@ impl DeviceFeatures {
                 (-gain(j) * step.q[j * k + l]) as f32
             }
         };
-        let tile = tile(k);
+        let tile = tile_features(k);
         let mut outside = vec![0.0; k * k];
         for (at, v) in outside.iter_mut().enumerate() {
             let (j, l) = (at / k, at % k);
@@ -85,7 +86,8 @@ impl DeviceFeatures {
         })
     }
 
-    /// The sweeps: changes the coefficients `lines` (k × rows) in place; `p` is ZᵀAᵀ (k × rows).
+    /// Runs the HALS sweeps on the coefficients `lines` (k × rows) in place; `p` is ZᵀAᵀ (k ×
+    /// rows).
     pub(super) fn descend(&self, lines: &Tensor, p: &Tensor) -> Result<()> {
         let target = match self.penalty {
             0.0 => p.broadcast_mul(&self.gains)?,
@@ -99,7 +101,8 @@ impl DeviceFeatures {
                 if self.tiles.len() > 1 {
                     base = (base + self.outside.narrow(0, first, count)?.matmul(lines)?)?;
                 }
-                // A view: it sees each line that is set.
+                // This tensor is a view, so it contains each row of coefficients as soon as it is
+                // set below.
                 let own = lines.narrow(0, first, count)?;
                 for i in 0..count {
                     let inside = tile.narrow(0, i, 1)?.matmul(&own)?;
@@ -118,8 +121,9 @@ impl DeviceFeatures {
     }
 }
 
-/// The features of a tile: √k, where the products outside and inside tiles read as much.
-fn tile(k: usize) -> usize {
+/// The number of features in a tile: √k, at which the products outside and inside tiles read
+/// equally many values.
+fn tile_features(k: usize) -> usize {
     ((k as f64).sqrt().round() as usize).max(1)
 }
 

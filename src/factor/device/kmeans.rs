@@ -23,26 +23,27 @@ impl Accelerator {
         ctx: &TaskCtx,
     ) -> Result<Clusters> {
         let (k, d) = (squares.len(), stream.d);
-        let c = Tensor::from_slice(centroids, (k, d), &self.device)?;
+        let centroids = Tensor::from_slice(centroids, (k, d), &self.device)?;
         let squares = Tensor::from_slice(squares, (1, k), &self.device)?;
         let numbers = Tensor::arange(0, k as u32, &self.device)?.reshape((k, 1))?;
         let mut sums = Tensor::zeros((k, d), DType::F32, &self.device)?;
         let mut labels: Vec<u32> = Vec::with_capacity(stream.n);
         let block = self.plan.block_rows;
-        self.portions(0..stream.n, block, ctx, |rows| {
-            let (mut now, mut added) = (Vec::with_capacity(rows.len()), sums.clone());
+        self.for_each_portion(0..stream.n, block, ctx, |rows| {
+            let (mut portion_labels, mut portion_sums) =
+                (Vec::with_capacity(rows.len()), sums.clone());
             for piece in self.rows.pieces(stream, rows)? {
-                let a = self.rows.widen(&piece)?;
-                let scores = a.matmul(&c.t()?)?.broadcast_sub(&squares)?;
+                let a = self.rows.prepared(&piece)?;
+                let scores = a.matmul(&centroids.t()?)?.broadcast_sub(&squares)?;
                 let nearest = scores.argmax(D::Minus1)?;
                 let member = numbers
                     .broadcast_eq(&nearest.unsqueeze(0)?)?
                     .to_dtype(DType::F32)?;
-                added = (added + member.matmul(&a)?)?;
-                now.extend(nearest.to_vec1::<u32>()?);
+                portion_sums = (portion_sums + member.matmul(&a)?)?;
+                portion_labels.extend(nearest.to_vec1::<u32>()?);
             }
-            sums = added;
-            labels.extend(now);
+            sums = portion_sums;
+            labels.extend(portion_labels);
             Ok(())
         })?;
         let mut counts = vec![0.0; k];

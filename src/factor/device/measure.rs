@@ -1,4 +1,4 @@
-//! How fast a device takes the passes of a fit beside the CPU, measured on the first rows.
+//! Measures how fast a device and the CPU run the passes of a fit, on the first rows of the source.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -16,22 +16,24 @@ use crate::factor::{FitConfig, SparseColumns, columns};
 use crate::matrix::panel::{Gram, PANEL};
 use crate::task::{Progress, TaskCtx};
 
-/// Panels a thread of the CPU's measured rows: each row costs as much as any other there.
+/// Panels per thread that the CPU is measured on: few are enough, since its time per row does not
+/// depend on their number.
 const PANELS_PER_THREAD: usize = 8;
 
-/// Rows a second of the passes of a fit.
+/// The measured speed of the passes of a fit, in rows per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PassRates {
-    /// On the device, over a first strip of rows.
+    /// Rows per second on the device, measured on the first strip of rows.
     pub device: f64,
-    /// On the CPU, over some rows.
+    /// Rows per second on the CPU, measured on fewer rows.
     pub cpu: f64,
-    /// The rows that the device was given.
+    /// The number of rows that the device was measured on.
     pub rows: usize,
 }
 
 impl PassRates {
-    /// How many times as fast as the CPU the device is; 0 where the clock did not move.
+    /// The speed of the device divided by that of the CPU; 0 if the clock did not move during a
+    /// measurement.
     pub fn ratio(&self) -> f64 {
         if self.cpu > 0.0 && self.device.is_finite() {
             self.device / self.cpu
@@ -40,13 +42,13 @@ impl PassRates {
         }
     }
 
-    /// Whether the device is the faster one.
-    pub fn device_wins(&self) -> bool {
+    /// Whether the device is faster than the CPU.
+    pub fn device_is_faster(&self) -> bool {
         self.ratio() > 1.0
     }
 }
 
-/// The first rows of a source.
+/// A source that consists of the first `rows` rows of another one.
 struct FirstRows<'a> {
     source: &'a dyn ActivationSource,
     rows: usize,
@@ -79,9 +81,10 @@ impl ActivationSource for FirstRows<'_> {
 }
 
 impl Accelerator {
-    /// Times the passes of four sweeps, one that chooses supports and three on fixed ones, on made-up
-    /// features: on the device over the first strip, which stays there where it is to stay, and on the
-    /// CPU over fewer rows. Each is run once before it is timed.
+    /// Times the passes of four sweeps (one that chooses supports, three on fixed supports) on
+    /// synthetic features: on the device over the first strip, which then stays there if the plan
+    /// keeps it, and on the CPU over fewer rows. Each runs once untimed first, so that memory is
+    /// allocated and rows are cached.
     ///
     /// # Errors
     /// [`crate::Error::Cancelled`], and errors of the source or of the device.
@@ -93,7 +96,7 @@ impl Accelerator {
     ) -> Result<PassRates> {
         ctx.checkpoint(Progress::new("measuring the GPU", 0, None, ""))?;
         let (n, d) = source.shape();
-        let features = made_up(config.features, d, config.check((n, d))?);
+        let features = synthetic_features(config.features, d, config.check((n, d))?);
         let strip = self.plan.strips(n).next().unwrap_or(0..n).len();
         let threads = config.threads.unwrap_or_else(rayon::current_num_threads);
         let fewer = n.min(PANELS_PER_THREAD * PANEL * threads);
@@ -131,7 +134,7 @@ fn passes(
     let mut state = State::new(stream.zero_coefficients(k)?, PassSums::default());
     let mut next = State::new(stream.zero_coefficients(k)?, PassSums::default());
     if let Some(device) = on {
-        device.hold(&mut state)?;
+        device.upload_coefficients(&mut state)?;
     }
     for sweep in 0..=SUPPORT_SWEEPS {
         let step = CoefficientSweeps {
@@ -163,8 +166,9 @@ fn passes(
     Ok(())
 }
 
-/// Columns of unit norm whose neurons are spread without a pattern, `support_size` each.
-fn made_up(k: usize, d: usize, support_size: usize) -> SparseColumns {
+/// k columns of unit norm with `support_size` pseudo-random neurons each, spread evenly over the d
+/// neurons.
+fn synthetic_features(k: usize, d: usize, support_size: usize) -> SparseColumns {
     let mut columns = SparseColumns {
         rows: d,
         offsets: vec![0],
@@ -201,23 +205,23 @@ mod tests {
             cpu,
             rows: 64,
         };
-        assert!(rates(2e6, 1e5).device_wins() && rates(2e6, 1e5).ratio() == 20.0);
-        assert!(!rates(1e5, 1e5).device_wins());
-        assert!(!rates(1e5, 2e6).device_wins());
-        // A clock that did not move says nothing for the device.
+        assert!(rates(2e6, 1e5).device_is_faster() && rates(2e6, 1e5).ratio() == 20.0);
+        assert!(!rates(1e5, 1e5).device_is_faster());
+        assert!(!rates(1e5, 2e6).device_is_faster());
+        // A clock that did not move is no evidence for the device.
         for odd in [
             rates(f64::INFINITY, 1.0),
             rates(1.0, f64::INFINITY),
             rates(f64::NAN, 1.0),
             rates(1.0, 0.0),
         ] {
-            assert!(!odd.device_wins(), "{odd:?}");
+            assert!(!odd.device_is_faster(), "{odd:?}");
         }
     }
 
     #[test]
-    fn made_up_features_are_columns_of_unit_norm() {
-        let columns = made_up(7, 50, 6);
+    fn synthetic_features_are_columns_of_unit_norm() {
+        let columns = synthetic_features(7, 50, 6);
         assert_eq!((columns.columns(), columns.indices.len()), (7, 42));
         for j in 0..7 {
             let (indices, values) = columns.column(j);

@@ -1,34 +1,38 @@
-//! How a fit's work on a device is cut, and what it takes of the device's memory. Knows no device.
+//! How the rows of a fit are divided on a device, and the memory that a fit takes there. It only
+//! calculates: it knows no device.
 //!
-//! Products are taken of blocks of rows, whose values are widened to f32 one block at a time; sweeps
-//! over the coefficients of strips of rows, since a sweep launches kernels for each feature whatever
-//! the number of rows.
+//! Products are taken block by block, since the values of a block are converted to f32 in memory.
+//! Sweeps over the coefficients run on longer strips of rows: a sweep launches kernels for each
+//! feature, whatever the number of rows.
 
 use std::ops::Range;
 
 use crate::matrix::panel::PANEL;
 
-/// The least rows of a strip, where there are so many.
+/// The smallest number of rows of a strip, if the source has that many.
 pub(super) const STRIP_ROWS: usize = 1 << 17;
-/// Bytes of a widened block.
+/// Bytes of a block converted to f32.
 const BLOCK_BYTES: usize = 256 << 20;
-/// The most rows of a block: sums over its rows are taken in f32.
+/// The largest number of rows of a block: sums over its rows are taken in f32, so longer blocks
+/// would lose digits.
 const MAX_BLOCK_ROWS: usize = 1 << 14;
-/// The least rows that are worked on at once because memory is known to be short.
+/// The number of rows below which portions are not made smaller in advance, however little memory
+/// is free.
 const LEAST_ROWS: usize = 1 << 13;
-/// The most values of a tensor: candle's kernels count them in 32 bits.
+/// The largest number of values of a tensor: candle's kernels index them with 32 bits.
 const MAX_VALUES: usize = 1 << 31;
-/// The percentage of the free memory that a fit takes; the rest is for the libraries' own needs.
+/// The percentage of the free memory that a fit may use; the rest is left to the GPU libraries.
 const FREE_PERCENT: u64 = 90;
-/// Tensors of k values a row that a strip needs at once: the coefficients before and after, their
-/// projections, the targets of a sweep, and a product of two of them.
+/// The number of tensors of k values per row that a strip needs at the same time: the coefficients
+/// before and after, their projections, the targets of a sweep, and a product of two of them.
 const STRIP_TENSORS: u64 = 5;
-/// Tensors of k × d values: Z, the sums AᵀY, a block's part of them, and their total.
+/// The number of tensors of k × d values: Z, the sums AᵀY, a block's part of them, and their total.
 const FEATURE_TENSORS: u64 = 4;
-/// Tensors of k × k values: ZᵀZ for the sweeps, once more for the errors of rows, and those of YᵀY.
+/// The number of tensors of k × k values: ZᵀZ for the sweeps and once more for the errors of rows,
+/// and the sums of YᵀY.
 const GRAM_TENSORS: u64 = 6;
 
-/// What a fit's need of memory follows from.
+/// The sizes that determine the memory of a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FitShape {
     pub(super) rows: usize,
@@ -36,23 +40,23 @@ pub(super) struct FitShape {
     pub(super) features: usize,
     /// Bytes of an activation as it is stored.
     pub(super) value_bytes: usize,
-    /// Whether rows are centred or scaled, which takes a second widened block.
+    /// Whether rows are centred or scaled, which needs a second block in f32.
     pub(super) prepared: bool,
 }
 
-/// What a fit takes of a device's memory.
+/// The device memory of a fit, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceBytes {
     /// The activations as they are stored: n · d values.
     pub activations: u64,
     /// The coefficients before and after a sweep: 2 · k · n values of f32.
     pub coefficients: u64,
-    /// What a pass works in beside them.
+    /// The temporary memory of a pass.
     pub working: u64,
 }
 
 impl DeviceBytes {
-    /// All of it.
+    /// The sum of the three.
     pub fn total(self) -> u64 {
         self.activations
             .saturating_add(self.coefficients)
@@ -65,7 +69,7 @@ impl FitShape {
         (BLOCK_BYTES / (4 * self.neurons.max(1))).clamp(PANEL, MAX_BLOCK_ROWS) / PANEL * PANEL
     }
 
-    /// The bytes where every activation and coefficient stays on the device.
+    /// The memory if every activation and coefficient stays on the device.
     pub(super) fn bytes(&self) -> DeviceBytes {
         let strip = strips(self.rows, self.block_rows(), STRIP_ROWS)
             .map(|s| s.len())
@@ -77,7 +81,7 @@ impl FitShape {
         }
     }
 
-    /// The bytes that working on `rows` rows at once takes.
+    /// The temporary memory in bytes of a pass that processes `rows` rows at a time.
     fn working(&self, rows: usize) -> u64 {
         let Self {
             neurons: d,
@@ -100,13 +104,13 @@ fn product(factors: &[usize]) -> u64 {
         .fold(1, |all, &f| all.saturating_mul(f as u64))
 }
 
-/// How the work is cut and what stays on the device from one pass to the next.
+/// How the rows are divided, and which data stay on the device from one pass to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) block_rows: usize,
-    /// The least rows of a strip.
+    /// The smallest number of rows of a strip.
     pub(super) strip_rows: usize,
-    /// The most rows that are worked on at once.
+    /// The largest number of rows that are processed at a time.
     pub(super) portion_rows: usize,
     /// The number of blocks of A that stay.
     pub(super) kept_blocks: usize,
@@ -114,7 +118,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a device with `free` bytes of memory; unknown (`None`): nothing stays there.
+    /// The plan for a device with `free` bytes of memory; if that is unknown (`None`), nothing
+    /// stays there.
     pub(super) fn new(shape: &FitShape, free: Option<u64>) -> Self {
         let block_rows = shape.block_rows();
         let longest = strips(shape.rows, block_rows, STRIP_ROWS)
@@ -136,7 +141,8 @@ impl Plan {
             (plan.kept_blocks, plan.keeps_coefficients) = (usize::MAX, true);
             return plan;
         }
-        // Rows that are sent stay as they are stored until their strip is done.
+        // Rows that are copied to the device also lie there in their stored type until their strip
+        // is done.
         let working =
             |rows: usize| shape.working(rows) + product(&[shape.value_bytes, rows, shape.neurons]);
         while working(plan.portion_rows) > usable / 2 && plan.portion_rows > LEAST_ROWS {

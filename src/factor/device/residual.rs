@@ -10,8 +10,8 @@ use crate::factor::stream::{Stream, densify};
 use crate::task::TaskCtx;
 
 impl Accelerator {
-    /// The squared errors of the rows of `stream` times its power of two: of the original rows, and
-    /// with the weights of neurons and rows.
+    /// The squared errors of all rows, in units of the square of the stream's power of two: that of
+    /// the original rows, and that with the weights of neurons and rows.
     ///
     /// # Errors
     /// [`crate::Error::Cancelled`], and errors of the source or of the device.
@@ -27,7 +27,7 @@ impl Accelerator {
         let scale = stream.preprocessing.scaling.scale;
         let weights = stream.preprocessing.weights.as_deref();
         let mut totals = [0.0f64; 2];
-        self.portions(0..stream.n, self.plan.block_rows, ctx, |rows| {
+        self.for_each_portion(0..stream.n, self.plan.block_rows, ctx, |rows| {
             let first = rows.start;
             let lines: Vec<f32> = (0..k)
                 .flat_map(|j| &factors.coefficients.feature(j)[rows.clone()])
@@ -43,12 +43,12 @@ impl Accelerator {
                     Ok(residual.sqr()?.matmul(&ones)?.flatten_all()?.to_vec1()?)
                 };
                 let original = squares(&residual)?;
-                let weighed = match &self.rows.preparation().neurons {
+                let weighted = match &self.rows.preparation().neurons {
                     Some(neurons) => squares(&residual.broadcast_mul(neurons)?)?,
                     None => original.clone(),
                 };
                 sums[0] += original.iter().map(|&v| f64::from(v)).sum::<f64>();
-                for (row, &square) in at.zip(&weighed) {
+                for (row, &square) in at.zip(&weighted) {
                     let weight = weights.map_or(1.0, |w| f64::from(w[row]));
                     sums[1] += f64::from(square) * weight * weight;
                 }

@@ -1,5 +1,5 @@
-//! The rows of A on a device: sent as they are stored, kept there as far as memory allows, widened and
-//! prepared a block at a time. Knows nothing of coefficients.
+//! The rows of A on a device: they are copied there in their stored type, kept as far as memory
+//! allows, and converted to f32 and prepared one block at a time. Knows nothing of coefficients.
 //!
 //! Invariant: a prepared row has the bits that [`Preprocessing::apply`] gives it on the host, as far as
 //! the device rounds each operation to f32.
@@ -49,7 +49,7 @@ impl Preparation {
     }
 }
 
-/// Some consecutive rows as they are stored.
+/// Consecutive rows on the device in their stored type.
 pub(super) struct Piece {
     pub(super) first: usize,
     raw: Tensor,
@@ -73,7 +73,7 @@ pub(super) struct DeviceRows {
 struct KeptBlocks {
     /// The first blocks of the source.
     blocks: Vec<Tensor>,
-    /// The most that are kept.
+    /// The largest number of blocks to keep.
     most: usize,
 }
 
@@ -95,13 +95,13 @@ impl DeviceRows {
         Ok(())
     }
 
-    /// Keeps no more blocks than those that are there.
-    pub(super) fn keep_no_more(&self) {
+    /// Stops keeping further blocks, because the device is full; those kept so far stay.
+    pub(super) fn stop_keeping(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.most = kept.blocks.len();
     }
 
-    /// The rows of `range`, in pieces within blocks.
+    /// The rows of `range`, divided at the boundaries of blocks.
     pub(super) fn pieces(&self, stream: &Stream<'_>, range: Range<usize>) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         let mut first = range.start;
@@ -118,7 +118,8 @@ impl DeviceRows {
         Ok(pieces)
     }
 
-    /// The rows `rows` of a block of the rows `whole`: of the kept block, or sent now.
+    /// The rows `rows` of the block that covers the rows `whole`: a part of the kept block, or a
+    /// new copy from the host.
     fn part_of_block(
         &self,
         stream: &Stream<'_>,
@@ -128,20 +129,20 @@ impl DeviceRows {
     ) -> Result<Tensor> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if block == kept.blocks.len() && block < kept.most {
-            let sent = self.send(stream, whole.clone())?;
-            kept.blocks.push(sent);
+            let uploaded = self.upload(stream, whole.clone())?;
+            kept.blocks.push(uploaded);
         }
         match kept.blocks.get(block) {
             // A stream of fewer rows may have kept a shorter block.
             Some(kept_block) if kept_block.dim(0)? >= rows.end - whole.start => {
                 Ok(kept_block.narrow(0, rows.start - whole.start, rows.len())?)
             }
-            _ => self.send(stream, rows),
+            _ => self.upload(stream, rows),
         }
     }
 
-    /// Sends rows as they are stored.
-    fn send(&self, stream: &Stream<'_>, rows: Range<usize>) -> Result<Tensor> {
+    /// Copies rows to the device in their stored type.
+    fn upload(&self, stream: &Stream<'_>, rows: Range<usize>) -> Result<Tensor> {
         stream.source.advise_pass(rows.clone());
         let mut parts = Vec::new();
         stream.source.stored(rows, &mut |stored| {
@@ -165,12 +166,12 @@ impl DeviceRows {
         })
     }
 
-    /// Prepared rows in f32.
-    pub(super) fn widen(&self, piece: &Piece) -> Result<Tensor> {
+    /// The rows of a piece in f32, with all of the preprocessing.
+    pub(super) fn prepared(&self, piece: &Piece) -> Result<Tensor> {
         self.weigh(&self.centred(piece)?, piece.first)
     }
 
-    /// Rows in f32, times the power of two and without the mean row.
+    /// The rows of a piece in f32, multiplied by the power of two and with the mean row subtracted.
     pub(super) fn centred(&self, piece: &Piece) -> Result<Tensor> {
         let mut rows = piece.raw.to_dtype(DType::F32)?;
         if let Some(scale) = self.preparation.scale {
@@ -182,7 +183,8 @@ impl DeviceRows {
         Ok(rows)
     }
 
-    /// Rows, the first of index `first`, times the weights of neurons and rows.
+    /// Multiplies rows, the first of which has the index `first`, by the weights of neurons and
+    /// rows.
     pub(super) fn weigh(&self, rows: &Tensor, first: usize) -> Result<Tensor> {
         let mut rows = rows.clone();
         if let Some(neurons) = &self.preparation.neurons {

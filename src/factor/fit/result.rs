@@ -30,7 +30,7 @@ impl Factoriser<'_> {
         // Drops the previous snapshot before the new one is made, so that its memory is free unless
         // a caller still holds it.
         self.last_snapshot = None;
-        self.state.bring_home()?;
+        self.state.copy_coefficients_to_host()?;
         let factors = self.threads.run(|| {
             let mut factors = self.best_factors()?;
             if self.config.scale_neurons {
@@ -137,7 +137,7 @@ impl Factoriser<'_> {
     /// # Errors
     /// Errors of the source, [`Error::Cancelled`], and what [`Self::snapshot`] returns.
     pub fn finish(mut self, ctx: &TaskCtx) -> Result<Arc<Factors>> {
-        self.state.bring_home()?;
+        self.state.copy_coefficients_to_host()?;
         self.state.on_device = None;
         // The spare state is not needed any more; its memory is used for the factors.
         self.spare = State::default();

@@ -48,7 +48,7 @@ impl<'a> Factoriser<'a> {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let started = Instant::now();
-        only_bcd(&config)?;
+        require_bcd(&config)?;
         incremental::check_factors(factors, source.shape())?;
         let mut lock = vec![false; factors.features.columns()];
         for &j in locked {
@@ -121,14 +121,14 @@ impl<'a> Factoriser<'a> {
     /// [`Error::Usage`] for more features than rows or for a solver other than `bcd`; errors of the
     /// source; [`Error::Cancelled`].
     pub fn add_features(&mut self, count: usize, ctx: &TaskCtx) -> Result<()> {
-        only_bcd(&self.config)?;
+        require_bcd(&self.config)?;
         let config = FitConfig {
             features: self.config.features + count,
             ..self.config.clone()
         };
         config.check((self.stream.n, self.stream.d))?;
         let k = config.features;
-        self.state.bring_home()?;
+        self.state.copy_coefficients_to_host()?;
         let state = self.threads.run(|| {
             let mut y = self.stream.zero_coefficients(k)?;
             y.copy_from(&self.state.y);
@@ -157,7 +157,7 @@ impl<'a> Factoriser<'a> {
     /// [`Error::Usage`] for a feature that does not exist, for a fit without features, and for a
     /// solver other than `bcd`.
     pub fn lock(&mut self, features: &[usize]) -> Result<()> {
-        only_bcd(&self.config)?;
+        require_bcd(&self.config)?;
         let k = self.config.features;
         if let Some(&j) = features.iter().find(|j| **j >= k) {
             return Err(no_such_feature(j, k));
@@ -199,7 +199,7 @@ fn no_such_feature(j: usize, k: usize) -> Error {
     ))
 }
 
-fn only_bcd(config: &FitConfig) -> Result<()> {
+fn require_bcd(config: &FitConfig) -> Result<()> {
     match config.solver {
         Solver::Bcd => Ok(()),
         Solver::Mu => Err(Error::usage(

@@ -16,7 +16,7 @@ fn device() -> Device {
 
 /// Blocks of two panels in strips of five, of which so many blocks stay, and all coefficients or none.
 fn accelerator(kept_blocks: usize, keeps_coefficients: bool) -> Accelerator {
-    Accelerator::cut_into(device(), 128, 320, kept_blocks, keeps_coefficients)
+    Accelerator::with_block_sizes(device(), 128, 320, kept_blocks, keeps_coefficients)
 }
 
 /// The rows as a cache of this type holds them, in shards that do not end where blocks do.
