@@ -18,24 +18,26 @@ use crate::matrix::residual::GramRows;
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
-/// Sweeps on fixed supports between two that choose the supports again. They need AᵀY only at the
-/// non-zeros of Z and take about half the time, and supports settle early.
+/// The number of sweeps on fixed supports between two sweeps that choose the supports again. Sweeps
+/// on fixed supports need AᵀY only at the non-zeros of Z and take about half the time, and supports
+/// settle early.
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
 /// The relaxation ω of the joint refit: the values move ω times the way to their optimum
 /// (over-relaxation, as [`coefficient_step::RELAXATION`] for Y).
 const REFIT_RELAXATION: f32 = 1.5;
-/// Badly explained rows that are considered for each feature that is revived.
+/// The number of badly explained rows that are considered for each revived feature.
 const CANDIDATES_PER_REVIVAL: usize = 20;
-/// The largest cosine between two features that are revived together: many of the worst rows are
-/// alike, since one token occurs many times.
+/// The largest cosine between two features that are revived together. Many of the worst rows are
+/// alike, since one token occurs many times, and would give nearly equal features.
 const MAX_COSINE: f32 = 0.5;
-/// Sweeps over the columns of Z each time that all of AᵀY has been computed.
+/// The number of sweeps over the columns of Z after a pass that computed all of AᵀY.
 const COLUMN_SWEEPS: usize = 2;
-/// HALS sweeps of Y in a pass that sums all of AᵀY, which dominates its time, and in a pass on fixed
-/// supports.
+/// The number of HALS sweeps of Y in a pass that sums all of AᵀY (that sum dominates the time, so
+/// one sweep is enough) and in a pass on fixed supports.
 pub(crate) const HALS_SWEEPS: [usize; 2] = [1, 2];
 
-/// The update of a panel's coefficients by a step on the CPU; `gram` is the step's ZᵀZ.
+/// Returns the function that updates the coefficients `[k][PANEL]` of one panel from its
+/// projections P on the CPU; `gram` is the step's ZᵀZ.
 pub(crate) fn coefficient_update(
     step: &CoefficientSweeps<'_>,
     gram: &Gram,
@@ -91,8 +93,8 @@ pub(crate) fn sweep(
     next.update_errors(problem, &q, &gram)
 }
 
-/// The step on Z: new features of unit norm, and for each the factor by which its coefficients have to
-/// be multiplied so that YZᵀ stays the same.
+/// The step on Z. Returns the new features with unit norm, and for each the factor by which its
+/// coefficients must be multiplied so that YZᵀ does not change with the norm.
 ///
 /// # Errors
 /// [`crate::Error::Cancelled`], and errors of the source.
@@ -194,7 +196,7 @@ pub(crate) fn step_features(
         let scales = columns::normalise(&mut features);
         return Ok((features, scales));
     }
-    // The refit changes the norms of the columns, and scaling them back changes ΣY: the refit is taken
+    // The refit changes the norms of the columns, and scaling them back changes ΣY: the refit is revived
     // only if the penalised objective falls.
     let mut proposed = SparseColumns {
         values,
@@ -233,8 +235,8 @@ fn revive_unused(
     let errors = state.row_errors(problem, &q, &Gram::from_dense(&q, state.y.k))?;
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
-    // Alike rows (one token many times over) would give the same feature many times.
-    let mut taken: Vec<Vec<f32>> = Vec::new();
+    // The directions of the features revived so far.
+    let mut revived: Vec<Vec<f32>> = Vec::new();
     let mut scratch = Vec::new();
     let mut rows = order.iter().take(CANDIDATES_PER_REVIVAL * unused.len());
     for &j in &unused {
@@ -254,21 +256,21 @@ fn revive_unused(
                     .map(|(a, b)| a * b)
                     .sum::<f32>()
             };
-            if taken.iter().all(|other| cosine(other) < MAX_COSINE) {
+            if revived.iter().all(|other| cosine(other) < MAX_COSINE) {
                 break direction;
             }
         };
-        let mut at = span.start;
+        let mut position = span.start;
         for (i, &v) in direction.iter().enumerate().filter(|(_, v)| **v != 0.0) {
-            (features.indices[at], features.values[at]) = (i as u32, v);
-            at += 1;
+            (features.indices[position], features.values[position]) = (i as u32, v);
+            position += 1;
         }
         pad_support(
             &mut features.indices[span.clone()],
             &mut features.values[span.clone()],
-            at - span.start,
+            position - span.start,
         );
-        taken.push(direction);
+        revived.push(direction);
     }
     Ok(())
 }
@@ -295,8 +297,8 @@ fn residual_direction(
     Ok(Some(out))
 }
 
-/// Completes a column of which the first `count` entries are set: fills it up with other neurons of
-/// weight 0, since every column has s entries, and sorts it by neuron.
+/// Completes a column whose first `count` entries are set: fills the rest with other neurons of
+/// weight 0, since every column has s entries, and sorts the entries by neuron.
 fn pad_support(indices: &mut [u32], values: &mut [f32], count: usize) {
     let mut entries: Vec<(u32, f32)> = indices[..count]
         .iter()
@@ -316,7 +318,7 @@ fn pad_support(indices: &mut [u32], values: &mut [f32], count: usize) {
     }
 }
 
-/// a − Zy for row `row`, d values.
+/// The residual a − Zy of the prepared row `row`, d values.
 fn row_residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {
     let mut a = problem.stream.row(row)?;
     for (j, y) in state.row_coefficients(row)?.into_iter().enumerate() {

@@ -1,6 +1,6 @@
-//! A fit on disk, bound to its source and its configuration: a header, then the arrays in the order
-//! of their lengths in the header, in the file format of [`super::checksummed`]. Knows nothing of how
-//! a fit goes on.
+//! The checkpoint file of a fit, which belongs to one source and one configuration: a header, then
+//! the arrays in the order of their lengths in the header, in the format of [`super::checksummed`].
+//! Knows nothing of sweeps.
 
 use std::path::Path;
 
@@ -68,25 +68,28 @@ pub(crate) struct FitProgress {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct StateHeader {
+    /// Whether the sums hold all of AᵀY, not only its values at the entries of the features.
     all: bool,
+    /// Bits of the squared error, of the objective and of Σ P∘Y.
     error: u64,
     objective: u64,
     fit: u64,
     /// s, the entries of a column; 0 before the first sweep.
-    keep: usize,
+    #[serde(rename = "keep")]
+    support_size: usize,
     /// Lengths of indices, values, y, products, gram, totals, row_fit.
     lengths: [usize; 7],
 }
 
 impl StateHeader {
-    fn of(state: &State) -> Self {
+    fn new(state: &State) -> Self {
         let columns = state.features.columns();
         Self {
             all: state.held == HeldProducts::All,
             error: state.error.to_bits(),
             objective: state.objective.to_bits(),
             fit: state.sums.fit.to_bits(),
-            keep: state
+            support_size: state
                 .features
                 .indices
                 .len()
@@ -104,7 +107,7 @@ impl StateHeader {
         }
     }
 
-    /// The bytes of its arrays; `None` if a damaged header makes them overflow.
+    /// The total bytes of the arrays; `None` if the lengths of a damaged header overflow.
     fn bytes(&self) -> Option<u64> {
         let sizes = [4u64, 4, 4, 4, 8, 8, 4];
         self.lengths
@@ -118,9 +121,9 @@ impl StateHeader {
     /// Whether the lengths are those of k features on n × d activations.
     fn has_shape(&self, k: usize, n: usize, d: usize) -> bool {
         let padded = n.div_ceil(PANEL).checked_mul(PANEL);
-        let entries = k.checked_mul(self.keep);
+        let entries = k.checked_mul(self.support_size);
         let products = if self.all { k.checked_mul(d) } else { entries };
-        let want = [
+        let expected = [
             entries,
             entries,
             padded.and_then(|p| p.checked_mul(k)),
@@ -129,11 +132,11 @@ impl StateHeader {
             Some(k),
             padded,
         ];
-        self.keep <= d
-            && want
+        self.support_size <= d
+            && expected
                 .iter()
                 .zip(self.lengths)
-                .all(|(w, length)| *w == Some(length))
+                .all(|(expected, length)| *expected == Some(length))
     }
 }
 
@@ -160,8 +163,8 @@ pub(crate) fn write(
         config: config.clone(),
         source_identity,
         progress,
-        state: StateHeader::of(state),
-        best: best.map(StateHeader::of),
+        state: StateHeader::new(state),
+        best: best.map(StateHeader::new),
     };
     let mut out = Writer::create(path, &KIND, &header)?;
     for s in std::iter::once(state).chain(best) {
@@ -196,13 +199,13 @@ pub(crate) fn read(
         state(&header.state)?,
         header.best.as_ref().map(&mut state).transpose()?,
     );
-    let sound = |s: &State| {
+    let indices_in_range = |s: &State| {
         s.features
             .indices
             .iter()
             .all(|&i| (i as usize) < header.source_identity.cols)
     };
-    input.finish(sound(&state) && best.as_ref().is_none_or(sound))?;
+    input.finish(indices_in_range(&state) && best.as_ref().is_none_or(indices_in_range))?;
     Ok(Checkpoint {
         header,
         state,
@@ -231,7 +234,7 @@ fn check(header: &Header, input: &Reader) -> Result<()> {
 fn check_source(
     header: &Header,
     config: &FitConfig,
-    asked: SourceIdentity,
+    expected: SourceIdentity,
     input: &Reader,
 ) -> Result<()> {
     let bad = |problem: &str| input.error(problem);
@@ -241,13 +244,13 @@ fn check_source(
         fingerprint,
         scale,
     } = header.source_identity;
-    if (rows, cols) != (asked.rows, asked.cols) {
-        let (n, d) = (asked.rows, asked.cols);
+    if (rows, cols) != (expected.rows, expected.cols) {
+        let (n, d) = (expected.rows, expected.cols);
         return Err(bad(&format!(
             "a checkpoint of a fit to {rows} × {cols} activations, and these are {n} × {d}"
         )));
     }
-    if fingerprint != asked.fingerprint {
+    if fingerprint != expected.fingerprint {
         return Err(bad(
             "a checkpoint of a fit to other activations of the same shape",
         ));
@@ -258,7 +261,7 @@ fn check_source(
             "a checkpoint of a fit with other settings ({saved})"
         )));
     }
-    if scale != asked.scale {
+    if scale != expected.scale {
         return Err(bad(
             "a checkpoint of an earlier version, which did not scale activations as small or large as these",
         ));
@@ -277,7 +280,7 @@ fn read_state(
     let offsets = if indices == 0 {
         Vec::new()
     } else {
-        (0..=k).map(|j| j * saved.keep).collect()
+        (0..=k).map(|j| j * saved.support_size).collect()
     };
     let features = SparseColumns {
         rows: if indices == 0 {

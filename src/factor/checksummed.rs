@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 
 /// The longest header that is read: the length in a damaged file could be any number.
 const HEADER_BYTES: u64 = 64 << 20;
-/// Bytes that are hashed and written at once, while they are in a cache.
+/// Bytes that are hashed and written together, so that they are still in the processor's cache for
+/// the second step.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of the magic, the version and the length of the header.
 const PREAMBLE_BYTES: usize = 20;
@@ -26,7 +27,7 @@ const DIGEST_BYTES: u64 = 8;
 pub(super) struct FileKind {
     pub(super) magic: [u8; 8],
     pub(super) version: u32,
-    /// Its name in error messages.
+    /// The name of this kind of file in error messages.
     pub(super) name: &'static str,
 }
 
@@ -142,7 +143,7 @@ impl Reader {
         Ok((reader, header))
     }
 
-    /// An error about this file that ends with the remedy.
+    /// An error about this file, whose message ends with what the user can do.
     pub(super) fn error(&self, problem: &str) -> Error {
         Error::file(
             &self.path,
@@ -187,18 +188,18 @@ impl Reader {
         Ok(out)
     }
 
-    /// Checks the hash after the last array. `sound` is the caller's verdict on the values: if false,
-    /// they are refused as damaged too.
+    /// Checks the hash after the last array. `values_valid` says whether the caller found the
+    /// values valid; if not, the file is refused as damaged too.
     ///
     /// # Errors
-    /// [`Error::File`] if the hash does not match or the values are not sound.
-    pub(super) fn finish(mut self, sound: bool) -> Result<()> {
+    /// [`Error::File`] if the hash does not match or the values are not valid.
+    pub(super) fn finish(mut self, values_valid: bool) -> Result<()> {
         let digest = self.hash.digest();
         let mut sum = [0u8; DIGEST_BYTES as usize];
         self.input
             .read_exact(&mut sum)
             .map_err(|_| self.error("the checkpoint is truncated"))?;
-        if u64::from_le_bytes(sum) != digest || !sound {
+        if u64::from_le_bytes(sum) != digest || !values_valid {
             return Err(self.error("the checkpoint is damaged: its checksum does not match"));
         }
         Ok(())

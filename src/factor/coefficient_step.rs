@@ -1,8 +1,8 @@
 //! The step on the coefficients of one panel, with or without a cap on the features of a row.
 //!
-//! With a cap two candidates are made for each row: its present features with their values refined,
-//! and a new choice by greedy pursuit from zero. The better one is taken, so that no step raises the
-//! objective. Knows nothing of activations: P and Q are enough.
+//! With a cap there are two candidates for each row: its present features with refined values, and
+//! a new choice of features by greedy pursuit from zero. The one with the lower objective is used,
+//! so that no step raises it. Knows nothing of activations: P = ZᵀA and Q = ZᵀZ are enough.
 
 use crate::matrix::panel::{self, Gram, PANEL};
 
@@ -10,14 +10,16 @@ use crate::matrix::panel::{self, Gram, PANEL};
 /// others. Between 1 and 2 each step still lowers the objective, and the sweeps converge sooner
 /// (successive over-relaxation, Young 1954; measured by `tests/bench/factor.rs`).
 pub(crate) const RELAXATION: f32 = 1.4;
-/// Rounds of coordinate descent over the chosen features after each choice, and after the last.
+/// The rounds of coordinate descent over the chosen features after each choice, and once more after
+/// the last choice.
 const ROUNDS: [usize; 2] = [1, 4];
-/// A projection so negative that HALS keeps the coefficient at zero: it excludes a feature of one row
-/// from a sweep that is the same for all rows of the panel.
+/// A projection so negative that HALS keeps the coefficient at zero. It excludes a feature at one
+/// row, although a sweep does the same for all rows of a panel.
 const EXCLUDED: f32 = -1e30;
 
-/// Lowers ½‖a − Zy‖² + λΣy over y ≥ 0 for each row of a panel by `sweeps` HALS sweeps, with `row_cap`
-/// over rows of at most that many features. `y` and `p` = Zᵀa are `[k][PANEL]`, `penalty` is λ.
+/// Lowers ½‖a − Zy‖² + λΣy over y ≥ 0 for each row of a panel by `sweeps` HALS sweeps. With
+/// `row_cap` each y has at most that many non-zeros. `y` and `p` = Zᵀa are `[k][PANEL]`, `penalty`
+/// is λ.
 pub(crate) fn step(
     y: &mut [f32],
     p: &[f32],
@@ -32,7 +34,7 @@ pub(crate) fn step(
         return;
     };
     let mut pursued = pursue_panel(p, gram, penalty, cap);
-    // The initial coefficients may have more features at a row than the cap allows: such a row takes
+    // The initial coefficients may use more features at a row than the cap allows; such a row gets
     // the pursuit's choice, whatever its objective.
     let mut counts = [0usize; PANEL];
     for line in y.chunks_exact(PANEL) {
@@ -42,12 +44,12 @@ pub(crate) fn step(
             .for_each(|(c, v)| *c += usize::from(*v != 0.0));
     }
     for (candidate, sweeps) in [(&mut *y, sweeps), (&mut pursued[..], 1)] {
-        let held: Vec<f32> = candidate
+        let masked: Vec<f32> = candidate
             .iter()
             .zip(p)
             .map(|(&v, &p)| if v == 0.0 { EXCLUDED } else { p })
             .collect();
-        (0..sweeps).for_each(|_| panel::hals_sweep(candidate, &held, gram, penalty, RELAXATION));
+        (0..sweeps).for_each(|_| panel::hals_sweep(candidate, &masked, gram, penalty, RELAXATION));
     }
     let (old, new) = (
         objective(y, p, gram, penalty),
@@ -56,7 +58,9 @@ pub(crate) fn step(
     let better: [bool; PANEL] = std::array::from_fn(|r| counts[r] > cap || new[r] < old[r]);
     for (line, pursued) in y.chunks_exact_mut(PANEL).zip(pursued.chunks_exact(PANEL)) {
         for (r, (v, &a)) in line.iter_mut().zip(pursued).enumerate() {
-            *v = if better[r] { a } else { *v };
+            if better[r] {
+                *v = a;
+            }
         }
     }
 }
@@ -79,12 +83,12 @@ fn objective(y: &[f32], p: &[f32], gram: &Gram, penalty: f32) -> [f32; PANEL] {
 fn pursue_panel(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
     let k = gram.diagonal.len();
     let mut out = vec![0.0; p.len()];
-    let (mut left, mut row) = (vec![0.0; k], vec![0.0; k]);
+    let (mut descent, mut row) = (vec![0.0; k], vec![0.0; k]);
     for r in 0..PANEL {
-        for (l, p) in left.iter_mut().zip(p.chunks_exact(PANEL)) {
-            *l = p[r] - penalty;
+        for (g, p) in descent.iter_mut().zip(p.chunks_exact(PANEL)) {
+            *g = p[r] - penalty;
         }
-        for j in matching_pursuit(&mut left, &mut row, gram, cap) {
+        for j in matching_pursuit(&mut descent, &mut row, gram, cap) {
             out[j * PANEL + r] = row[j];
         }
     }
@@ -93,10 +97,11 @@ fn pursue_panel(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
 
 /// Non-negative orthogonal matching pursuit (after Pati, Rezaiifar, Krishnaprasad 1993) of one row,
 /// with the values of the chosen features refined by coordinate descent instead of solved exactly.
-/// `left` (k values) is Zᵀa − λ at the beginning and Zᵀ(a − Zy) − λ at the end; `y` (k values) is
-/// overwritten. Returns the features with a non-zero coefficient, at most `cap`.
+/// `descent` (k values) is the negative gradient of ½‖a − Zy‖² + λΣy: the caller passes Zᵀa − λ,
+/// and it is Zᵀ(a − Zy) − λ at the end. `y` (k values) is overwritten. Returns the features with a
+/// non-zero coefficient, at most `cap`.
 pub(crate) fn matching_pursuit(
-    left: &mut [f32],
+    descent: &mut [f32],
     y: &mut [f32],
     gram: &Gram,
     cap: usize,
@@ -106,37 +111,39 @@ pub(crate) fn matching_pursuit(
     while chosen.len() < cap {
         let gain = |j: usize| {
             if gram.diagonal[j] > f32::MIN_POSITIVE {
-                left[j]
+                descent[j]
             } else {
                 0.0
             }
         };
-        let best = (0..left.len())
+        let best = (0..descent.len())
             .filter(|j| !chosen.contains(j))
             .max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
         let Some(j) = best.filter(|&j| gain(j) > 0.0) else {
             break;
         };
         chosen.push(j);
-        refine(left, y, gram, &chosen, ROUNDS[0]);
+        refine(descent, y, gram, &chosen, ROUNDS[0]);
     }
-    refine(left, y, gram, &chosen, ROUNDS[1]);
+    refine(descent, y, gram, &chosen, ROUNDS[1]);
     chosen.retain(|&j| y[j] > 0.0);
     chosen
 }
 
-/// `rounds` of coordinate descent over the chosen features; keeps `left` up to date.
-fn refine(left: &mut [f32], y: &mut [f32], gram: &Gram, chosen: &[usize], rounds: usize) {
+/// Runs `rounds` rounds of coordinate descent over the chosen features and keeps the negative
+/// gradient `descent` up to date.
+fn refine(descent: &mut [f32], y: &mut [f32], gram: &Gram, chosen: &[usize], rounds: usize) {
     for _ in 0..rounds {
-        // The newest feature first: the others have to give up what it explains.
+        // The newest feature comes first, since the coefficients of the others must shrink by what
+        // it explains.
         for &j in chosen.iter().rev() {
             let diagonal = gram.diagonal[j];
-            let next = (y[j] + left[j] / diagonal).max(0.0);
+            let next = (y[j] + descent[j] / diagonal).max(0.0);
             let change = next - y[j];
             if change != 0.0 {
                 y[j] = next;
-                left[j] -= diagonal * change;
-                gram.subtract_row(left, j, change);
+                descent[j] -= diagonal * change;
+                gram.subtract_row(descent, j, change);
             }
         }
     }

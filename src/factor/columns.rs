@@ -12,26 +12,27 @@ use super::pass::PassSums;
 use super::stream::densify;
 use crate::matrix::{cholesky, dense, select};
 
-/// A neuron that more features use keeps the values of the column steps: the cost of its system grows
-/// with the cube of their number.
+/// The largest number of features of a neuron that is refitted. A neuron with more keeps the values
+/// of the column steps, since the cost of its system grows with the cube of their number.
 const MAX_SYSTEM: usize = 160;
 /// The proximal weight of the joint refit, relative to the diagonal: it keeps nearly singular systems
 /// solvable by pulling towards the present values, and never raises the error.
 const PROXIMAL: f64 = 1e-5;
 /// A norm within this distance of 1 counts as 1, so that rounding does not change a unit column.
 const UNIT_TOLERANCE: f64 = 1e-6;
-/// The share of non-zeros above which ZᵀZ is taken by a dense product.
+/// The share of non-zeros above which ZᵀZ is computed as a dense product.
 const DENSE_SHARE: f64 = 0.2;
 
 /// The entries of sparse columns, grouped by neuron.
 pub(crate) struct EntriesByNeuron {
     /// Neuron i has the entries `offsets[i]..offsets[i + 1]`; length d + 1.
     offsets: Vec<usize>,
-    /// Feature, and position among the columns' entries.
+    /// The feature of each entry, and the entry's position in [`SparseColumns::values`].
     entries: Vec<(u32, u32)>,
 }
 
 impl EntriesByNeuron {
+    /// Groups the entries of `columns` by a counting sort.
     pub(crate) fn new(columns: &SparseColumns) -> Self {
         let mut offsets = vec![0usize; columns.rows + 1];
         for &i in &columns.indices {
@@ -52,7 +53,8 @@ impl EntriesByNeuron {
         Self { offsets, entries }
     }
 
-    /// The entries of neuron `i`: feature, and position among the columns' entries, ascending.
+    /// The entries of neuron `i` in ascending order: the feature, and the position in
+    /// [`SparseColumns::values`].
     pub(crate) fn neuron(&self, i: usize) -> &[(u32, u32)] {
         &self.entries[self.offsets[i]..self.offsets[i + 1]]
     }
@@ -89,44 +91,45 @@ pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
     q
 }
 
-/// The first features for given coefficients: the `keep` largest entries of each column of the ridge
-/// solution AᵀY (YᵀY + `ridge`·I)⁻¹, for k features and d neurons.
+/// The first features for given coefficients: the `support_size` largest entries of each column of
+/// the ridge solution AᵀY (YᵀY + `ridge`·I)⁻¹, for k features and d neurons.
 pub(crate) fn first_support(
     sums: &PassSums,
     k: usize,
     d: usize,
-    keep: usize,
+    support_size: usize,
     ridge: f64,
 ) -> SparseColumns {
     let z = dense::solve_symmetric(&sums.gram, k, ridge, &sums.products, d);
-    truncate(&z, d, keep)
+    truncate(&z, d, support_size)
 }
 
-/// Sparse columns of the `keep` entries of largest magnitude of each of the dense columns `[k][d]`.
-pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
+/// Makes sparse columns from dense ones (`[k][d]`): each keeps its `support_size` entries of
+/// largest magnitude.
+pub(crate) fn truncate(z: &[f32], d: usize, support_size: usize) -> SparseColumns {
     let k = z.len() / d;
-    let mut indices = vec![0; k * keep];
+    let mut indices = vec![0; k * support_size];
     indices
-        .par_chunks_mut(keep)
+        .par_chunks_mut(support_size)
         .zip(z.par_chunks(d))
         .for_each_init(Vec::new, |scratch, (chosen, column)| {
-            select::largest(column, keep, &[], scratch, chosen);
+            select::largest(column, support_size, &[], scratch, chosen);
         });
     let values = indices
-        .chunks_exact(keep)
+        .chunks_exact(support_size)
         .zip(z.chunks_exact(d))
         .flat_map(|(i, z)| i.iter().map(|&i| z[i as usize]))
         .collect();
     SparseColumns {
         rows: d,
-        offsets: (0..=k).map(|j| j * keep).collect(),
+        offsets: (0..=k).map(|j| j * support_size).collect(),
         indices,
         values,
     }
 }
 
 /// One sweep of the penalised step over the columns on their present supports: z_j = r_j / ‖r_j‖.
-/// `gram` is YᵀY, `products` holds AᵀY at each entry, and locked columns stay.
+/// `gram` is YᵀY, `products` holds AᵀY at each entry, and locked columns are not changed.
 pub(crate) fn support_sweep(
     columns: &mut SparseColumns,
     gram: &[f64],
@@ -161,7 +164,7 @@ pub(crate) fn support_sweep(
     }
 }
 
-/// AᵀY at each entry of `columns`, taken from all of it (`products`, `[k][d]`).
+/// The value of AᵀY at each entry of `columns`, from the whole matrix `products` (`[k][d]`).
 pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> {
     let d = columns.rows;
     (0..columns.columns())
@@ -175,10 +178,10 @@ pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> 
         .collect()
 }
 
-/// Refits all non-zeros except those of locked columns by least squares on their supports, one small
-/// system for each neuron, or only for the neurons that `only` flags. `products` holds AᵀY at each
-/// entry. Returns the values of all entries and the fall of the squared error; a neuron whose solution
-/// is not better keeps its values.
+/// Refits all non-zeros except those of locked columns by least squares on their supports, one
+/// small system for each neuron, or only for the neurons that `only` flags. `products` holds AᵀY at
+/// each entry. Returns the values of all entries and the decrease of the squared error; a neuron
+/// whose solution is not better keeps its values.
 pub(crate) fn refit(
     columns: &SparseColumns,
     gram: &[f64],
@@ -187,7 +190,7 @@ pub(crate) fn refit(
     locked: &[bool],
     only: Option<&[bool]>,
 ) -> (Vec<f32>, f64) {
-    /// Neurons of a task.
+    /// The number of neurons that one parallel task refits.
     const NEURONS: usize = 32;
     let d = columns.rows;
     let solved: Vec<(Vec<(u32, f32)>, f64)> = (0..d.div_ceil(NEURONS))
@@ -216,17 +219,21 @@ pub(crate) fn refit(
 /// The memory of one neuron's system, reused from neuron to neuron.
 #[derive(Default)]
 struct NeuronSystem {
+    /// The features that may change, with the positions of their entries; m of them.
     free: Vec<(u32, u32)>,
+    /// G = YᵀY restricted to these features, m × m.
     matrix: Vec<f64>,
+    /// The Cholesky factor of G with the proximal weight on the diagonal.
     factor: Vec<f64>,
+    /// b: AᵀY at the entries, minus the contribution of locked features; m values.
     target: Vec<f64>,
     old: Vec<f64>,
     new: Vec<f64>,
 }
 
 impl NeuronSystem {
-    /// Refits one neuron; pushes its new values, if they are better, and returns the fall of the
-    /// squared error.
+    /// Refits one neuron. If the new values are better, they are pushed to `out` with their
+    /// positions. Returns the decrease of the squared error, or 0.
     fn solve(
         &mut self,
         row: &[(u32, u32)],
@@ -252,11 +259,13 @@ impl NeuronSystem {
             let line = &gram[j as usize * k..(j as usize + 1) * k];
             self.matrix
                 .extend(self.free.iter().map(|&(l, _)| line[l as usize]));
-            let held = row.iter().filter(|(l, _)| locked[*l as usize]);
-            let held: f64 = held.map(|&(l, p)| line[l as usize] * weight(p)).sum();
-            self.target.push(f64::from(products[p as usize]) - held);
+            let fixed = row.iter().filter(|(l, _)| locked[*l as usize]);
+            let fixed: f64 = fixed.map(|&(l, p)| line[l as usize] * weight(p)).sum();
+            self.target.push(f64::from(products[p as usize]) - fixed);
             self.old.push(weight(p));
         }
+        // The proximal term adds w (z − z_old)² to the objective: w on the diagonal, w z_old on the
+        // right.
         self.factor.clone_from(&self.matrix);
         self.new.clone_from(&self.target);
         for a in 0..m {
@@ -266,7 +275,8 @@ impl NeuronSystem {
         }
         cholesky::factor(&mut self.factor, m, f64::MIN_POSITIVE);
         cholesky::solve(&self.factor, m, &mut self.new);
-        // Compare what will be stored: the solution rounded to f32.
+        // The comparison below must be of the values that will be stored, so the solution is
+        // rounded to f32.
         for v in &mut self.new {
             *v = f64::from(*v as f32);
         }
@@ -302,7 +312,7 @@ impl NeuronSystem {
 }
 
 /// Scales each column to unit norm in place and returns the norms. A column of zeros, and one whose
-/// norm is 1 up to rounding, keep their bits and return 1.
+/// norm is 1 up to rounding, support_size their bits and return 1.
 pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
     (0..columns.columns())
         .map(|j| {

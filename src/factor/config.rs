@@ -71,7 +71,7 @@ pub struct FitConfig {
     /// the mean.
     #[serde(default)]
     pub centre: bool,
-    /// What the first coefficients are.
+    /// How the first coefficients are chosen.
     pub init: Init,
     /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the number
     /// of threads.
@@ -88,20 +88,20 @@ pub struct FitConfig {
     pub scratch: Option<PathBuf>,
 }
 
-/// The preprocessing that a user asked for; an option that the user did not name is `None`.
+/// The preprocessing options that the user set; an option that was not given is `None`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PreprocessingChoice {
-    /// Whether rows are scaled to one size: [`FitConfig::scale_rows`].
+    /// Whether rows are scaled to unit norm: [`FitConfig::scale_rows`].
     pub scale_rows: Option<bool>,
-    /// Whether neurons are scaled to one size: [`FitConfig::scale_neurons`].
+    /// Whether neurons are scaled to unit root mean square: [`FitConfig::scale_neurons`].
     pub scale_neurons: Option<bool>,
-    /// Whether the mean row is taken off: [`FitConfig::centre`].
+    /// Whether the mean row is subtracted first: [`FitConfig::centre`].
     pub centre: Option<bool>,
 }
 
 impl FitConfig {
-    /// Whether two configurations differ at most in how long and on what the fit runs; a checkpoint of
-    /// one can then be resumed with the other.
+    /// Whether two configurations are equal except for the stop rules, the threads and the scratch
+    /// folder, so that a checkpoint of one can be resumed with the other.
     pub fn same_fit(&self, other: &Self) -> bool {
         let bare = |c: &Self| Self {
             max_sweeps: None,
@@ -135,23 +135,25 @@ impl FitConfig {
         }
     }
 
-    /// The same configuration with the preprocessing that the user chose, and for options that were not
-    /// named with that of `base`. If this configuration minimises the error alone and `base` does not,
-    /// such options are off: the plain error is one of the original rows.
-    pub fn with_preprocessing(self, base: &Self, asked: PreprocessingChoice) -> Self {
-        let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
-        let keeps = !alone(&self) || alone(base);
+    /// The same configuration with the preprocessing that the user chose. Options that were not
+    /// given are those of `base`; if this configuration minimises the error alone and `base` does
+    /// not, they are off, since the plain error is that of the original rows.
+    pub fn with_preprocessing(self, base: &Self, choice: PreprocessingChoice) -> Self {
+        let minimises_error_alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
+        let inherits = !minimises_error_alone(&self) || minimises_error_alone(base);
         Self {
-            scale_rows: asked.scale_rows.unwrap_or(keeps && base.scale_rows),
-            scale_neurons: asked.scale_neurons.unwrap_or(keeps && base.scale_neurons),
-            centre: asked.centre.unwrap_or(keeps && base.centre),
+            scale_rows: choice.scale_rows.unwrap_or(inherits && base.scale_rows),
+            scale_neurons: choice
+                .scale_neurons
+                .unwrap_or(inherits && base.scale_neurons),
+            centre: choice.centre.unwrap_or(inherits && base.centre),
             ..self
         }
     }
 }
 
 impl Default for FitConfig {
-    /// A ≈ YZᵀ of the original rows, with a penalty that keeps Y sparse. Features of centred rows read
+    /// A ≈ YZᵀ of the original rows, with a penalty that inherits Y sparse. Features of centred rows read
     /// better (`guide/results.md`), but then YZᵀ alone no longer approximates the rows, so that the
     /// user has to ask for it.
     fn default() -> Self {
@@ -196,7 +198,7 @@ impl FitConfig {
         ((self.sparsity_at(d) * d as f64).ceil() as usize).clamp(1, d.max(1))
     }
 
-    /// The reason why this fit can only run on the CPU; `None` if a GPU can take its passes.
+    /// The reason why this fit can only run on the CPU; `None` if a GPU can run its passes.
     pub fn cpu_only_reason(&self) -> Option<&'static str> {
         match (self.solver, self.row_cap) {
             (Solver::Mu, _) => Some("the multiplicative updates run on the CPU"),
@@ -228,7 +230,7 @@ impl FitConfig {
         let p = self.sparsity_at(d);
         if !(p > 0.0 && p <= 1.0) {
             return Err(Error::usage(format!(
-                "a sparsity of {p} keeps no neuron or more than all; give a share above 0 and at most 1, as 0.01"
+                "a sparsity of {p} inherits no neuron or more than all; give a share above 0 and at most 1, as 0.01"
             )));
         }
         if self.row_cap == Some(0) {
@@ -250,17 +252,17 @@ impl FitConfig {
         Ok(self.support_size(d))
     }
 
-    /// The bytes that the coefficients of n rows take during a fit: those of the last sweep, of the
-    /// current sweep, of a snapshot and of the snapshot before; with `mu` also those of the best sweep.
-    /// They lie in memory, or in files of [`Self::scratch`].
+    /// The bytes of the coefficients of n rows during a fit. There are four copies: of the last
+    /// sweep, of the current sweep, of a snapshot and of the snapshot before; with `mu` also a copy
+    /// of the best sweep. They lie in memory, or in files of [`Self::scratch`].
     pub fn coefficient_bytes(&self, n: usize) -> u64 {
         let copies = if self.solver == Solver::Mu { 5 } else { 4 };
         copies * 4 * self.features as u64 * (n as u64 + 64)
     }
 
-    /// An upper bound of the bytes of memory that a fit to n × d activations takes beside its
-    /// coefficients and the source: the features and their products, the blocks in flight, the rows
-    /// that k-means samples, and the statistics of each row.
+    /// An upper bound of the memory in bytes of a fit to n × d activations, apart from its
+    /// coefficients and the source: the features and their products, the blocks that are being
+    /// processed, the rows that k-means samples, and the statistics of each row.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
         let in_blocks = stream::block_rows(d).min(n) as u64;
         let sampled = if self.init == Init::Kmeans {
@@ -268,10 +270,10 @@ impl FitConfig {
         } else {
             None
         };
-        let (keep, share) = (self.support_size(d) as u64, self.sparsity_at(d));
+        let (support_size, share) = (self.support_size(d) as u64, self.sparsity_at(d));
         let (k, n, d) = (self.features as u64, n as u64, d as u64);
         let copies = if self.solver == Solver::Mu { 3 } else { 2 };
-        let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
+        let features = copies * (4 * k * d + 8 * k * support_size + 8 * k * k);
         let dense = if self.solver == Solver::Mu || share > 0.2 {
             4 * k * d
         } else {
@@ -299,7 +301,7 @@ mod tests {
     #[test]
     fn a_sparsity_that_is_not_configured_is_chosen_by_the_width() {
         let default = FitConfig::default();
-        for (d, share, kept) in [
+        for (d, share, support_size) in [
             (576, 0.05, 29),
             (1536, 0.05, 77),
             (3072, 0.05, 154),
@@ -308,7 +310,7 @@ mod tests {
         ] {
             assert_eq!(
                 (default.sparsity_at(d), default.check((200, d)).unwrap()),
-                (share, kept),
+                (share, support_size),
                 "{d}"
             );
             assert_eq!(default.clone().with_sparsity_at(d).sparsity, Some(share));

@@ -14,8 +14,8 @@ use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// What a fit needs to know of A before it starts. Squares are those of A multiplied by the power
-/// of two of the preprocessing.
+/// The statistics of A that a fit needs before it starts. Squares are those of A multiplied by the
+/// power of two of the preprocessing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DataStats {
     /// ‖A‖² of the prepared rows.
@@ -42,8 +42,8 @@ pub(crate) struct DataStats {
 }
 
 impl DataStats {
-    /// Computes the statistics of a source and sets the stream's preprocessing as `config` asks;
-    /// `shared` is the scaling to use instead of one of its own.
+    /// Computes the statistics of a source and sets the stream's preprocessing as configured.
+    /// `shared` is the scaling to use; `None`: it is computed from this source.
     ///
     /// # Errors
     /// [`Error::Refused`] for a row that is not finite or too large; errors of the source;
@@ -68,13 +68,13 @@ impl DataStats {
         }
         if config.scale_neurons {
             let mean_square = |&square: &f64| preprocessing::inverse_root(square / stream.n as f64);
-            let made = || {
+            let own = || {
                 Some(Arc::new(
                     stats.column_squares.iter().map(mean_square).collect(),
                 ))
             };
             stream.preprocessing.scaling.neurons =
-                shared.map_or_else(made, |shared| shared.neurons.clone());
+                shared.map_or_else(own, |shared| shared.neurons.clone());
             stats.refresh_squares(stream, ctx)?;
         }
         if config.scale_rows {
@@ -97,8 +97,8 @@ impl DataStats {
         Ok(stats)
     }
 
-    /// Refuses a row whose norm, which its coefficients may reach, leaves the range of single
-    /// precision.
+    /// Refuses a row whose norm is beyond single precision, since its coefficients can be as large
+    /// as the norm.
     fn check_range(&self, stream: &Stream<'_>) -> Result<()> {
         let largest = f64::from(f32::MAX / 4.0).powi(2);
         match self.row_squares.iter().position(|&square| square > largest) {
@@ -107,7 +107,8 @@ impl DataStats {
         }
     }
 
-    fn rescale(&mut self, square: f64) {
+    /// Multiplies all squares by `factor`, the square of the power of two of the preprocessing.
+    fn rescale(&mut self, factor: f64) {
         let squares = [
             &mut self.prepared_square,
             &mut self.original_square,
@@ -117,19 +118,22 @@ impl DataStats {
             .into_iter()
             .chain(&mut self.row_squares)
             .chain(&mut self.column_squares);
-        all.for_each(|v| *v *= square);
+        all.for_each(|v| *v *= factor);
     }
 
     /// Recomputes the squares of the rows with the present preprocessing.
     fn refresh_squares(&mut self, stream: &Stream<'_>, ctx: &TaskCtx) -> Result<()> {
-        let seen = Self::read(stream, ctx)?;
-        (self.prepared_square, self.row_squares, self.column_squares) =
-            (seen.prepared_square, seen.row_squares, seen.column_squares);
+        let fresh = Self::read(stream, ctx)?;
+        (self.prepared_square, self.row_squares, self.column_squares) = (
+            fresh.prepared_square,
+            fresh.row_squares,
+            fresh.column_squares,
+        );
         Ok(())
     }
 
-    /// Reads A once. The hash and the sums are those of pieces of fixed length, so that they do not
-    /// depend on the number of threads.
+    /// Reads A once. The hash and the sums are combined from pieces of fixed length in order, so
+    /// that they do not depend on the number of threads.
     ///
     /// # Errors
     /// [`Error::Refused`] for a row with NaN or infinity, which is named; errors of the source;
@@ -141,7 +145,7 @@ impl DataStats {
         let mut row_squares = Vec::with_capacity(stream.n);
         let mut sums = vec![0.0f64; d];
         let mut column_squares = vec![0.0f64; d];
-        stream.blocks(ctx, |range, block| {
+        stream.for_each_block(ctx, |range, block| {
             ctx.checkpoint(Progress::new(
                 "checking the activations",
                 range.start as u64,
@@ -185,7 +189,7 @@ impl DataStats {
             .iter()
             .map(|s| (s / stream.n.max(1) as f64) as f32)
             .collect();
-        // A smaller difference is the rounding of two equal sums.
+        // A smaller difference can only be rounding: the rows are then all equal.
         let variance = if square - mean_square > 1e-12 * square {
             square - mean_square
         } else {
@@ -207,17 +211,17 @@ impl DataStats {
         })
     }
 
-    /// The few neurons or rows, if any, that have much of the energy of the prepared rows. Neurons
-    /// are taken before rows are weighted; weighted rows all have the same energy and are not
-    /// considered.
+    /// The few neurons or rows, if any, that have much of the energy of the prepared rows. The
+    /// energy of neurons is that before rows are weighted; weighted rows all have the same energy
+    /// and are not considered.
     pub(crate) fn concentrations(&self, stream: &Stream<'_>) -> Vec<Concentration> {
         let row_squares = if stream.preprocessing.weights.is_some() {
             &[]
         } else {
             &self.row_squares[..]
         };
-        let seen = Energy::of_sums(self.column_squares.clone(), row_squares);
-        seen.concentrations(|row| stream.source.describe_row(row))
+        let energy = Energy::of_sums(self.column_squares.clone(), row_squares);
+        energy.concentrations(|row| stream.source.describe_row(row))
     }
 
     /// The median norm of the prepared rows.
@@ -239,11 +243,11 @@ impl DataStats {
 
 /// The error for a row with a value that is not finite.
 pub(super) fn not_finite(source: &dyn ActivationSource, row: usize, values: &[f32]) -> Error {
-    let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    let neuron = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
     Error::refused(format!(
-        "{} holds {} at neuron {at}; collect the activations again or leave that text out",
+        "{} holds {} at neuron {neuron}; collect the activations again or leave that text out",
         source.describe_row(row),
-        values[at],
+        values[neuron],
     ))
 }
 

@@ -280,7 +280,7 @@ impl Accelerator {
     /// yᵀQy of each of `n` rows, for k × k values of Q.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub(crate) fn quadratic_forms(
         &self,
         at: CoefficientsRef<'_>,

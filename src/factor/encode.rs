@@ -5,9 +5,10 @@
 //!
 //! Invariant: c·a has c times the coefficients of a for every c > 0.
 //!
-//! A few HALS sweeps over panels in f32 find the active set nearly; a primal active-set method (Lawson,
-//! Hanson 1974, with a warm start) in f64 makes the solution exact. All of it runs on the CPU: products
-//! with the sparse features are the least of the work. Knows nothing of fits.
+//! A few HALS sweeps over panels in f32 find an active set close to the solution's; a primal
+//! active-set method (Lawson, Hanson 1974, with a warm start) in f64 makes the solution exact. All
+//! of it runs on the CPU: the products with sparse features, which a GPU would speed up, are the
+//! smallest part of the work. Knows nothing of fits.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -29,22 +30,22 @@ use crate::task::TaskCtx;
 const WARM_SWEEPS: usize = 24;
 /// A gradient below this share of its row's largest projection counts as zero.
 const TOLERANCE: f64 = 1e-7;
-/// Rows whose largest magnitude lies in this range are encoded as they are; others are scaled first, so
-/// that products stay within single precision.
+/// Rows whose largest magnitude lies in this range are encoded unscaled; others are scaled first,
+/// so that products stay within single precision.
 const SAFE: RangeInclusive<f32> = 1e-15..=1e15;
 /// Added to the diagonal of ZᵀZ, relative to it, so that systems with equal features can be solved.
 const RIDGE: f64 = 1e-12;
-/// The least pivot of their Cholesky factor.
+/// The smallest pivot of the Cholesky factor of such a system.
 const PIVOT: f64 = 1e-14;
 
 /// Encodes rows on fixed features; holds ZᵀZ and everything else that does not depend on the rows.
 pub struct Encoder {
     features: SparseColumns,
-    /// The columns whose products with a row are taken: Z, or W²Z divided by the norms of WZ.
+    /// The columns that a row is projected on: Z, or W²Z divided by the norms of WZ.
     projection: SparseColumns,
     /// The norms of the columns of WZ, by which coefficients are divided; `None`: 1.
     norms: Option<Vec<f64>>,
-    /// ZᵀZ, or with weights the same for WZ scaled to unit columns; k × k.
+    /// ZᵀZ, or with neuron weights that of WZ scaled to unit columns; k × k, row-major.
     q: Vec<f64>,
     gram: Gram,
     row_cap: Option<usize>,
@@ -69,9 +70,9 @@ impl Encoder {
         let (projection, norms, q) = match &coding.neuron_weights {
             None => (features.clone(), None, columns::gram(&features)),
             Some(weights) => {
-                let (seen, norms) = preprocessing::weigh_columns(&features, weights);
-                let q = columns::gram(&seen);
-                let mut projection = seen;
+                let (weighted, norms) = preprocessing::weigh_columns(&features, weights);
+                let q = columns::gram(&weighted);
+                let mut projection = weighted;
                 let entries = projection.values.iter_mut().zip(&projection.indices);
                 entries.for_each(|(v, &i)| *v *= weights[i as usize]);
                 (projection, Some(norms), q)
@@ -172,8 +173,8 @@ impl Encoder {
                 solver.target[j] = self.dot(row, j) - offsets[j] * scales[r];
                 // The centre times the scale of a tiny row may exceed single precision; the solver
                 // then starts from 0.
-                let warm = f64::from(y[j * PANEL + r]);
-                solver.x[j] = if warm.is_finite() { warm } else { 0.0 };
+                let start = f64::from(y[j * PANEL + r]);
+                solver.x[j] = if start.is_finite() { start } else { 0.0 };
             }
             solver.solve();
             if let Some(cap) = self.row_cap.filter(|&cap| solver.passive.len() > cap) {
@@ -236,7 +237,8 @@ struct ActiveSet<'q> {
     /// The vector p of the objective, k values.
     target: Vec<f64>,
     x: Vec<f64>,
-    /// The variables that are free; all others are 0.
+    /// The indices of the variables that are free, in the order in which they were added; all
+    /// others are 0.
     passive: Vec<usize>,
     /// The factor of Q restricted to the passive set.
     factor: UpdatableCholesky,
@@ -269,8 +271,8 @@ impl<'q> ActiveSet<'q> {
                 self.add(j);
             }
         }
-        // Each round lowers the objective, so no passive set repeats; the bound guards against rounding
-        // alone.
+        // Each round lowers the objective, so no passive set repeats; the bound only matters if
+        // rounding prevents that.
         for _ in 0..10 * k + 10 {
             self.descend();
             match self.steepest(TOLERANCE * size) {
@@ -282,10 +284,10 @@ impl<'q> ActiveSet<'q> {
 
     /// Solves on the features that greedy pursuit chooses, at most `cap`.
     fn solve_capped(&mut self, gram: &Gram, cap: usize) {
-        let mut left: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
+        let mut descent: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
         let mut chosen = vec![0.0; self.k];
         self.clear();
-        coefficient_step::matching_pursuit(&mut left, &mut chosen, gram, cap)
+        coefficient_step::matching_pursuit(&mut descent, &mut chosen, gram, cap)
             .into_iter()
             .for_each(|j| self.add(j));
         self.x
@@ -333,6 +335,7 @@ impl<'q> ActiveSet<'q> {
         }
     }
 
+    /// Computes the unconstrained minimum on the passive set into `solution`.
     fn least_squares(&mut self) {
         self.solution.clear();
         self.solution

@@ -37,7 +37,7 @@ pub struct Factoriser<'a> {
     progress: FitProgress,
     /// The device on which passes run; `None`: the CPU.
     device: Option<Accelerator>,
-    /// The last snapshot and the sweep of which it is.
+    /// The last snapshot, and the sweep that it shows.
     last_snapshot: Option<(usize, Arc<Factors>)>,
 }
 
@@ -56,8 +56,9 @@ impl<'a> Factoriser<'a> {
         Self::start_on(source, config, None, ctx)
     }
 
-    /// As [`Self::start`], on a device if one is given: the start and the passes of the sweeps that
-    /// follow. The results agree with those of the CPU within rounding.
+    /// Does the same as [`Self::start`], on a device if one is given: the start and the passes of
+    /// the following sweeps then run there. The results agree with those of the CPU within
+    /// rounding.
     ///
     /// # Errors
     /// What [`Self::start`] returns; [`Error::Usage`] for a fit that only the CPU can run
@@ -124,8 +125,8 @@ impl<'a> Factoriser<'a> {
     /// [`Error::Usage`] for a fit that only the CPU can run ([`FitConfig::cpu_only_reason`]); errors
     /// of the device.
     pub fn compute_on(&mut self, mut device: Accelerator) -> Result<()> {
-        if let Some(why) = self.config.cpu_only_reason() {
-            return Err(Error::usage(format!("{why}: use --device cpu")));
+        if let Some(reason) = self.config.cpu_only_reason() {
+            return Err(Error::usage(format!("{reason}: use --device cpu")));
         }
         device.prepare(&self.stream.preprocessing)?;
         self.device = Some(device);
@@ -182,7 +183,7 @@ impl<'a> Factoriser<'a> {
         })
     }
 
-    /// Records the batches and the seconds of a mini-batch fit that this fit goes on from.
+    /// Records the batches and the seconds of the mini-batch fit that this fit continues.
     pub(super) fn record_earlier_sweeps(&mut self, sweeps: usize, seconds: f64) {
         (self.progress.sweep, self.progress.best_sweep) = (sweeps, sweeps);
         (self.progress.seconds[0], self.progress.seconds[2]) =
@@ -205,7 +206,7 @@ impl<'a> Factoriser<'a> {
         self.progress.sweep
     }
 
-    /// Whether a stop rule holds after the last sweep, by the present configuration.
+    /// Whether a stop rule of the present configuration holds after the last sweep.
     pub fn has_ended(&self) -> bool {
         self.progress.sweep > 0 && self.stop_reason().is_some()
     }
@@ -236,7 +237,7 @@ impl<'a> Factoriser<'a> {
             locked: &self.progress.locked,
             device: self.device.as_ref(),
         };
-        let room = match (self.config.solver, &self.best) {
+        let best_buffer = match (self.config.solver, &self.best) {
             (Solver::Mu, None) => Some(self.stream.zero_coefficients(self.config.features)?),
             _ => None,
         };
@@ -260,7 +261,7 @@ impl<'a> Factoriser<'a> {
         let seconds = f64::from_bits(self.progress.seconds[0]) + started.elapsed().as_secs_f64();
         self.progress.seconds[0] = seconds.to_bits();
         self.progress.history.push(self.state.objective.to_bits());
-        self.update_best(room);
+        self.update_best(best_buffer);
         self.progress.stopped = self.stop_reason();
         Ok(Sweep {
             sweep,
@@ -293,7 +294,7 @@ impl<'a> Factoriser<'a> {
     /// Writes the state of the fit for [`Self::resume`], atomically replacing `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written; errors of a device that has the coefficients.
+    /// [`Error::Io`] if it cannot be written; errors of the device that holds the coefficients.
     pub fn checkpoint(&mut self, path: &Path) -> Result<()> {
         self.state.copy_coefficients_to_host()?;
         let progress = self.progress.clone();
@@ -307,8 +308,7 @@ impl<'a> Factoriser<'a> {
         )
     }
 
-    /// The identity of the prepared source, which a checkpoint is bound to beside its
-    /// configuration.
+    /// The identity of the prepared source. A checkpoint belongs to it and to the configuration.
     fn source_identity(&self) -> SourceIdentity {
         let Stream {
             n,
@@ -325,8 +325,8 @@ impl<'a> Factoriser<'a> {
     }
 }
 
-/// The largest number of threads that a fit may have; a damaged or mistyped number would exhaust
-/// the machine.
+/// The largest number of threads that a fit may have: starting as many as a mistyped number says
+/// could exhaust the machine.
 pub(crate) const MOST_THREADS: usize = 1024;
 
 /// The threads of a fit: a pool of its own, or rayon's global pool.

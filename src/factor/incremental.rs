@@ -1,4 +1,4 @@
-//! Starting from given factors without losing them: appended rows are folded in, and columns are
+//! Continuing from given factors: coefficients are found for appended rows, and columns are
 //! resized. Knows nothing of where the factors come from.
 
 use super::bcd;
@@ -12,13 +12,17 @@ use crate::error::{Error, Result};
 use crate::matrix::panel::Gram;
 use crate::task::TaskCtx;
 
-/// HALS sweeps of the coefficients that fold rows in.
+/// The number of HALS sweeps of the coefficients when rows are folded in.
 const FOLD_IN_SWEEPS: usize = 20;
 
-/// Resizes to `k` columns of `keep` entries each: longer columns lose their smallest entries,
-/// shorter ones gain neurons of weight zero, and new columns have weight zero everywhere until the
-/// next sweep revives them.
-pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> SparseColumns {
+/// Resizes to `k` columns of `support_size` entries each: longer columns lose their smallest
+/// entries, shorter ones gain neurons of weight zero, and new columns have weight zero everywhere
+/// until the next sweep revives them.
+pub(super) fn resize_columns(
+    columns: &SparseColumns,
+    k: usize,
+    support_size: usize,
+) -> SparseColumns {
     let d = columns.rows;
     let mut out = SparseColumns {
         rows: d,
@@ -37,13 +41,13 @@ pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> 
         } else {
             Vec::new()
         };
-        if entries.len() > keep {
+        if entries.len() > support_size {
             entries.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
-            entries.truncate(keep);
+            entries.truncate(support_size);
         }
         let mut used = vec![false; d];
         entries.iter().for_each(|(i, _)| used[*i as usize] = true);
-        let missing = keep - entries.len();
+        let missing = support_size - entries.len();
         entries.extend(
             (0..d as u32)
                 .filter(|&i| !used[i as usize])
@@ -58,8 +62,9 @@ pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> 
     out
 }
 
-/// The state of these features (unit columns of equal length) after the coefficients of all rows,
-/// which start from `y`, were updated by HALS sweeps in one pass.
+/// Updates the coefficients of all rows, starting from `y`, by HALS sweeps in one pass on these
+/// features (columns of equal length, which are scaled to unit norm), and returns the resulting
+/// state.
 pub(super) fn fold_in(
     problem: &Problem<'_, '_>,
     mut features: SparseColumns,
@@ -107,7 +112,7 @@ pub(super) fn fold_in(
 /// Refuses factors that cannot start a fit to n × d activations.
 pub(super) fn check_factors(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
     let (features, coefficients) = (&factors.features, &factors.coefficients);
-    let old = features.columns();
+    let count = features.columns();
     if features.rows != d {
         return Err(Error::usage(format!(
             "features of {} neurons cannot begin a fit to {d}",
@@ -120,9 +125,9 @@ pub(super) fn check_factors(factors: &Factors, (n, d): (usize, usize)) -> Result
             "the factors are of {rows} token rows, and there are only {n} now"
         )));
     }
-    if coefficients.as_slice().len() != old * coefficients.rows {
+    if coefficients.as_slice().len() != count * coefficients.rows {
         return Err(Error::usage(format!(
-            "the coefficients are not those of {old} features"
+            "the coefficients are not those of {count} features"
         )));
     }
     Ok(())
@@ -130,13 +135,17 @@ pub(super) fn check_factors(factors: &Factors, (n, d): (usize, usize)) -> Result
 
 /// Refuses locked features that have more neurons than the new sparsity allows, since they may not
 /// lose any.
-pub(super) fn check_locked(features: &SparseColumns, locked: &[bool], keep: usize) -> Result<()> {
+pub(super) fn check_locked(
+    features: &SparseColumns,
+    locked: &[bool],
+    support_size: usize,
+) -> Result<()> {
     for j in (0..features.columns()).filter(|&j| locked[j]) {
         let neurons = features.column(j).1.iter().filter(|v| **v != 0.0).count();
-        if neurons > keep {
+        if neurons > support_size {
             let least = (1e4 * neurons as f64 / features.rows as f64).ceil() / 1e4;
             return Err(Error::usage(format!(
-                "locked feature {j} has {neurons} neurons and this sparsity keeps {keep}: give --sparsity {least} or more, or leave it unlocked"
+                "locked feature {j} has {neurons} neurons and this sparsity keeps {support_size}: give --sparsity {least} or more, or leave it unlocked"
             )));
         }
     }

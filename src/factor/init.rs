@@ -23,14 +23,15 @@ use crate::task::{Progress, TaskCtx};
 
 /// The least initial coefficient for `mu`, whose multiplicative rule cannot leave zero.
 const FLOOR: f32 = 1e-6;
-/// The rounds of k-means: for `mu` as in the code of Shafran, Geiger, Geva, and for `bcd`, whose
-/// final error is as low after 2 rounds as after 15. No rule stops them early: a round still takes
-/// more than a thousandth off the scatter within clusters at least until the 8th (8,070 rows of 1,536
-/// neurons; 20, 100 and 400 clusters, two seeds each), so it would not pay for `bcd` and would make
-/// the start of `mu` another than the paper's.
+/// The rounds of k-means for `mu`, as in the code of Shafran, Geiger, Geva, and for `bcd`, whose
+/// final error is as low after 2 rounds as after 15. There is no rule to stop earlier: until at
+/// least the 8th round each lowers the scatter within clusters by more than a thousandth (8,070
+/// rows of 1,536 neurons; 20, 100 and 400 clusters, two seeds each), so a rule would save `bcd`
+/// nothing and would make the start of `mu` differ from the paper's.
 const KMEANS_ROUNDS: [usize; 2] = [15, 3];
 /// The bytes of rows that k-means uses in its rounds; a larger source is sampled.
 const KMEANS_BYTES: usize = 256 << 20;
+/// The rounds of subspace iteration, and the dimensions that the subspace has beyond k.
 const SUBSPACE_ROUNDS: usize = 4;
 const OVERSAMPLING: usize = 10;
 
@@ -74,7 +75,7 @@ pub(crate) fn initial_state(
     from_coefficients(stream, y, device, ctx)
 }
 
-/// A state with these coefficients, their sums (one pass over A) and no features.
+/// A state with the coefficients `y` and no features; the sums are computed in one pass over A.
 pub(crate) fn from_coefficients(
     stream: &Stream<'_>,
     y: Panels,
@@ -84,9 +85,9 @@ pub(crate) fn from_coefficients(
     if let Some(device) = device {
         let mut state = State::new(y, PassSums::default());
         device.upload_coefficients(&mut state)?;
-        let mut sums = State::default();
-        device.pass(stream, ctx, &state, &mut sums, None, Gather::Dense)?;
-        state.sums = sums.sums;
+        let mut after = State::default();
+        device.pass(stream, ctx, &state, &mut after, None, Gather::Dense)?;
+        state.sums = after.sums;
         return Ok(state);
     }
     let mut copy = stream.zero_coefficients(y.k)?;
@@ -103,6 +104,7 @@ pub(crate) fn from_coefficients(
     Ok(State::new(y, sums))
 }
 
+/// Y uniform between 0 and 1, at least [`FLOOR`].
 fn random_coefficients(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result<Panels> {
     let mut y = stream.zero_coefficients(k)?;
     for row in 0..stream.n {
@@ -124,12 +126,13 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
+    /// Y with 1 at each row's cluster and `floor` everywhere else.
     fn one_hot(&self, stream: &Stream<'_>, floor: f32) -> Result<Panels> {
         let k = self.counts.len();
         let mut y = stream.zero_coefficients(k)?;
         for (row, &label) in self.labels.iter().enumerate() {
-            for j in 0..if floor > 0.0 { k } else { 0 } {
-                y.set(row, j, floor);
+            if floor > 0.0 {
+                (0..k).for_each(|j| y.set(row, j, floor));
             }
             y.set(row, label as usize, 1.0);
         }
@@ -168,10 +171,10 @@ fn kmeans(
         .transpose()?;
     let sampled = sample.as_ref().map(|s| Stream::new(s));
     let part = sampled.as_ref().unwrap_or(stream);
-    let for_sample = device
+    let sample_device = device
         .filter(|_| sampled.is_some())
         .map(Accelerator::for_sample);
-    let part_device = for_sample.as_ref().or(device);
+    let part_device = sample_device.as_ref().or(device);
     let mut centroids = Vec::with_capacity(k * d);
     for row in index::sample(rng, part.n, k) {
         centroids.extend(part.row(row)?);
@@ -192,7 +195,8 @@ fn kmeans(
     assign(stream, &centroids, k, device, ctx)
 }
 
-/// The number of rows that the rounds of k-means use for n × d activations; `None`: all of them.
+/// The number of rows that the rounds of k-means sample from n × d activations; `None`: they use
+/// all rows.
 pub(crate) fn sampled_rows(n: usize, d: usize, k: usize) -> Option<usize> {
     let most = (KMEANS_BYTES / (4 * d.max(1))).max(20 * k);
     (n > most).then_some(most)
@@ -237,12 +241,12 @@ fn assign(
         sums: vec![0.0; k * d],
         counts: vec![0.0; k],
     };
-    stream.blocks(ctx, |_, block| {
+    stream.for_each_block(ctx, |_, block| {
         let nearest: Vec<Vec<u32>> = block
             .data
             .par_chunks(PANEL * d)
             .map(|rows| {
-                stream.on_panel(rows, centroids, |scores| {
+                stream.with_products(rows, centroids, |scores| {
                     nearest(scores, &squares, rows.len() / d)
                 })
             })
@@ -268,8 +272,8 @@ fn assign(
     Ok(out)
 }
 
-/// For each row of a panel the nearest centroid, whose a·c − ‖c‖²/2 is largest; the first of equal
-/// ones.
+/// For each row of a panel the index of the nearest centroid, that with the largest a·c − ‖c‖²/2;
+/// of equal ones the first. `scores` are the products `[k][PANEL]`, `squares` the k values ‖c‖²/2.
 fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<u32> {
     let mut best = vec![(0u32, f32::NEG_INFINITY); rows];
     for (j, line) in scores.chunks_exact(PANEL).enumerate() {
@@ -296,14 +300,14 @@ fn svd_coefficients(
 ) -> Result<Panels> {
     let (n, d) = (stream.n, stream.d);
     let rank = k.min(d).min(n);
-    let wide = (rank + OVERSAMPLING).min(d).min(n);
-    let mut basis: Vec<f32> = (0..wide * d)
+    let dimensions = (rank + OVERSAMPLING).min(d).min(n);
+    let mut basis: Vec<f32> = (0..dimensions * d)
         .map(|_| rng.sample::<f32, _>(StandardNormal))
         .collect();
     let diverged = || Error::refused("the SVD start did not converge; start with --init kmeans");
-    dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
-    let zeros = stream.zero_coefficients(wide)?;
-    let mut projected = stream.zero_coefficients(wide)?;
+    dense::orthonormalise(&mut basis, dimensions, d).ok_or_else(diverged)?;
+    let zeros = stream.zero_coefficients(dimensions)?;
+    let mut projected = stream.zero_coefficients(dimensions)?;
     let mut sums = PassSums::default();
     let copy = |y: &mut [f32], p: &[f32]| y.copy_from_slice(p);
     for round in 0..=SUBSPACE_ROUNDS {
@@ -324,17 +328,18 @@ fn svd_coefficients(
         )?;
         if round < SUBSPACE_ROUNDS {
             basis.copy_from_slice(&sums.products);
-            dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
+            dense::orthonormalise(&mut basis, dimensions, d).ok_or_else(diverged)?;
         }
     }
-    let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide).ok_or_else(diverged)?;
+    let (values, vectors) = dense::eigen_symmetric(&sums.gram, dimensions).ok_or_else(diverged)?;
     let mut y = stream.zero_coefficients(k)?;
     left_singular_coefficients(&mut y, &projected, &values[..rank], &vectors, (floor, rms));
     Ok(y)
 }
 
-/// Writes U√Σ = (A·basis) v / √σ, clamped from below, into `y`, for A·basis (`projected`) and the
-/// eigenpairs (σ², v) of its Gram matrix, in units of `rms`.
+/// Writes U√Σ = (A·basis) v / √σ into `y`, clamped to at least `floor`. `projected` is A·basis,
+/// `squares` and `vectors` are the eigenpairs (σ², v) of its Gram matrix, and A is taken in units
+/// of `rms`.
 fn left_singular_coefficients(
     y: &mut Panels,
     projected: &Panels,
@@ -342,17 +347,17 @@ fn left_singular_coefficients(
     vectors: &[f64],
     (floor, rms): (f32, f64),
 ) {
-    let (k, wide, n) = (y.k, projected.k, projected.rows);
+    let (k, dimensions, n) = (y.k, projected.k, projected.rows);
     // Columns beyond the rank have no vector and stay at the floor.
-    let mut columns = vec![0.0f32; k * wide];
+    let mut columns = vec![0.0f32; k * dimensions];
     for (j, &square) in squares.iter().enumerate() {
         let scale = if square > 0.0 {
             (square / (rms * rms)).powf(-0.25) / rms
         } else {
             0.0
         };
-        let vector = &vectors[j * wide..(j + 1) * wide];
-        columns[j * wide..(j + 1) * wide]
+        let vector = &vectors[j * dimensions..(j + 1) * dimensions];
+        columns[j * dimensions..(j + 1) * dimensions]
             .iter_mut()
             .zip(vector)
             .for_each(|(c, v)| *c = (v * scale) as f32);
@@ -360,9 +365,9 @@ fn left_singular_coefficients(
     let halves: Vec<Vec<f64>> = y
         .data
         .par_chunks_mut(k * PANEL)
-        .zip(projected.data.par_chunks(wide * PANEL))
+        .zip(projected.data.par_chunks(dimensions * PANEL))
         .map(|(y, p)| {
-            dense::project(y, p, &columns, wide);
+            dense::project(y, p, &columns, dimensions);
             // The squared norm of the positive half minus that of the negative half.
             let signed = |line: &[f32]| {
                 line.iter()

@@ -1,8 +1,8 @@
-//! Reducing the number of features: the most similar pairs are merged.
+//! Reducing the number of features: the pair whose merge loses least is merged, again and again.
 //!
 //! Two features contribute y_a z_aᵀ + y_b z_bᵀ, of rank two. The best single feature is its leading
 //! singular pair, and the loss is the square of its second singular value; both follow from the 2 ×
-//! 2 Gram matrices of the pair alone. If the columns have a positive product, that pair is a
+//! 2 Gram matrices of the pair removal. If the columns have a positive product, that pair is a
 //! positive combination of both (Perron), so coefficients stay ≥ 0; otherwise the weaker feature is
 //! removed, at the loss of its own square. Knows nothing of activations.
 
@@ -13,17 +13,18 @@ use super::value_buffer::ValueBuffer;
 use super::{Coefficients, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::dense;
+use crate::task::TaskCtx;
 
 /// The remaining features, in their old order.
 pub(super) struct MergedFeatures {
     /// Z; every column has as many entries as the longest given one.
     pub(super) features: SparseColumns,
-    /// Y by feature, k × n; what lies beyond is unspecified.
+    /// Y by feature, k × n; values after these are unspecified.
     pub(super) coefficients: ValueBuffer,
     pub(super) locked: Vec<bool>,
 }
 
-/// The result of merging a pair: the loss, and how its columns combine.
+/// The best merge of a pair: the squared error that it adds, and how the two columns combine.
 #[derive(Clone, Copy)]
 struct PairMerge {
     loss: f64,
@@ -32,27 +33,28 @@ struct PairMerge {
     mix: [f64; 2],
 }
 
-/// Reduces the features `z`, with coefficients `y` of which those of feature j are multiplied by
-/// `scales[j]`, to `k`; `None` if there are no more than that. Locked features stay unchanged.
+/// Reduces the features `z` to `k`; `None` if there are no more than that. The coefficients of
+/// feature j are those of `y` multiplied by `scales[j]`. Locked features stay unchanged.
 ///
 /// # Errors
 /// [`Error::Usage`] if there are more locked features than `k` allows; [`Error::Io`] for
-/// coefficients in a file without space.
+/// coefficients in a file without space; [`Error::Cancelled`].
 pub(super) fn merge_down_to(
     z: &SparseColumns,
     (y, scales): (&Coefficients, &[f32]),
     k: usize,
     locked: &[bool],
     scratch: Option<&Path>,
+    ctx: &TaskCtx,
 ) -> Result<Option<MergedFeatures>> {
     let old = z.columns();
     if old <= k {
         return Ok(None);
     }
-    let held = locked.iter().filter(|l| **l).count();
-    if held > k || (held == k && k < old) {
+    let locked_count = locked.iter().filter(|l| **l).count();
+    if locked_count > k || (locked_count == k && k < old) {
         return Err(Error::usage(format!(
-            "{held} locked features cannot be among {k}: unlock some or merge fewer"
+            "{locked_count} locked features cannot be among {k}: unlock some or merge fewer"
         )));
     }
     let (n, d) = (y.rows, z.rows);
@@ -77,6 +79,7 @@ pub(super) fn merge_down_to(
         alive: vec![true; old],
     };
     for _ in k..old {
+        ctx.check()?;
         let Some((a, b, best)) = pairs.cheapest_pair(locked) else {
             break;
         };
@@ -90,13 +93,13 @@ pub(super) fn merge_down_to(
         coefficients.copy_within(from * n..(from + 1) * n, to * n);
     }
     columns.truncate(alive.len() * d);
-    let keep = (0..old)
+    let support_size = (0..old)
         .map(|j| z.column(j).0.len())
         .max()
         .unwrap_or(1)
         .max(1);
     Ok(Some(MergedFeatures {
-        features: columns::truncate(&columns, d, keep),
+        features: columns::truncate(&columns, d, support_size),
         coefficients,
         locked: alive.iter().map(|&j| locked[j]).collect(),
     }))
@@ -116,12 +119,16 @@ fn mix_lines(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64;
 /// ZᵀZ and YᵀY of all features, updated as pairs are merged.
 struct PairGrams {
     k: usize,
+    /// ZᵀZ, k × k.
     q: Vec<f64>,
+    /// YᵀY, k × k.
     g: Vec<f64>,
+    /// Whether each feature is still there.
     alive: Vec<bool>,
 }
 
 impl PairGrams {
+    /// The pair of unlocked features whose merge loses least; `None` if fewer than two are left.
     fn cheapest_pair(&self, locked: &[bool]) -> Option<(usize, usize, PairMerge)> {
         let free: Vec<usize> = (0..self.k)
             .filter(|&j| self.alive[j] && !locked[j])
@@ -138,11 +145,12 @@ impl PairGrams {
         best
     }
 
+    /// The best merge of the features a and b.
     fn evaluate(&self, a: usize, b: usize) -> PairMerge {
         let at = |m: &[f64]| [m[a * self.k + a], m[a * self.k + b], m[b * self.k + b]];
         let ([qa, qab, qb], [ga, gab, gb]) = (at(&self.q), at(&self.g));
         let (square_a, square_b) = (qa * ga, qb * gb);
-        let alone = if square_a < square_b {
+        let removal = if square_a < square_b {
             PairMerge {
                 loss: square_a,
                 mix: [0.0, 1.0],
@@ -154,7 +162,7 @@ impl PairGrams {
             }
         };
         if qab <= 0.0 {
-            return alone;
+            return removal;
         }
         // For M = YZᵀ restricted to the pair, MᵀM = Z G Zᵀ has the eigenvalues of GQ, and the
         // eigenvector Z e for an eigenvector e of GQ.
@@ -162,7 +170,7 @@ impl PairGrams {
         let determinant = ((qa * qb - qab * qab) * (ga * gb - gab * gab)).max(0.0);
         let large = (trace + (trace * trace - 4.0 * determinant).max(0.0).sqrt()) / 2.0;
         if large <= 0.0 {
-            return alone;
+            return removal;
         }
         let (m00, m01, m10, m11) = (
             ga * qa + gab * qab,
@@ -183,7 +191,7 @@ impl PairGrams {
                 mix: mix.map(|m| m.max(0.0)),
             }
         } else {
-            alone
+            removal
         }
     }
 
@@ -247,6 +255,7 @@ mod tests {
 
     #[test]
     fn a_feature_split_in_two_is_whole_again_and_a_locked_one_stays() {
+        let ctx = TaskCtx::silent();
         let (z, y) = factors(
             &[
                 [0.6, 0.8, 0.0, 0.0],
@@ -262,9 +271,16 @@ mod tests {
             ],
         );
         let before = product(&z, y.as_slice());
-        let merged = merge_down_to(&z, (&y, &[1.0; 4]), 3, &[false, true, false, false], None)
-            .unwrap()
-            .unwrap();
+        let merged = merge_down_to(
+            &z,
+            (&y, &[1.0; 4]),
+            3,
+            &[false, true, false, false],
+            None,
+            &ctx,
+        )
+        .unwrap()
+        .unwrap();
         assert_eq!(merged.locked, [false, true, false]);
         assert_eq!(merged.features.dense_column(1), [0.0, 0.0, 1.0, 0.0]);
         let after = product(&merged.features, &merged.coefficients);
@@ -273,15 +289,26 @@ mod tests {
             "{before:?} {after:?}"
         );
         assert!(
-            merge_down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None)
+            merge_down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None, &ctx)
                 .unwrap()
                 .is_none()
         );
-        assert!(merge_down_to(&z, (&y, &[1.0; 4]), 1, &[true, true, false, false], None).is_err());
+        assert!(
+            merge_down_to(
+                &z,
+                (&y, &[1.0; 4]),
+                1,
+                &[true, true, false, false],
+                None,
+                &ctx
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn the_predicted_loss_of_a_merge_is_its_loss() {
+        let ctx = TaskCtx::silent();
         let (z, y) = factors(
             &[
                 [0.6, 0.8, 0.0, 0.0],
@@ -308,7 +335,7 @@ mod tests {
         };
         let (a, b, best) = pairs.cheapest_pair(&[false; 3]).unwrap();
         assert_eq!((a, b), (0, 1));
-        let merged = merge_down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None)
+        let merged = merge_down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None, &ctx)
             .unwrap()
             .unwrap();
         assert!(merged.coefficients.iter().all(|v| *v >= 0.0));

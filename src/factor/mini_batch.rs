@@ -1,11 +1,11 @@
-//! A fit in mini-batches, for a corpus too large to pass over many times: sweeps over batches of rows,
-//! as in online matrix factorisation (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end that
-//! gives every row its coefficients. The commands call it a first look.
+//! A fit in mini-batches, for a corpus too large to pass over many times: sweeps over batches of
+//! rows, as in online matrix factorisation (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the
+//! end that gives every row its coefficients. The command line calls it a first look.
 //!
-//! A batch's coefficients are found for the present features; AᵀY and YᵀY summed over all batches,
-//! earlier ones with less weight, then give the next features. Invariants: no more than one batch of
-//! activations is in memory; between batches a checkpoint holds the whole state, and a resumed fit
-//! takes the same batches.
+//! For each batch coefficients are found for the present features; AᵀY and YᵀY, summed over all
+//! batches with less weight for earlier ones, then give the next features. Invariants: no more than
+//! one batch of activations is in memory; a checkpoint between batches holds the whole state, and a
+//! resumed fit reads the same batches as an uninterrupted one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ use crate::error::{Error, Result};
 use crate::matrix::aligned::AlignedVec;
 use crate::task::TaskCtx;
 
-/// Rows of a run: neighbouring rows are read together, since single rows at random would cost a disk
-/// access each.
+/// The rows of a run: neighbouring rows are read together, since each random single row would cost
+/// a disk access.
 const RUN_ROWS: usize = 64;
 /// The factor by which each batch multiplies the sums of the batches before it.
 const DECAY: f64 = 0.8;
@@ -62,9 +62,11 @@ struct Header {
     seconds: u64,
     /// The number of times that the runs were shuffled, and the runs left since the last time.
     rounds: u64,
-    left: usize,
-    /// s, the entries of a feature.
-    keep: usize,
+    #[serde(rename = "left")]
+    runs_left: usize,
+    /// s, the number of entries of a feature.
+    #[serde(rename = "keep")]
+    support_size: usize,
     /// The power of two by which rows are multiplied; absent in checkpoints of earlier versions, which
     /// did not scale them.
     #[serde(default = "unit_scale")]
@@ -75,7 +77,7 @@ fn unit_scale() -> f32 {
     1.0
 }
 
-/// A fit in progress whose features come from batches of rows.
+/// A fit in progress that reads one batch of rows per step.
 pub struct MiniBatchFit<'a> {
     source: &'a dyn ActivationSource,
     config: FitConfig,
@@ -83,7 +85,7 @@ pub struct MiniBatchFit<'a> {
     batch_rows: usize,
     /// The number of times that the runs were shuffled.
     rounds: u64,
-    /// Runs that no batch has taken since the last shuffle.
+    /// The runs that no batch has read since the last shuffle; batches are read from the end.
     runs: Vec<usize>,
     /// Z for the prepared rows of a batch.
     features: SparseColumns,
@@ -133,7 +135,8 @@ impl<'a> MiniBatchFit<'a> {
         })
     }
 
-    /// Takes one batch. The reported error is that of the features before they are updated with it.
+    /// Reads one batch and updates the features with it. The reported error is that of the features
+    /// before the update.
     ///
     /// # Errors
     /// [`Error::Refused`] for a row that is not finite or too large; errors of the source;
@@ -222,8 +225,8 @@ impl<'a> MiniBatchFit<'a> {
             sweep: self.sweep,
             seconds: self.seconds.to_bits(),
             rounds: self.rounds,
-            left: self.runs.len(),
-            keep: self.features.indices.len() / self.config.features,
+            runs_left: self.runs.len(),
+            support_size: self.features.indices.len() / self.config.features,
             scale: self
                 .scaling
                 .as_ref()
@@ -245,8 +248,8 @@ impl<'a> MiniBatchFit<'a> {
         out.commit()
     }
 
-    /// Resumes from a checkpoint of a fit of `config` to this source, with the batches that would have
-    /// followed.
+    /// Resumes from a checkpoint of a fit of `config` to this source; the batches are those that
+    /// the uninterrupted fit would have read.
     ///
     /// # Errors
     /// [`Error::File`] for a file that is damaged, of another kind, or of other activations or settings.
@@ -266,8 +269,10 @@ impl<'a> MiniBatchFit<'a> {
                 "a checkpoint of a first look with other settings ({saved})"
             )));
         }
-        let (k, keep) = (config.features, header.keep);
-        let entries = k.checked_mul(keep).filter(|_| (1..=d).contains(&keep));
+        let (k, support_size) = (config.features, header.support_size);
+        let entries = k
+            .checked_mul(support_size)
+            .filter(|_| (1..=d).contains(&support_size));
         let numbers = entries.and_then(|e| {
             (2 * e)
                 .checked_add(k.checked_mul(d)?)?
@@ -282,9 +287,9 @@ impl<'a> MiniBatchFit<'a> {
         let mut fit = Self::start(source, config, header.batch_rows)?;
         fit.features = SparseColumns {
             rows: d,
-            offsets: (0..=k).map(|j| j * keep).collect(),
-            indices: input.read_array(k * keep)?,
-            values: input.read_array(k * keep)?,
+            offsets: (0..=k).map(|j| j * support_size).collect(),
+            indices: input.read_array(k * support_size)?,
+            values: input.read_array(k * support_size)?,
         };
         let (products, gram, totals) = (
             input.read_array(k * d)?,
@@ -312,10 +317,11 @@ impl<'a> MiniBatchFit<'a> {
             Vec::new()
         };
         let in_order = |j: usize| fit.features.column(j).0.is_sorted_by(|a, b| a < b);
-        let sound = fit.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
-        input.finish(sound && header.left <= runs.len() && header.sweep > 0)?;
+        let indices_valid =
+            fit.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
+        input.finish(indices_valid && header.runs_left <= runs.len() && header.sweep > 0)?;
         fit.runs = runs;
-        fit.runs.truncate(header.left);
+        fit.runs.truncate(header.runs_left);
         (fit.rounds, fit.sweep, fit.seconds) =
             (header.rounds, header.sweep, f64::from_bits(header.seconds));
         Ok(fit)
@@ -384,14 +390,14 @@ impl<'a> MiniBatchFit<'a> {
     }
 }
 
-/// The shuffled runs of n rows, for the `round`-th time from 1; batches are taken from the end.
+/// The runs of n rows in the order of the `round`-th shuffle, counted from 1.
 fn shuffled_runs(n: usize, seed: u64, round: u64) -> Vec<usize> {
     let mut runs: Vec<usize> = (0..n.div_ceil(RUN_ROWS)).collect();
     runs.shuffle(&mut Pcg64::seed_from_u64(seed.wrapping_add(round - 1)));
     runs
 }
 
-/// The hash of rows spread evenly over a source.
+/// The hash of [`FINGERPRINT_ROWS`] rows spread evenly over a source.
 fn fingerprint(source: &dyn ActivationSource) -> Result<u64> {
     let n = source.shape().0;
     let mut hash = Xxh3::new();
@@ -402,17 +408,17 @@ fn fingerprint(source: &dyn ActivationSource) -> Result<u64> {
     Ok(hash.digest())
 }
 
-/// Adds the sums of the batches before, multiplied by [`DECAY`].
+/// Adds the sums of the earlier batches, multiplied by [`DECAY`].
 fn add_decayed(sums: &mut PassSums, before: &PassSums) {
     for (v, b) in sums.products.iter_mut().zip(&before.products) {
         *v += DECAY as f32 * b;
     }
-    let wide = sums
+    let sums_in_f64 = sums
         .gram
         .iter_mut()
         .chain(&mut sums.totals)
         .zip(before.gram.iter().chain(&before.totals));
-    wide.for_each(|(v, b)| *v += DECAY * b);
+    sums_in_f64.for_each(|(v, b)| *v += DECAY * b);
 }
 
 /// Changes AᵀY, YᵀY and ΣY to those of coefficients multiplied by `scales`, one for each feature.

@@ -2,7 +2,8 @@
 //! columns of Z.
 //!
 //! Semi-NMF is due to Ding, Li, Jordan (2010), its use on MLP activations with sparse features to
-//! Shafran, Geiger, Geva (arXiv 2506.10920); `guide/method.md` says what is done differently here.
+//! Shafran, Geiger, Geva (arXiv 2506.10920); `guide/method.md` describes how this implementation
+//! differs.
 //!
 //! A [`Factoriser`] performs one sweep at a time; the caller decides when to show, save, pause or
 //! stop. A snapshot is an immutable [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations
@@ -69,7 +70,7 @@ impl SparseColumns {
         self.offsets.len().saturating_sub(1)
     }
 
-    /// The neurons and the weights of column j, two slices of one length.
+    /// The neurons and the weights of column j, two slices of equal length.
     pub fn column(&self, j: usize) -> (&[u32], &[f32]) {
         let span = self.offsets[j]..self.offsets[j + 1];
         (&self.indices[span.clone()], &self.values[span])
@@ -150,13 +151,13 @@ pub struct Coding {
     pub row_cap: Option<usize>,
 }
 
-/// The names of [`Coding`]'s values in files.
+/// The names that the vectors of a [`Coding`] have in files.
 pub(crate) const CENTRE: &str = "centre";
 pub(crate) const NEURON_WEIGHTS: &str = "neuron_weights";
 
 impl Coding {
-    /// The values for each neuron that are set, with the names that they have in files.
-    pub(crate) fn by_neuron(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+    /// The vectors of d values that are set, with their names in files.
+    pub(crate) fn neuron_vectors(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
         let all = [
             (CENTRE, &self.centre),
             (NEURON_WEIGHTS, &self.neuron_weights),
@@ -167,19 +168,20 @@ impl Coding {
 
     /// The residual `row` − centre − Zy in f64 (d values), for the k coefficients `y` of `features`.
     pub fn residual(&self, features: &SparseColumns, row: &[f32], y: &[f32]) -> Vec<f64> {
-        let mut left: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        let mut residual: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
         if let Some(centre) = &self.centre {
-            left.iter_mut()
+            residual
+                .iter_mut()
                 .zip(centre.iter())
-                .for_each(|(l, &c)| *l -= f64::from(c));
+                .for_each(|(r, &c)| *r -= f64::from(c));
         }
         for (j, &y) in y.iter().enumerate().filter(|(_, y)| **y != 0.0) {
             let (indices, values) = features.column(j);
             for (&i, &v) in indices.iter().zip(values) {
-                left[i as usize] -= f64::from(y) * f64::from(v);
+                residual[i as usize] -= f64::from(y) * f64::from(v);
             }
         }
-        left
+        residual
     }
 }
 
@@ -198,9 +200,9 @@ pub struct Factors {
     pub weighted_error: Option<f64>,
     /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖² of the original rows.
     pub explained_variance: f64,
-    /// Sweeps done when the snapshot was taken.
+    /// The number of sweeps done when the snapshot was taken.
     pub sweep: usize,
-    /// Seconds of fitting until then, the initialisation included.
+    /// Seconds of fitting until then, including the initialisation.
     pub seconds: f64,
 }
 
@@ -208,7 +210,7 @@ pub struct Factors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
-    /// The error did not improve enough within the patience.
+    /// The error improved too little over the patience.
     Converged,
     /// The largest number of sweeps was reached.
     MaxSweeps,
@@ -225,7 +227,7 @@ pub struct Sweep {
     /// Whether `relative_error` is that of the prepared rows.
     #[serde(default)]
     pub weighted: bool,
-    /// Seconds of sweeping so far, the initialisation not included.
+    /// Seconds of sweeping so far, without the initialisation.
     pub seconds: f64,
     /// Set if a stop rule holds after this sweep.
     pub stop: Option<Stop>,

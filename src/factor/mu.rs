@@ -13,13 +13,14 @@ use super::columns;
 use super::pass::{Columns, Gather};
 use super::state::{HeldProducts, Problem, State};
 use crate::error::Result;
+use crate::matrix::dense;
 use crate::matrix::panel::{self, Gram};
 use crate::task::TaskCtx;
 
 /// ε for activations of unit root mean square; the step on Y multiplies it by their mean square,
 /// that on Z does not.
 const EPSILON: f64 = 1e-6;
-/// Smaller norms of columns of Y are raised to this before they divide.
+/// The smallest norm that a column of Y is divided by, which avoids a division by zero.
 const LEAST_NORM: f64 = 1e-8;
 
 /// One iteration: computes `next` from `state`, whose sums hold all of AᵀY.
@@ -34,7 +35,7 @@ pub(crate) fn sweep(
 ) -> Result<()> {
     let (k, d) = (state.y.k, problem.stream.d);
     let sums = &state.sums;
-    let z = crate::matrix::dense::solve_symmetric(&sums.gram, k, EPSILON, &sums.products, d);
+    let z = dense::solve_symmetric(&sums.gram, k, EPSILON, &sums.products, d);
     let mut features = columns::truncate(&z, d, problem.support_size);
     let norms: Vec<f64> = (0..k)
         .map(|j| sums.gram[j * k + j].max(0.0).sqrt().max(LEAST_NORM))

@@ -9,14 +9,17 @@ use super::value_buffer::ValueBuffer;
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
-/// Panels that are converted together to the order by feature: enough for long writes to a file,
-/// few enough to stay in memory.
+/// The number of panels that are converted together to the layout by feature: enough for long
+/// writes to a file, few enough for the processor's cache.
 const RUN_PANELS: usize = 256;
 
-/// Coefficients stored as `[panel][feature][row in panel]`; rows beyond the last are zero.
+/// Coefficients stored as `[panel][feature][row in panel]`; the last panel is filled up with rows
+/// of zeros.
 #[derive(Debug, Default)]
 pub(crate) struct Panels {
+    /// k, the number of features.
     pub(crate) k: usize,
+    /// n, the number of rows.
     pub(crate) rows: usize,
     pub(crate) data: ValueBuffer,
 }
@@ -34,8 +37,8 @@ impl Panels {
         })
     }
 
-    /// Overwrites the first features and rows with those of `by_feature`, a line of `rows` values
-    /// for each feature.
+    /// Overwrites the coefficients of the first features at the first `rows` rows with those of
+    /// `by_feature`, which holds `rows` values for each feature.
     pub(crate) fn fill_features(&mut self, by_feature: &[f32], rows: usize) {
         let k = self.k;
         self.data
@@ -54,9 +57,9 @@ impl Panels {
             });
     }
 
-    /// Writes the k × n coefficients by feature into `by_feature`, those of feature j multiplied by
-    /// `scales[j]`.
-    pub(crate) fn to_features(&self, scales: &[f32], by_feature: &mut [f32]) {
+    /// Writes the coefficients, those of feature j multiplied by `scales[j]`, by feature (k × n)
+    /// into `by_feature`.
+    pub(crate) fn write_by_feature(&self, scales: &[f32], by_feature: &mut [f32]) {
         if self.rows == 0 {
             return;
         }

@@ -1,6 +1,6 @@
-//! The streaming pass: reads A once, updates the coefficients of every row, and sums what the next
-//! step on the features needs. Knows nothing of solvers, which give it columns to project on and an
-//! update for a panel.
+//! The streaming pass: reads A once, updates the coefficients of every row, and computes the sums
+//! that the next step on the features needs. Knows nothing of solvers, which give it columns to
+//! project on and an update for a panel.
 //!
 //! A panel goes through all steps before the next one begins, so that its rows are read from memory
 //! once; the rows of the next panel are prefetched meanwhile. Invariant: the panels and the groups
@@ -24,10 +24,11 @@ use crate::matrix::dense;
 use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
-/// The most panels of a group. Within a group sums are taken in f32, so that a larger group would
-/// lose digits; disks are read ahead by groups too.
+/// The largest number of panels in a group. Within a group sums are taken in f32, so a larger group
+/// would lose digits; files are also read ahead by groups.
 const MAX_GROUP_PANELS: usize = 32;
-/// The share of non-zeros above which sparse columns are projected on by a dense product.
+/// The share of non-zeros above which the projection on sparse columns is computed as a dense
+/// product.
 const DENSE_SHARE: f64 = 0.25;
 
 /// The columns on which a pass projects.
@@ -49,7 +50,7 @@ pub(crate) enum Gather<'c> {
     Support(&'c SparseColumns),
 }
 
-/// The sums of a pass over all rows, of the updated Y.
+/// The sums of a pass over all rows, for the updated Y.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct PassSums {
     /// AᵀY by feature, `[k][d]`; with [`Gather::Support`] one value for each entry of the supports.
@@ -71,7 +72,7 @@ enum Projection<'c> {
     Dense(&'c [f32]),
 }
 
-/// The work of a pass on each panel: what to project on and what to sum.
+/// What a pass does with each panel: the columns to project on and the entries of AᵀY to sum.
 struct PanelWork<'c> {
     columns: Projection<'c>,
     gather: Gather<'c>,
@@ -89,22 +90,24 @@ pub(super) struct GroupSums {
     overwrite: bool,
 }
 
-/// The totals over groups: groups are added in their order, whichever is ready first.
+/// The totals over groups. Groups are added in their order, whichever is ready first.
 #[derive(Default)]
 struct OrderedTotals {
-    /// The totals; of its fields only the products are used.
+    /// The sum of AᵀY over the groups; the other fields are unused.
     whole: GroupSums,
     /// YᵀY in f64, on and below the diagonal.
     gram: Vec<f64>,
     totals: Vec<f64>,
     /// Memory for some lines of a group's YᵀY.
     lines: AlignedVec,
+    /// Sums of groups that wait for those of earlier groups.
     ready: BTreeMap<usize, GroupSums>,
+    /// The index of the group to add next.
     next: usize,
 }
 
-/// The number of panels in a group: such that there are about as many groups as panels in a group,
-/// and a multiple of four groups, which two, four and more threads can share evenly.
+/// The number of panels in a group for n rows. It makes about as many groups as there are panels in
+/// a group, and a multiple of four groups, which two or four threads can share evenly.
 fn group_panels(n: usize) -> usize {
     let panels = n.div_ceil(PANEL);
     let groups = (panels as f64).sqrt().ceil() as usize;
@@ -158,13 +161,13 @@ impl Stream<'_> {
             totals,
             row_fit,
         } = sums;
-        let totals_so_far = Mutex::new(OrderedTotals {
+        let ordered = Mutex::new(OrderedTotals {
             whole: self.empty_group_sums(k, gather),
             gram: std::mem::take(gram),
             totals: std::mem::take(totals),
             ..OrderedTotals::default()
         });
-        // Groups are started in order, so that reads of a file lie close together and few sums wait
+        // Groups are started in order, so that reads of a file are close together and few sums wait
         // for those of earlier groups.
         let groups = next
             .data
@@ -189,15 +192,15 @@ impl Stream<'_> {
                         update,
                     )
                 })?;
-                self.add_group(i, group_sums, &mut lock_pool(&totals_so_far));
+                self.add_group(i, group_sums, &mut lock_pool(&ordered));
                 Ok::<_, crate::Error>(())
             })?;
         *fit = row_fit.iter().map(|&v| f64::from(v)).sum();
-        let totals_so_far = totals_so_far
+        let ordered = ordered
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         match gather {
-            Gather::Support(_) => products.copy_from_slice(&totals_so_far.whole.products),
+            Gather::Support(_) => products.copy_from_slice(&ordered.whole.products),
             Gather::Dense => {
                 let lines = products
                     .par_chunks_mut((cross_products::UNPACKED_FEATURES * self.d).max(1))
@@ -205,15 +208,15 @@ impl Stream<'_> {
                 lines.for_each(|(i, lines)| {
                     cross_products::unpack_by_feature(
                         lines,
-                        &totals_so_far.whole.products,
+                        &ordered.whole.products,
                         self.d,
                         i * cross_products::UNPACKED_FEATURES,
                     );
                 });
             }
         }
-        lock_pool(&self.group_pool).push(totals_so_far.whole);
-        (*gram, *totals) = (totals_so_far.gram, totals_so_far.totals);
+        lock_pool(&self.group_pool).push(ordered.whole);
+        (*gram, *totals) = (ordered.gram, ordered.totals);
         dense::copy_lower_to_upper(gram, k);
         Ok(())
     }
@@ -241,37 +244,35 @@ impl Stream<'_> {
 
     /// Adds the sums of group `i` to the totals if all groups before are added, and then those of
     /// the groups that waited for it.
-    fn add_group(&self, i: usize, group_sums: GroupSums, totals_so_far: &mut OrderedTotals) {
-        totals_so_far.ready.insert(i, group_sums);
-        while let Some(mut group_sums) = totals_so_far.ready.remove(&totals_so_far.next) {
-            if totals_so_far.next == 0 {
-                std::mem::swap(&mut totals_so_far.whole.products, &mut group_sums.products);
+    fn add_group(&self, i: usize, group_sums: GroupSums, ordered: &mut OrderedTotals) {
+        ordered.ready.insert(i, group_sums);
+        while let Some(mut group_sums) = ordered.ready.remove(&ordered.next) {
+            if ordered.next == 0 {
+                std::mem::swap(&mut ordered.whole.products, &mut group_sums.products);
             } else {
-                totals_so_far
+                ordered
                     .whole
                     .products
                     .iter_mut()
                     .zip(group_sums.products.iter())
                     .for_each(|(total, v)| *total += v);
             }
-            let k = totals_so_far.totals.len();
-            totals_so_far
-                .lines
-                .resize(cross_products::UNPACKED_FEATURES * k);
-            for (i, to) in totals_so_far
+            let k = ordered.totals.len();
+            ordered.lines.resize(cross_products::UNPACKED_FEATURES * k);
+            for (i, to) in ordered
                 .gram
                 .chunks_mut(cross_products::UNPACKED_FEATURES * k)
                 .enumerate()
             {
-                let lines = &mut totals_so_far.lines[..to.len()];
+                let lines = &mut ordered.lines[..to.len()];
                 cross_products::unpack_by_feature(
                     lines,
                     &group_sums.gram,
                     k,
                     i * cross_products::UNPACKED_FEATURES,
                 );
-                // The line of feature j holds the entries up to j valid: those on and above the
-                // diagonal, transposed.
+                // Of the line of feature j only the entries up to j are valid: the entries on and
+                // above the diagonal, transposed.
                 for (j, (to, from)) in to
                     .chunks_exact_mut(k)
                     .zip(lines.chunks_exact(k))
@@ -284,13 +285,13 @@ impl Stream<'_> {
                         .for_each(|(total, v)| *total += f64::from(*v));
                 }
             }
-            totals_so_far
+            ordered
                 .totals
                 .iter_mut()
                 .zip(&group_sums.totals)
                 .for_each(|(total, v)| *total += v);
             lock_pool(&self.group_pool).push(group_sums);
-            totals_so_far.next += 1;
+            ordered.next += 1;
         }
     }
 
@@ -309,7 +310,7 @@ impl Stream<'_> {
         self.source.advise_pass(rows.clone());
         let k = group_sums.totals.len();
         let is_borrowed = self.preprocessing.is_plain() && self.is_borrowed(rows.start)?;
-        let mut read = std::mem::take(&mut scratch.rows);
+        let mut buffer = std::mem::take(&mut scratch.rows);
         let coefficients = before
             .chunks_exact(PANEL * k)
             .zip(after.chunks_exact_mut(PANEL * k));
@@ -326,8 +327,8 @@ impl Stream<'_> {
                     .source
                     .rows(range.end..rows.end.min(range.end + PANEL))?;
                 let block = self.source.rows(range)?;
-                // A source that converts its values has made these rows already: nothing to
-                // prefetch.
+                // A source that converts its values has just written these rows, so there is
+                // nothing to prefetch.
                 let ahead = if matches!(following.data, Cow::Borrowed(_)) {
                     &following.data[..]
                 } else {
@@ -344,11 +345,11 @@ impl Stream<'_> {
                     update,
                 );
             } else {
-                read.resize(range.len() * self.d);
-                self.source.read(range, &mut read)?;
-                self.preprocessing.apply(&mut read, begin, self.d);
+                buffer.resize(range.len() * self.d);
+                self.source.read(range, &mut buffer)?;
+                self.preprocessing.apply(&mut buffer, begin, self.d);
                 self.process_panel(
-                    &read,
+                    &buffer,
                     &[],
                     coefficients,
                     work,
@@ -359,7 +360,7 @@ impl Stream<'_> {
                 );
             }
         }
-        scratch.rows = read;
+        scratch.rows = buffer;
         Ok(())
     }
 

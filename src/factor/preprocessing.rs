@@ -1,6 +1,6 @@
 //! The preprocessing of the rows of A before a fit, and its inverse on the results.
 //!
-//! A row a becomes r·W·s·(a − centre): s is a power of two that keeps products inside the range of
+//! A row a becomes r·W·s·(a − centre): s is a power of two that keeps weighted_value inside the range of
 //! single precision, W the diagonal matrix of the neuron weights, r the weight of the row; each is 1
 //! (and the centre 0) unless the fit asks for it. From the factors of the prepared rows A ≈ centre +
 //! YZᵀ follows: Z holds the columns of W⁻¹Z_prepared scaled to unit norm, and Y takes their norms.
@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use super::{SparseColumns, columns};
 
-/// Root mean squares that need no scaling: products of four values and their sums over all rows stay
-/// inside the range of single precision.
+/// The root mean squares that need no scaling, because weighted_value of four values and their sums over
+/// all rows stay inside the range of single precision.
 const SAFE: RangeInclusive<f64> = 1.0 / 65536.0..=65536.0;
 /// A norm below this counts as zero where the root mean square is about 1; its inverse is still within
 /// single precision.
@@ -48,7 +48,7 @@ pub(crate) struct Preprocessing {
 }
 
 impl Preprocessing {
-    /// Whether rows stay as they are, so that a pass may borrow them from the source.
+    /// Whether rows are not changed, so that a pass may borrow them from the source.
     pub(super) fn is_plain(&self) -> bool {
         self.scaling == SharedScaling::default() && self.centre.is_none() && self.weights.is_none()
     }
@@ -84,9 +84,9 @@ impl Preprocessing {
         match &self.scaling.neurons {
             None => (features.clone(), vec![scale; features.columns()]),
             Some(neurons) => {
-                let (seen, norms) = weigh_columns(features, neurons);
+                let (weighted, norms) = weigh_columns(features, neurons);
                 (
-                    seen,
+                    weighted,
                     norms
                         .iter()
                         .map(|n| (n * f64::from(scale)) as f32)
@@ -105,9 +105,9 @@ impl Preprocessing {
                 *v = if weight > 0.0 { *v / weight } else { 0.0 };
             }
         }
-        let back = 1.0 / self.scaling.scale;
+        let inverse = 1.0 / self.scaling.scale;
         let mut scales = columns::normalise(features);
-        scales.iter_mut().for_each(|s| *s *= back);
+        scales.iter_mut().for_each(|s| *s *= inverse);
         scales
     }
 }
@@ -119,17 +119,18 @@ pub(super) fn weigh_columns(columns: &SparseColumns, weights: &[f32]) -> (Sparse
     let mut norms = Vec::with_capacity(columns.columns());
     for j in 0..columns.columns() {
         let span = columns.offsets[j]..columns.offsets[j + 1];
-        let products = |at: usize| {
-            f64::from(columns.values[at]) * f64::from(weights[columns.indices[at] as usize])
+        let weighted_value = |position: usize| {
+            f64::from(columns.values[position])
+                * f64::from(weights[columns.indices[position] as usize])
         };
         let norm = span
             .clone()
-            .map(|at| products(at).powi(2))
+            .map(|at| weighted_value(at).powi(2))
             .sum::<f64>()
             .sqrt();
         for at in span {
             out.values[at] = if norm > 0.0 {
-                (products(at) / norm) as f32
+                (weighted_value(at) / norm) as f32
             } else {
                 0.0
             };
@@ -139,7 +140,7 @@ pub(super) fn weigh_columns(columns: &SparseColumns, weights: &[f32]) -> (Sparse
     (out, norms)
 }
 
-/// The power of two that brings values of the root mean square `rms` to about 1 if their products
+/// The power of two that scales values of the root mean square `rms` to about 1 if their weighted_value
 /// could leave the range of single precision; otherwise 1.
 pub(crate) fn safe_scale(rms: f64) -> f32 {
     if rms == 0.0 || !rms.is_finite() || SAFE.contains(&rms) {

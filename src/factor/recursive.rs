@@ -1,9 +1,9 @@
 //! Levels of features: the features of a fit, taken as rows, are factorised again, and again
 //! (recursive SNMF: Shafran, Geiger, Geva, arXiv 2506.10920; `guide/method.md`).
 //!
-//! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l says of which finer features a coarser one is
-//! made. Knows sparse columns alone. Invariant: level l has as many features as were asked for,
-//! each of unit norm or zero, and its coefficients are ≥ 0.
+//! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l holds the weights with which finer features make
+//! up a coarser one. It works on sparse columns alone. Invariant: level l has as many features as
+//! requested, each of unit norm or zero, and its coefficients are ≥ 0.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,17 +18,17 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-/// A child is kept if its coefficient is at least this share of its parent's largest one.
+/// The default of the smallest coefficient of a child, as a share of its parent's largest one.
 pub const KEPT_SHARE: f32 = 0.3;
-/// The most children of a node.
+/// The default of the largest number of children of a node.
 pub const MOST_CHILDREN: usize = 3;
 
-/// Which of the finer features are children of a coarser one.
+/// The rule that chooses which finer features are shown as children of a coarser one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KeptChildren {
-    /// At most so many of a node.
+    /// The largest number of children of a node.
     pub most: usize,
-    /// With a coefficient of at least this share of the largest.
+    /// The smallest coefficient of a child, as a share of the largest one of its parent.
     pub share: f32,
 }
 
@@ -125,8 +125,8 @@ pub fn levels(
     FitThreads::new(config.threads)?.run(|| {
         for (l, &features) in counts.iter().enumerate() {
             let below = out.last().map_or(first, |level| &level.features);
-            // The solver's default stop rules apply: the sweeps to which the fit was limited say
-            // nothing of its levels.
+            // The solver's default stop rules apply, since a limit on the sweeps of the fit is not
+            // meant for its levels.
             let config = FitConfig {
                 max_sweeps: None,
                 patience: None,
@@ -141,7 +141,7 @@ pub fn levels(
                 ..config.without_preprocessing()
             };
             let sparsity = growth.sparsity(config.sparsity_at(first.rows), k, features);
-            out.push(search.level(
+            out.push(search.fit_level(
                 l,
                 below,
                 &FitConfig {
@@ -162,9 +162,9 @@ impl Level {
         &self.coefficients[j * below..(j + 1) * below]
     }
 
-    /// The children of feature j, as pairs of a finer feature and the ratio of its coefficient to
-    /// the largest one, largest first, as many as `kept_children` says. A feature whose coefficients are all
-    /// zero has none.
+    /// The children of feature j by the rule `kept_children`, largest first: pairs of a finer
+    /// feature and the ratio of its coefficient to the largest one. A feature whose coefficients
+    /// are all zero has no children.
     pub fn children(&self, j: usize, kept_children: KeptChildren) -> Vec<(usize, f32)> {
         let column = self.column(j);
         let largest = column.iter().copied().fold(0f32, f32::max);

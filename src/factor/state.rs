@@ -32,9 +32,10 @@ pub(crate) enum HeldProducts {
 pub(crate) struct State {
     /// Z for the prepared rows; empty before the first sweep.
     pub(crate) features: SparseColumns,
-    /// Y for the prepared rows; out of date where a device has a newer one.
+    /// Y for the prepared rows; out of date while `on_device` holds newer values that were not
+    /// copied back.
     pub(crate) y: Panels,
-    /// Y on the device that takes the passes, where it stays there.
+    /// Y on the device that runs the passes, if the coefficients stay there.
     pub(crate) on_device: Option<DeviceCoefficients>,
     /// AᵀY, YᵀY and the other sums of this Y.
     pub(crate) sums: PassSums,
@@ -48,7 +49,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Coefficients without features.
+    /// A state of coefficients and their sums, without features.
     pub(crate) fn new(y: Panels, sums: PassSums) -> Self {
         let features = SparseColumns::default();
         Self {
@@ -70,7 +71,7 @@ impl State {
         (self.held, self.error, self.objective) = (other.held, other.error, other.objective);
     }
 
-    /// Y where a pass finds it.
+    /// The present Y, on the device or the host.
     pub(crate) fn coefficients(&self) -> CoefficientsRef<'_> {
         match &self.on_device {
             Some(coefficients) => CoefficientsRef::Device(coefficients),
@@ -81,7 +82,7 @@ impl State {
     /// The k coefficients of a row.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub(crate) fn row_coefficients(&self, row: usize) -> Result<Vec<f32>> {
         match &self.on_device {
             Some(coefficients) => coefficients.row(row),
@@ -89,10 +90,10 @@ impl State {
         }
     }
 
-    /// Copies Y to the host where only a device has it.
+    /// Copies Y to the host if only the device has the present values.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub(crate) fn copy_coefficients_to_host(&mut self) -> Result<()> {
         match &mut self.on_device {
             Some(coefficients) => coefficients.copy_to(&mut self.y),
@@ -106,7 +107,7 @@ impl State {
     /// squared weight.
     ///
     /// # Errors
-    /// Those of the device that takes the passes.
+    /// Errors of the device that runs the passes.
     pub(crate) fn update_errors(
         &mut self,
         problem: &Problem<'_, '_>,
@@ -120,14 +121,14 @@ impl State {
         self.error = match &preprocessing.weights {
             Some(weights) if preprocessing.scaling.neurons.is_none() => {
                 let errors = self.row_errors(problem, q, gram)?;
-                let whole = |(&w, e): (&f32, &f64)| {
+                let original_error = |(&w, e): (&f32, &f64)| {
                     if w > 0.0 {
                         e.max(0.0) / f64::from(w).powi(2)
                     } else {
                         0.0
                     }
                 };
-                weights.iter().zip(&errors).map(whole).sum()
+                weights.iter().zip(&errors).map(original_error).sum()
             }
             _ => prepared,
         };
@@ -143,7 +144,7 @@ impl State {
     /// `gram` are ZᵀZ.
     ///
     /// # Errors
-    /// Those of the device that takes the passes.
+    /// Errors of the device that runs the passes.
     pub(crate) fn row_errors(
         &self,
         problem: &Problem<'_, '_>,
@@ -191,7 +192,7 @@ impl State {
             }
         }
         let mut coefficients = ValueBuffer::zeros(self.y.k * self.y.rows, scratch)?;
-        self.y.to_features(&scales, &mut coefficients);
+        self.y.write_by_feature(&scales, &mut coefficients);
         Ok((features, coefficients))
     }
 

@@ -1,4 +1,4 @@
-//! A source of activations as a fit reads it: in blocks, prepared, into memory that is reused.
+//! Reads a source of activations for a fit: in blocks of prepared rows, into memory that is reused.
 //! Knows nothing of solvers.
 //!
 //! Invariant: the blocks follow from (n, d) alone, whatever the number of threads.
@@ -23,9 +23,10 @@ use crate::task::TaskCtx;
 
 /// The target size in bytes of a block of A.
 const BLOCK_BYTES: usize = 16 << 20;
+/// The smallest and largest number of rows of a block.
 const BLOCK_ROWS: Range<usize> = 512..4096;
 
-/// One thread's memory for a panel.
+/// The memory in which one thread processes a panel.
 #[derive(Default)]
 pub(super) struct PanelScratch {
     pub(super) rows: AlignedVec,
@@ -48,7 +49,8 @@ pub(crate) struct Stream<'a> {
     scratch_pool: Mutex<Vec<PanelScratch>>,
     /// Memory of group sums that have been added already.
     pub(super) group_pool: Mutex<Vec<GroupSums>>,
-    /// Memory for products of the other length than the last pass had.
+    /// Memory for AᵀY in the form (whole, or at the entries of the supports) that the last pass did
+    /// not use.
     pub(super) product_pool: Mutex<Vec<f32>>,
     /// Memory of a block that the source had to convert.
     block_pool: Mutex<Vec<f32>>,
@@ -84,7 +86,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// Errors of the source.
-    pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
+    pub(crate) fn read_block(&self, range: Range<usize>) -> Result<Block<'_>> {
         self.source.advise_pass(range.clone());
         if self.preprocessing.is_plain() && self.is_borrowed(range.start)? {
             return self.source.rows(range);
@@ -107,7 +109,7 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// Whether the source lends its rows instead of converting them.
+    /// Whether the source lends its rows from `row` on instead of converting them.
     pub(super) fn is_borrowed(&self, row: usize) -> Result<bool> {
         Ok(matches!(
             self.source.rows(row..row + 1)?.data,
@@ -126,7 +128,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Cancelled`], and errors of the source or of `f`.
-    pub(crate) fn blocks(
+    pub(crate) fn for_each_block(
         &self,
         ctx: &TaskCtx,
         mut f: impl FnMut(Range<usize>, &Block<'_>) -> Result<()>,
@@ -134,7 +136,7 @@ impl<'a> Stream<'a> {
         for first in (0..self.n).step_by(self.block_rows) {
             ctx.check()?;
             let range = first..self.n.min(first + self.block_rows);
-            let block = self.fetch(range.clone())?;
+            let block = self.read_block(range.clone())?;
             f(range, &block)?;
             self.release(block);
         }
@@ -161,9 +163,9 @@ impl<'a> Stream<'a> {
         result
     }
 
-    /// Calls `f` with `columnsᵀ · rowsᵀ` `[k][PANEL]` for at most [`PANEL`] rows and dense columns
-    /// `[k][d]`.
-    pub(crate) fn on_panel<R>(
+    /// Calls `f` with the products of at most [`PANEL`] rows with dense columns (`[k][d]`), stored
+    /// as `[k][PANEL]`.
+    pub(crate) fn with_products<R>(
         &self,
         rows: &[f32],
         columns: &[f32],

@@ -1,5 +1,5 @@
-//! The choice of supports: a sweep over the columns of Z in which each becomes the s largest
-//! entries of its residual.
+//! The choice of supports: a sweep over the columns of Z that sets each to the s largest entries of
+//! its residual.
 //!
 //! The residuals of a block of columns are first taken with respect to all columns outside the
 //! block, sixteen at once; the other columns of the block are then subtracted in order, so that the
@@ -14,8 +14,8 @@ use crate::matrix::select;
 use crate::task::TaskCtx;
 
 /// One sweep over the columns, each with a new support; `sums` hold all of AᵀY, and `weights` is
-/// their YᵀY in f32. With `unit` columns have unit norm (the step under a penalty), otherwise least
-/// squares values. Locked columns stay.
+/// their YᵀY in f32. With `unit` the new columns have unit norm (the step under a penalty),
+/// otherwise their values are the least squares solution. Locked columns are not changed.
 ///
 /// # Errors
 /// [`crate::Error::Cancelled`].
@@ -28,7 +28,7 @@ pub(crate) fn sweep(
     ctx: &TaskCtx,
 ) -> Result<()> {
     let (k, d) = (columns.columns(), columns.rows);
-    let (mut left, mut scratch) = (Vec::new(), Vec::new());
+    let (mut residuals, mut scratch) = (Vec::new(), Vec::new());
     let mut selector = SupportSelector::default();
     for first in (0..k).step_by(residual::BLOCK_LINES) {
         ctx.check()?;
@@ -41,7 +41,7 @@ pub(crate) fn sweep(
         );
         let outside = [0..block.start, block.end..k];
         residual::subtract_columns(
-            &mut left,
+            &mut residuals,
             lines,
             d,
             (weights, first),
@@ -49,13 +49,13 @@ pub(crate) fn sweep(
             entries,
             &mut scratch,
         );
-        for (j, r) in block.clone().zip(left.chunks_exact_mut(d)) {
-            let own = sums.gram[j * k + j];
-            if own > f64::MIN_POSITIVE && !locked[j] {
+        for (j, r) in block.clone().zip(residuals.chunks_exact_mut(d)) {
+            let diagonal = sums.gram[j * k + j];
+            if diagonal > f64::MIN_POSITIVE && !locked[j] {
                 for l in block.clone().filter(|&l| l != j) {
                     subtract(r, weights.row(j)[l], columns.column(l));
                 }
-                selector.select(columns, j, r, (!unit).then_some(own));
+                selector.select(columns, j, r, (!unit).then_some(diagonal));
             }
         }
     }
@@ -69,7 +69,7 @@ fn subtract(r: &mut [f32], weight: f32, (indices, values): (&[u32], &[f32])) {
     }
 }
 
-/// Memory for the selection, reused from column to column.
+/// Chooses the support of a column, in memory that is reused from column to column.
 #[derive(Default)]
 struct SupportSelector {
     scratch: Vec<(u32, u32)>,

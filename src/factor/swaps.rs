@@ -39,8 +39,8 @@ pub(crate) fn swap_entries(
 ) -> Option<Vec<bool>> {
     let d = features.rows;
     let (evaluator, costs) = SwapEvaluator::new(features, sums, rows, locked);
-    // A candidate is of use only if it gains more than the cheapest entry of its column costs: few
-    // do, so the search for candidates takes that as its threshold.
+    // A candidate is useful only if its gain exceeds the cost of the cheapest entry of its column.
+    // Few do, so the search for candidates uses that cost as its threshold.
     let columns: Vec<_> = features.offsets.windows(2).map(|w| w[0]..w[1]).collect();
     let least: Vec<f64> = columns
         .iter()
@@ -74,7 +74,8 @@ pub(crate) fn swap_entries(
             else {
                 break;
             };
-            // The search in f32 only proposes; the decision is taken with the Schur complement in f64.
+            // The search in f32 only proposes candidates; the decision uses the Schur complement in
+            // f64.
             let gain = gain * f64::from(schur) / evaluator.schur_complement(j, new as usize);
             if gain <= costs[position] * (1.0 + MARGIN) {
                 break;
@@ -90,8 +91,9 @@ pub(crate) fn swap_entries(
     (swaps > 0).then_some(touched)
 }
 
-/// The fall of the error from adding a neuron to a feature's support; ordered by the fall, equal ones
-/// by descending neuron, so that a max-heap yields the lowest neuron first.
+/// The decrease of the error from adding a neuron to a feature's support. The order is by that
+/// gain, and of equal gains by descending neuron, so that a max-heap yields the lowest neuron
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct SwapGain {
     gain: f64,
@@ -122,16 +124,17 @@ fn pop_untouched(gains: &mut BinaryHeap<SwapGain>, touched: &[bool]) -> Option<S
     std::iter::from_fn(|| gains.pop()).find(|g| !touched[g.neuron as usize])
 }
 
-/// Computes the cost of removing an entry and the gain of adding one.
+/// Computes the cost of removing an entry and the gain of adding one, for all features and neurons.
 struct SwapEvaluator<'s> {
     sums: &'s PassSums,
     rows: &'s EntriesByNeuron,
+    /// Whether each feature is unlocked and used by some row.
     usable: Vec<bool>,
     /// The systems of the neurons, [`SYSTEMS_PER_CHUNK`] to an element.
     systems: Vec<NeuronSystems>,
 }
 
-/// Neurons whose systems are stored together and computed by one task.
+/// The number of neurons whose systems are stored together and computed by one task.
 const SYSTEMS_PER_CHUNK: usize = 64;
 
 /// The systems of consecutive neurons: for each the features that may move with the positions of
@@ -191,7 +194,7 @@ impl NeuronSystems {
         out
     }
 
-    /// The position of each entry, and the rise of the squared error if it is removed.
+    /// The position of each entry, and the increase of the squared error if it is removed.
     fn costs(&self, values: &[f32]) -> Vec<(u32, f64)> {
         let mut found = Vec::with_capacity(self.free.len());
         for system in (0..self.ends.len()).filter_map(|at| self.get(at)) {
@@ -293,8 +296,8 @@ impl<'s> SwapEvaluator<'s> {
         own.max(MIN_SCHUR_SHARE * line[j])
     }
 
-    /// For each feature the neurons whose addition would lower the error by more than `least`, a value
-    /// for each feature.
+    /// For each feature j the neurons whose addition to its support would lower the error by more
+    /// than `least[j]`.
     fn gains(
         &self,
         features: &SparseColumns,
@@ -310,7 +313,7 @@ impl<'s> SwapEvaluator<'s> {
         let criterion = SwapCriterion::new(weights, &least);
         let search_chunk = |(chunk, systems): (usize, &NeuronSystems)| {
             let mut lines = vec![0.0; NEURONS_PER_BLOCK * criterion.width()];
-            let (mut at_one, mut found) = (Vec::new(), Vec::new());
+            let (mut of_neuron, mut found) = (Vec::new(), Vec::new());
             for first in (chunk * SYSTEMS_PER_CHUNK..d.min((chunk + 1) * SYSTEMS_PER_CHUNK))
                 .step_by(NEURONS_PER_BLOCK)
             {
@@ -326,8 +329,8 @@ impl<'s> SwapEvaluator<'s> {
                         support: system.free,
                         factor: system.factor,
                     };
-                    swap_gain::find_candidates(&mut at_one, r, neuron, &criterion);
-                    found.extend(at_one.drain(..).map(|found| (i as u32, found)));
+                    swap_gain::find_candidates(&mut of_neuron, r, neuron, &criterion);
+                    found.extend(of_neuron.drain(..).map(|candidate| (i as u32, candidate)));
                 }
             }
             found
@@ -427,7 +430,7 @@ mod tests {
             };
             let mut z = columns::first_support(&sums, k, d, keep, 1e-6);
             refit(&mut z, None);
-            let (before, was) = (error(&a, &y, &z, n), z.clone());
+            let (before, old) = (error(&a, &y, &z, n), z.clone());
             let rows = EntriesByNeuron::new(&z);
             let swapped =
                 swap_entries(&mut z, &sums, &GramRows::new(&sums.gram, k), &rows, &locked);
@@ -438,11 +441,11 @@ mod tests {
                 if swaps > 0 {
                     after < before
                 } else {
-                    z.indices == was.indices
+                    z.indices == old.indices
                 },
                 "{swaps} neurons swapped: {before} → {after}"
             );
-            assert_eq!(z.column(2), was.column(2), "a locked feature");
+            assert_eq!(z.column(2), old.column(2), "a locked feature");
             assert!((0..k).all(|j| z.column(j).0.is_sorted()));
             total += swaps;
         }

@@ -1,5 +1,5 @@
-//! A buffer for the numbers of a fit that grow with rows times features: in memory, or in a mapped
-//! file. Knows nothing of what they mean.
+//! A buffer for the arrays of a fit whose size is rows times features: in memory, or in a mapped
+//! file. Knows nothing of their meaning.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;

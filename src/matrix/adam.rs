@@ -1,13 +1,13 @@
 //! The Adam optimiser's update (Kingma, Ba, "Adam: a method for stochastic optimization", 2015) of a
 //! slice of weights. Knows nothing of what the weights are.
 
-/// β₁ and β₂, the decay of the two moments, as the paper has them.
+/// β₁ and β₂, the decay rates of the two moments, with the values of the paper.
 const BETA: (f32, f32) = (0.9, 0.999);
 /// Added to the root of the second moment, as in the paper.
 const EPSILON: f32 = 1e-8;
 
-/// The constants of one step: the rate and the bias corrections, which the moments need because they
-/// start from zero.
+/// The constants of one step: the learning rate, and the bias corrections, which the moments need
+/// because they start from zero.
 pub struct Adam {
     /// The learning rate divided by 1 − β₁ᵗ.
     rate: f32,
@@ -27,7 +27,8 @@ impl Adam {
         }
     }
 
-    /// Updates `weights` and their first and second moments from `gradient`; all four have one length.
+    /// Updates `weights` and their first and second moments from `gradient`; all four slices have
+    /// the same length.
     pub fn update(
         &self,
         weights: &mut [f32],

@@ -1,5 +1,5 @@
 //! A vector of f32 that starts on a cache line, so that no 64-byte load or store of a kernel spans
-//! two lines. Knows nothing of what the values are.
+//! two lines. Knows nothing of what the values mean.
 
 use std::ops::{Deref, DerefMut};
 
@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 /// f32 values in a cache line of 64 bytes.
 const LINE_VALUES: usize = 16;
 
+/// The unit of allocation, which gives the vector its alignment.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct CacheLine([f32; LINE_VALUES]);
@@ -28,8 +29,8 @@ impl AlignedVec {
         }
     }
 
-    /// Changes the length to `len`; values that stay are kept, new ones are zero (or, within the last
-    /// cache line, what a longer vector left there).
+    /// Changes the length to `len` and keeps the values below it. New values are zero, or within
+    /// the last cache line those of a longer vector before.
     pub fn resize(&mut self, len: usize) {
         self.lines
             .resize(len.div_ceil(LINE_VALUES), CacheLine::zeroed());
@@ -46,7 +47,7 @@ impl AlignedVec {
         self.len = len;
     }
 
-    /// Appends `values`; what is there may move to a larger allocation.
+    /// Appends `values`; the vector may move to a larger allocation.
     pub fn extend_from_slice(&mut self, values: &[f32]) {
         let before = self.len;
         self.resize(before + values.len());

@@ -75,8 +75,8 @@ fn solve_lower_rows_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
     }
 }
 
-/// The Cholesky factor of a matrix to which rows and columns are added and from which they are
-/// removed; each change takes O(m²) operations, where a new factor would take O(m³).
+/// The Cholesky factor of a symmetric matrix to which rows (with their columns) are added and from
+/// which they are removed. Each change takes O(m²) operations; a new factor would take O(m³).
 #[derive(Debug, Clone)]
 pub struct UpdatableCholesky {
     /// L by rows, `stride` values apart.
@@ -89,7 +89,7 @@ pub struct UpdatableCholesky {
 }
 
 impl UpdatableCholesky {
-    /// A factor of no rows, with capacity for `capacity` rows.
+    /// An empty factor with capacity for `capacity` rows.
     pub fn new(capacity: usize) -> Self {
         // After a removal a row has one value beyond the diagonal until it is rotated away.
         let stride = capacity + 1;
@@ -106,8 +106,8 @@ impl UpdatableCholesky {
         self.size = 0;
     }
 
-    /// Adds a last row and column: `entries` are its products with the rows before it, `diagonal` is
-    /// that with itself. A pivot below `floor` is raised to it.
+    /// Adds a last row and column to the matrix: `entries` are its entries before the diagonal,
+    /// `diagonal` the one on it. A pivot below `floor` is raised to it.
     ///
     /// # Panics
     /// If there are fewer entries than rows.
@@ -150,7 +150,7 @@ impl UpdatableCholesky {
     /// Solves `L x = b` in place; the squared norm of the result is bᵀA⁻¹b.
     ///
     /// # Panics
-    /// If `b` has not a value for each row.
+    /// If the length of `b` is not the number of rows.
     pub fn solve_lower(&self, b: &mut [f64]) {
         assert_eq!(b.len(), self.size, "a value for each row");
         solve_lower_rows(&self.l, self.stride, b);
@@ -159,7 +159,7 @@ impl UpdatableCholesky {
     /// Solves `L Lᵀ x = b` in place.
     ///
     /// # Panics
-    /// If `b` has not a value for each row.
+    /// If the length of `b` is not the number of rows.
     pub fn solve(&self, b: &mut [f64]) {
         assert_eq!(b.len(), self.size, "a value for each row");
         solve(&self.l, self.stride, b);

@@ -1,8 +1,8 @@
 //! Steps on the coefficients Y of one panel for a fixed Q = ZᵀZ and P = AZ: HALS coordinate descent
 //! and the multiplicative update. Knows nothing of activations or features beyond Q and P.
 //!
-//! A panel has the rows running fastest: row i of Y never enters another row's step, so a vector
-//! holds sixteen rows and every lane does the same work.
+//! In a panel the values of one feature at consecutive rows are contiguous. The step of a row does
+//! not depend on other rows, so a vector holds sixteen rows and every lane does the same work.
 
 use super::panel::{PANEL, VECTORS, load_line, store_line};
 use super::simd::{Vector, WIDTH, kernel};
@@ -10,11 +10,11 @@ use super::simd::{Vector, WIDTH, kernel};
 /// Features in a tile of the dense coordinate descent: TILE × VECTORS = 24 sums of 512 bits leave
 /// room in 32 registers for a line of Y and a broadcast entry of Q.
 const TILE: usize = 6;
-/// The share of non-zeros of Q above which it is taken by tiles, which load a line of Y once for
-/// [`TILE`] features but multiply zeros too: the first value while a panel's coefficients stay in the
-/// first-level cache, the second where loading them costs more.
+/// The share of non-zeros of Q above which it is stored in tiles, which load a line of Y once for
+/// [`TILE`] features but multiply zeros too. The first value applies while a panel's coefficients
+/// fit in the first-level cache, the second to larger panels, whose loads cost more.
 const DENSE_SHARE: [f64; 2] = [0.6, 0.3];
-/// Coefficients of a panel that stay in a first-level cache of 32 KiB.
+/// The number of coefficients of a panel that fit in a first-level cache of 32 KiB.
 const L1_COEFFICIENTS: usize = 8192;
 
 /// Q = ZᵀZ in f32: sparse by rows without the diagonal, and in tiles where it is dense.
@@ -28,13 +28,13 @@ pub struct Gram {
     pub values: Vec<f32>,
     /// Q_jj, the squared norm of column j of Z; length k.
     pub diagonal: Vec<f32>,
-    /// Where Q is dense: for each tile of features, and within it for each feature l, the tile's
-    /// entries of column l of Q, 0 on the diagonal.
+    /// If Q is dense: for each tile of features, and within it for each feature l, the tile's
+    /// entries of column l of Q, 0 on the diagonal; otherwise empty.
     tiles: Vec<[f32; TILE]>,
 }
 
 impl Gram {
-    /// Lays out a dense row-major k × k matrix; exact zeros are left out of the sparse form.
+    /// Stores a dense row-major k × k matrix; exact zeros are left out of the sparse form.
     pub fn from_dense(q: &[f64], k: usize) -> Self {
         let mut out = Self {
             offsets: vec![0],
@@ -120,7 +120,7 @@ fn hals_sweep_body<V: Vector>(
             });
         }
     }
-    // The features beyond whole tiles, or all of them where Q is sparse.
+    // The features after the last whole tile, or all features if Q is sparse.
     for j in gram.tiles.len() / k.max(1) * TILE..k {
         let mut r = load_line::<V>(p, j);
         for v in &mut r {
@@ -213,14 +213,15 @@ fn hals_tile<V: Vector, const C: usize>(
     let p = &p[first * PANEL..(first + TILE) * PANEL];
     for t in 0..TILE {
         let at = |c: usize| t * PANEL + row + c * WIDTH;
-        let (mut left, mut old) = ([V::splat(0.0); C], [V::splat(0.0); C]);
+        let (mut gradient, mut old) = ([V::splat(0.0); C], [V::splat(0.0); C]);
         for c in 0..C {
-            left[c] = V::load(&p[at(c)..])
+            gradient[c] = V::load(&p[at(c)..])
                 .sub(V::splat(penalty))
                 .sub(others[t][c]);
             old[c] = V::load(&own[at(c)..]);
         }
-        let mut change = relax_and_clip(left, old, gram.inverse_diagonal(first + t), relaxation);
+        let mut change =
+            relax_and_clip(gradient, old, gram.inverse_diagonal(first + t), relaxation);
         for c in 0..C {
             change[c].store(&mut own[at(c)..]);
             change[c] = change[c].sub(old[c]);
@@ -234,10 +235,10 @@ fn hals_tile<V: Vector, const C: usize>(
     }
 }
 
-/// 2²³ times the least normal number: adding and subtracting it rounds to multiples of that number,
-/// and so flushes denormals to zero. The multiplicative rule lets coefficients decay towards zero
-/// without reaching it, and products with denormals take many times as long. No value moves by more
-/// than 2⁻¹²⁷.
+/// 2²³ times the smallest normal number. Adding and subtracting it rounds to multiples of the
+/// smallest normal number, and so flushes denormals to zero. The multiplicative rule lets
+/// coefficients decay towards zero without reaching it, and products with denormals take many times
+/// as long. No value moves by more than 2⁻¹²⁷.
 const FLUSH: f32 = f32::MIN_POSITIVE * 8_388_608.0;
 
 kernel! {
@@ -415,7 +416,7 @@ mod tests {
             next.iter().all(|v| *v == 0.0 || v.is_normal()) && next.contains(&0.0),
             "{next:?}"
         );
-        // What is not tiny stays as it is, to the bit.
+        // Values that are not tiny keep their bits.
         for v in [1.0f32, 3e-7, 1.5e-20, f32::MIN_POSITIVE * 3.0] {
             assert_eq!((v + FLUSH) - FLUSH, v);
         }

@@ -8,15 +8,16 @@
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Lines of a strip: they stay in a core's cache from one tile of features to the next.
+/// The number of lines of a strip, which fits in a core's cache from one tile of features to the
+/// next.
 const STRIP: usize = 1024;
 
-/// The most features beyond whole vectors that are taken by [`accumulate_tail`]: a vector of so few
-/// would be mostly padding.
+/// The largest number of features after the last whole vector that [`accumulate_tail`] computes: a
+/// vector of so few would be mostly padding.
 const TAIL: usize = 5;
 
-/// The number of sums that a line has for k features: k rounded up to whole vectors, or k itself where
-/// at most [`TAIL`] features lie beyond whole vectors.
+/// The number of sums that a line has for k features: k itself if at most [`TAIL`] features follow
+/// the last whole vector, otherwise k rounded up to whole vectors.
 pub fn padded_width(k: usize) -> usize {
     if k % WIDTH <= TAIL {
         k
@@ -25,9 +26,9 @@ pub fn padded_width(k: usize) -> usize {
     }
 }
 
-/// The width in vectors of the tile that starts at vector `at` of `vectors`. Four vectors that remain
-/// are taken as one tile and not as three and one, since a tile of one vector reads a line for few
-/// products.
+/// The width in vectors of the tile that starts at vector `at` of `vectors`. Four remaining vectors
+/// make one tile rather than one of three and one of one, since a tile of one vector reads a line
+/// for few products.
 fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
     match vectors - at {
         4 if widest > 1 => 4,
@@ -71,11 +72,12 @@ fn pack_coefficients_body<V: Vector>(out: &mut [f32], y: &[f32]) {
 }
 
 kernel! {
-    /// `out[i][j] += Σ_rows lines[i] · y[j]` for the m lines `[m][PANEL]` and the k coefficients that
-    /// [`pack_coefficients`] packed. `out` holds m · [`padded_width`]`(k)` sums in the layout that
-    /// [`unpack_by_feature`] reads. With `overwrite` the sums replace what `out` held, which spares
-    /// clearing it. With `upper` the tiles that hold no j ≥ i are skipped, for a symmetric product.
-    /// `ahead` names values that the caller needs next: they are prefetched between the tiles.
+    /// `out[i][j] += Σ_rows lines[i] · y[j]` for the m lines `[m][PANEL]` and the k coefficients
+    /// that [`pack_coefficients`] packed. `out` holds m · [`padded_width`]`(k)` sums in the layout
+    /// that [`unpack_by_feature`] reads. With `overwrite` the sums replace the values of `out`,
+    /// which then need not be cleared first. With `upper` the tiles without any j ≥ i are skipped,
+    /// for a symmetric product. `ahead` are values that the caller needs next; they are prefetched
+    /// between the tiles.
     pub fn accumulate(out: &mut [f32], lines: &[f32], y: &[f32], overwrite: bool, upper: bool, ahead: &[f32]) = accumulate_body;
 }
 
@@ -101,7 +103,7 @@ fn accumulate_body<V: Vector>(
             let width = tile_width(vectors, at, V::TILE);
             let y = &y[at * WIDTH * PANEL..(at + width) * WIDTH * PANEL];
             let count = lines.len() / PANEL;
-            let wanted = if upper {
+            let line_count = if upper {
                 count.min(((at + width) * WIDTH).saturating_sub(strip * STRIP))
             } else {
                 count
@@ -109,7 +111,7 @@ fn accumulate_body<V: Vector>(
             let position = TilePosition {
                 at,
                 vectors,
-                lines: wanted,
+                lines: line_count,
                 overwrite,
             };
             match (V::TILE, width) {
@@ -131,7 +133,7 @@ struct TilePosition {
     at: usize,
     /// All vectors of features: the stride of `out` between lines.
     vectors: usize,
-    /// Lines of the strip to compute.
+    /// The number of lines of the strip to compute.
     lines: usize,
     overwrite: bool,
 }
@@ -178,7 +180,8 @@ fn accumulate_tile<V: Vector, const I: usize, const J: usize>(
 ) {
     let (stride, start) = (position.vectors * WIDTH, position.at * WIDTH);
     let out = &mut out[..(I - 1) * stride + start + J * WIDTH];
-    // The sums are read only after the loop over the rows, by when the cache lines have arrived.
+    // The old sums are read only after the loop over the rows, when the prefetched cache lines have
+    // arrived.
     for i in 0..I {
         for j in 0..J {
             V::prefetch(out[i * stride + start + j * WIDTH..].as_ptr());
@@ -226,7 +229,7 @@ fn accumulate_tail<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], overwri
     }
 }
 
-/// [`accumulate_tail`] for J features, I lines at a time.
+/// The work of [`accumulate_tail`] for J features, I lines at a time.
 #[inline(always)]
 fn accumulate_few<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
@@ -282,6 +285,7 @@ fn accumulate_few<V: Vector, const I: usize, const J: usize>(
 /// the memory queues at once.
 struct Prefetcher<'a> {
     values: &'a [f32],
+    /// The position of the next value to prefetch.
     at: usize,
     /// Values to request at each tile.
     step: usize,
@@ -316,9 +320,9 @@ impl<'a> Prefetcher<'a> {
 pub const UNPACKED_FEATURES: usize = WIDTH;
 
 kernel! {
-    /// Copies sums that [`accumulate`] left for m lines into `out` `[features][m]`: those of the
-    /// features from `first` on, a multiple of [`UNPACKED_FEATURES`], as many as `out` has lines and
-    /// at most [`UNPACKED_FEATURES`].
+    /// Copies sums that [`accumulate`] computed for m lines into `out` `[features][m]`: those of
+    /// the features from `first` on, a multiple of [`UNPACKED_FEATURES`]. `out` has at most
+    /// [`UNPACKED_FEATURES`] lines.
     pub fn unpack_by_feature(out: &mut [f32], sums: &[f32], m: usize, first: usize) = unpack_by_feature_body;
 }
 

@@ -1,7 +1,8 @@
 //! Dense products, solves and eigenvectors: products by `gemm`, eigenvectors by `nalgebra`.
 //!
-//! Owns the cut into tiles; knows nothing of features or tokens. Invariant: the tiles follow from the
-//! shapes alone and each runs on one thread, so the bits do not depend on the number of threads.
+//! Owns the division into tiles; knows nothing of features or tokens. Invariant: the tiles follow
+//! from the shapes alone and each runs on one thread, so the bits do not depend on the number of
+//! threads.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use super::cholesky;
 use super::gemm::{View, for_each_strip, product};
 use super::panel::PANEL;
 
-/// The neurons in a tile of AᵀY: the 96 columns that the widest micro-kernel takes at once.
+/// The neurons in a tile of AᵀY: the 96 columns of the widest micro-kernel of `gemm`.
 const STRIP: usize = 96;
 
 /// `out[k × d] += Yᵀ A` for a block of b rows: `a` is row-major `[b × d]`, and `y` is `[k][stride]`
@@ -33,10 +34,10 @@ pub fn accumulate_products(
     });
 }
 
-/// Adds YᵀY over the first `b` rows of `y` `[k][stride]` to the entries of `out` (k × k) on and above
-/// the diagonal; [`copy_upper_to_lower`] completes it. The products of one block are summed in f32,
-/// and blocks are added in f64, where the rounding of many blocks would otherwise add up. `scratch`
-/// keeps its memory between calls.
+/// Adds YᵀY over the first `b` rows of `y` `[k][stride]` to the entries of `out` (k × k) on and
+/// above the diagonal; [`copy_upper_to_lower`] completes it. The products of one block are summed
+/// in f32; blocks are added in f64, since the rounding errors of many blocks would add up.
+/// `scratch` keeps its memory between calls.
 pub fn accumulate_gram(
     out: &mut [f64],
     scratch: &mut Vec<f32>,
@@ -153,9 +154,10 @@ fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Vec<f64> {
         let mut factor = g.to_vec();
         (0..k).for_each(|i| factor[i * k + i] += ridge);
         cholesky::factor(&mut factor, k, 0.0);
-        // A pivot of 0 is one that rounding made negative, or that is not a number.
+        // A pivot was set to 0 if rounding had made it negative, or if it was not a number.
         let definite = (0..k).all(|i| factor[i * k + i] > 0.0);
-        // A ridge above the mean diagonal is more than rounding requires; a matrix that is not finite must end here too.
+        // A ridge above the mean diagonal is more than rounding can require. A matrix that is not
+        // finite never becomes definite, so the loop must end for it too.
         if definite || ridge > mean || !mean.is_finite() {
             return inverse_of_factored(&factor, k);
         }
@@ -186,19 +188,19 @@ fn inverse_of_factored(factor: &[f64], k: usize) -> Vec<f64> {
 /// The eigenvalues, largest first, and eigenvectors (`[i][component]`, row i the i-th vector) of a
 /// symmetric k × k matrix. `None` when it is not finite or the iteration does not converge.
 pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
-    /// Steps of the QR iteration allowed a row; two or three are usual.
+    /// The largest number of QR steps per row; two or three are usual.
     const STEPS: usize = 100;
     if g.iter().any(|v| !v.is_finite()) {
         return None;
     }
     let matrix = DMatrix::from_row_slice(k, k, g);
-    let found = SymmetricEigen::try_new(matrix, f64::EPSILON, STEPS * k.max(1))?;
+    let decomposition = SymmetricEigen::try_new(matrix, f64::EPSILON, STEPS * k.max(1))?;
     let mut order: Vec<usize> = (0..k).collect();
-    order.sort_by(|&a, &b| found.eigenvalues[b].total_cmp(&found.eigenvalues[a]));
+    order.sort_by(|&a, &b| decomposition.eigenvalues[b].total_cmp(&decomposition.eigenvalues[a]));
     let rows = order
         .iter()
         .flat_map(|&i| {
-            found
+            decomposition
                 .eigenvectors
                 .column(i)
                 .iter()
@@ -206,23 +208,29 @@ pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    Some((order.iter().map(|&i| found.eigenvalues[i]).collect(), rows))
+    Some((
+        order
+            .iter()
+            .map(|&i| decomposition.eigenvalues[i])
+            .collect(),
+        rows,
+    ))
 }
 
 /// Replaces the `count` lines of `lines` `[count][d]` by an orthonormal basis of their span; lines
-/// beyond its rank become zero. Taken by the eigenvectors of their Gram matrix in f64, which squares
-/// the condition number; a second round restores orthogonality. `None` if an eigendecomposition does
-/// not converge.
+/// beyond its rank become zero. Computed from the eigenvectors of the lines' Gram matrix in f64.
+/// That squares the condition number, so a second round restores orthogonality. `None` if an
+/// eigendecomposition does not converge.
 pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
-    /// Squared singular values below this share of the largest are taken for rounding.
+    /// Squared singular values below this share of the largest count as rounding errors.
     const RANK: f64 = 1e-13;
     for _ in 0..2 {
-        let wide: Vec<f64> = lines.iter().map(|&v| f64::from(v)).collect();
+        let in_f64: Vec<f64> = lines.iter().map(|&v| f64::from(v)).collect();
         let mut gram = vec![0.0; count * count];
         product(
             (count, d, count),
-            View::rows(&wide, d),
-            View::transposed(&wide, d),
+            View::rows(&in_f64, d),
+            View::transposed(&in_f64, d),
             &mut gram,
             count,
             false,
@@ -246,7 +254,7 @@ pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
         product(
             (count, count, d),
             View::rows(&rotation, count),
-            View::rows(&wide, d),
+            View::rows(&in_f64, d),
             &mut result,
             d,
             false,
@@ -263,8 +271,8 @@ pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// The i-th of made-up numbers in [-0.5, 0.5), mixed well enough that matrices of them have full
-    /// rank.
+    /// The i-th of a sequence of pseudo-random numbers in [-0.5, 0.5), mixed well enough that
+    /// matrices of them have full rank.
     fn number(i: usize) -> f64 {
         let mut bits = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for _ in 0..2 {
@@ -273,7 +281,7 @@ mod tests {
         (bits >> 11) as f64 / (1u64 << 53) as f64 - 0.5
     }
 
-    /// Xᵀ X of made-up rows X (`rows` × k): of rank `rows` where that is below k.
+    /// XᵀX of pseudo-random rows X (`rows` × k), which has the rank min(`rows`, k).
     fn gram(rows: usize, k: usize) -> Vec<f64> {
         let entry = |i: usize, j: usize| -> f64 {
             (0..rows)

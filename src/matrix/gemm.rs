@@ -1,7 +1,7 @@
 //! Products of dense matrices given as slices with strides, f32 or f64.
 //!
-//! Owns the bounds checks around the `gemm` crate, the only one that multiplies matrices here, and
-//! the split of a result into strips for several threads; knows nothing of what the matrices mean.
+//! Owns the bounds checks around the `gemm` crate, the only matrix multiplication here, and the
+//! division of a result into strips for several threads. Knows nothing of what the matrices mean.
 
 use std::marker::PhantomData;
 
@@ -111,7 +111,7 @@ pub fn product<T: Scalar>(
     }
 }
 
-/// [`product`] into the rows at `out`, `stride` values apart.
+/// The work of [`product`], for a result whose rows start at `out` and lie `stride` values apart.
 ///
 /// # Safety
 /// `out[i * stride + j]` must be writable by this thread alone for i < m, j < n, and `stride` ≥ n.
@@ -180,7 +180,7 @@ pub struct Strip<'m> {
 unsafe impl Send for Strip<'_> {}
 
 impl Strip<'_> {
-    /// The columns in this strip.
+    /// The number of columns in this strip.
     pub fn width(&self) -> usize {
         self.width
     }

@@ -1,5 +1,5 @@
-//! Kernels over a panel: [`PANEL`] token rows stored with the rows running fastest, so that the values
-//! of one neuron (or one feature) at all of them are contiguous.
+//! Kernels over a panel: [`PANEL`] token rows stored such that the values of one neuron (or one
+//! feature) at all of them are contiguous.
 //!
 //! A panel of activations is `[d][PANEL]`, one of coefficients or projections `[k][PANEL]`; rows beyond
 //! the last are zero. Sparse columns of Z then need whole lines of the panel and no gather of single
@@ -10,11 +10,11 @@ pub use super::transpose::transpose;
 
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Token rows in a panel: four vectors of sixteen, so that a line is four cache lines and four sums
-/// fit in registers beside other operands.
+/// The number of token rows in a panel: four vectors of sixteen, so that a line is four cache lines
+/// and four sums fit in registers beside other operands.
 pub const PANEL: usize = 64;
 
-/// Vectors in a line of a panel, 4.
+/// The number of vectors in a line of a panel, 4.
 pub(super) const VECTORS: usize = PANEL / WIDTH;
 
 /// Loads line `j` of a panel into registers.
@@ -84,7 +84,7 @@ fn project_body<V: Vector>(
 }
 
 kernel! {
-    /// The entries of AᵀY on the supports alone: `out[j][q] += Σ_rows panel[indices[j][q]] · y[j]`.
+    /// The entries of AᵀY on the supports only: `out[j][q] += Σ_rows panel[indices[j][q]] · y[j]`.
     pub fn gather_products(
         out: &mut [f32], panel: &[f32], y: &[f32], offsets: &[usize], indices: &[u32],
     ) = gather_products_body;

@@ -1,10 +1,10 @@
-//! Dot products of quantised weight rows with activations quantised to eight bits: the products of
-//! generating one token.
+//! Dot products of quantised weight rows with activations quantised to eight bits: the products
+//! that generate one token.
 //!
 //! Owns the kernels of GGML's block formats of 32 values (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); knows
-//! nothing of tensors or files. Every format is read as w = d·q + m with q an unsigned byte (Q8_0: q
-//! − 128, so m = −128 d), because the byte dot products of x86 multiply unsigned by signed bytes.
-//! Invariant: a product is the same whatever rows are computed beside it.
+//! nothing of tensors or files. Every format is read as w = d·q + m with q an unsigned byte (Q8_0:
+//! q − 128, so m = −128 d), because the byte dot products of x86 multiply unsigned by signed bytes.
+//! Invariant: a product has the same bits, whichever other rows are computed in the same call.
 //!
 //! Formats: <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
 
@@ -12,7 +12,7 @@ use half::f16;
 
 use super::simd::vectorised;
 
-/// Values in a block.
+/// The number of values in a block.
 pub const BLOCK: usize = 32;
 
 /// A block format of GGML that these kernels read; d and m are half-precision floats.
@@ -90,7 +90,8 @@ impl BlockFormat {
 /// Rows of activations quantised to signed bytes, in blocks of 32.
 pub struct QuantisedRows {
     values: Vec<i8>,
-    /// For each block its scale d and d · Σ values, by which the weights' offset m is multiplied.
+    /// For each block its scale d, and d · Σ values, the factor of the weights' offset m in a
+    /// product.
     scales: Vec<[f32; 2]>,
     blocks: usize,
 }
@@ -129,16 +130,19 @@ impl QuantisedRows {
     }
 }
 
+/// Quantises one block of 32 values to `q`, with the scale d and d · Σ q in `scale`.
 #[inline(always)]
 fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
-    let mut top = [0.0f32; 8];
+    let mut largest = [0.0f32; 8];
     for part in x.chunks_exact(8) {
-        for (t, v) in top.iter_mut().zip(part) {
+        for (t, v) in largest.iter_mut().zip(part) {
             *t = if v.abs() > *t { v.abs() } else { *t };
         }
     }
-    let top = top.iter().fold(0.0f32, |a, &b| if b > a { b } else { a });
-    let d = top / 127.0;
+    let largest = largest
+        .iter()
+        .fold(0.0f32, |a, &b| if b > a { b } else { a });
+    let d = largest / 127.0;
     let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
     let mut sum = 0i32;
     for (q, v) in q.iter_mut().zip(x) {
@@ -154,7 +158,7 @@ fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
 /// `out[c * m + r] = ⟨weight row c, x row r⟩` for the rows in `weights` and the m rows of `x`.
 ///
 /// # Panics
-/// If `weights` does not hold whole rows, or if `out` has not one value for each product.
+/// If `weights` does not hold whole rows, or if the length of `out` is not the number of products.
 pub fn products(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let (row, m) = (x.blocks * format.bytes(), x.rows());
     assert!(
@@ -168,6 +172,7 @@ pub fn products(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mu
     portable(format, weights, x, out);
 }
 
+/// [`products`] without vector instructions, for processors that have no kernel of their own.
 fn portable(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let m = x.rows();
     for (row, out) in weights
@@ -195,7 +200,7 @@ fn portable(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f
 /// Dequantises whole blocks to f32, 32 values a block.
 ///
 /// # Panics
-/// If `out` has not 32 values for each block.
+/// If the length of `out` is not 32 values for each block.
 pub fn dequantise(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
     assert!(
         blocks.len() / format.bytes() * BLOCK == out.len(),
@@ -207,12 +212,12 @@ pub fn dequantise(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
             .zip(out.chunks_exact_mut(BLOCK))
         {
             let (d, m, q) = format.decode(block);
-            if format == BlockFormat::Q8_0
-                || format == BlockFormat::Q4_0
-                || format == BlockFormat::Q5_0
-            {
-                // As the format defines these values, d · (q − zero): computed as d·q + m they could
-                // differ in the last bit.
+            if matches!(
+                format,
+                BlockFormat::Q8_0 | BlockFormat::Q4_0 | BlockFormat::Q5_0
+            ) {
+                // The format defines these values as d · (q − zero); d·q + m could differ in the
+                // last bit.
                 let zero = (-m / if d == 0.0 { 1.0 } else { d }) as i32;
                 for (o, &q) in out.iter_mut().zip(&q) {
                     *o = d * (i32::from(q) - zero) as f32;

@@ -1,14 +1,14 @@
-//! Residuals of lines of AᵀY: what weighted sparse columns leave of sixteen lines at once, for the
-//! sweep that chooses supports. Knows nothing of supports.
+//! Residuals of lines of AᵀY after weighted sparse columns are subtracted, sixteen lines at a time,
+//! for the sweep that chooses supports. Knows nothing of supports.
 //!
-//! Sixteen lines at once because an entry of a sparse column is then one fused multiply-add of a
-//! vector; subtrahend line by line it would be a scattered scalar access for each.
+//! Sixteen lines are computed together because an entry of a sparse column is then one fused
+//! multiply-add of a vector; line by line it would be a scattered scalar access for each line.
 
 use std::ops::Range;
 
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Lines of a block: one lane of a vector each.
+/// The number of lines of a block, one for each lane of a vector.
 pub const BLOCK_LINES: usize = WIDTH;
 
 /// G = YᵀY in f32 with its rows padded to whole vectors, so that a kernel loads sixteen entries of a
@@ -100,7 +100,7 @@ fn subtract_transposed_body<V: Vector>(
             .zip(lines.chunks_exact(d))
             .zip(V::transpose(square))
         {
-            // The same values of the next block, which the caller takes next.
+            // The same values of the next block, which the caller processes next.
             V::prefetch_l2(line[first..].as_ptr().wrapping_add(d * BLOCK_LINES));
             V::load(&line[first..]).sub(v).store(&mut to[first..]);
         }
@@ -155,7 +155,7 @@ mod tests {
             vec![1.0f32, -2.0, 0.5, 3.0, 1.5],
         );
         for (first, d) in [(0, 7), (16, 19), (0, 33)] {
-            // Of twenty lines the first sixteen, or the last four.
+            // The block consists of the first sixteen of twenty lines, or of the last four.
             let (k, gram) = (
                 20,
                 (0..400)

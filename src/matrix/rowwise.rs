@@ -1,4 +1,5 @@
-//! X Wᵀ for weights whose rows are dequantised on demand: the product of the decoder's prefill.
+//! The product X Wᵀ for weights whose rows are dequantised on demand, which the decoder needs for
+//! prompts of many tokens.
 //!
 //! Owns packing, blocking, threads and the register tiles; knows nothing of how a weight row is
 //! stored. Invariant: an element of the result is one sum over k in ascending order, split only at
@@ -14,15 +15,17 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Rows of X in a register tile: 12 × 2 sums of 512 bits leave registers for the panel's two vectors.
+/// The rows of X in a register tile: 12 × 2 sums of 512 bits leave registers for the panel's two
+/// vectors.
 const MR: usize = 12;
-/// Weight rows in a panel: two vectors of 512 bits.
+/// The weight rows in a panel: two vectors of 512 bits.
 const NR: usize = 32;
 /// The longest part of k that is summed in registers before the result is read and written.
 const KC: usize = 768;
-/// Values of a task's panels that stay in the second-level cache (384 KiB).
+/// The number of values of a task's panels that fit in the second-level cache (384 KiB).
 const L2_VALUES: usize = 96 << 10;
 
+// Packing memory of each thread, reused from call to call.
 thread_local! {
     static PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static ROWS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -60,8 +63,8 @@ pub fn product(
     if x.is_empty() || n == 0 {
         return;
     }
+    assert!(k > 0 && x.len().is_multiple_of(k), "x holds whole rows");
     let m = x.len() / k;
-    assert!(k > 0 && m * k == x.len(), "x holds whole rows");
     assert!(
         stride >= n && out.len() >= (m - 1) * stride + n,
         "the result is too short"
@@ -91,8 +94,8 @@ pub fn product(
     TILES.set(tiles);
 }
 
-/// The number and the length of the parts that k is cut into. They depend on k alone, so that the
-/// order of each sum does too.
+/// The number and the length of the parts that k is divided into. They depend on k alone, so that
+/// the order of each sum does too.
 fn split_depth(k: usize) -> (usize, usize) {
     let count = k.div_ceil(KC);
     (count, k.div_ceil(count))
@@ -126,7 +129,8 @@ fn pack_tiles(x: &[f32], k: usize, tiles: &mut Vec<f32>) {
     }
 }
 
-/// One task: packs the panels of the weight rows `columns` and multiplies every tile of X with them.
+/// The work of one task: packs the panels of the weight rows `columns` and multiplies every tile of
+/// X with them.
 fn multiply_columns(
     tiles: &[f32],
     m: usize,
@@ -177,7 +181,7 @@ fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
     if rows.len() < NR * k {
         panel.fill(0.0);
     }
-    let (done_rows, done_k) = transpose_whole(rows, k, panel);
+    let (done_rows, done_k) = transpose_blocks(rows, k, panel);
     for (j, row) in rows.chunks_exact(k).enumerate() {
         let from = if j < done_rows { done_k } else { 0 };
         for (p, &v) in row.iter().enumerate().skip(from) {
@@ -186,10 +190,10 @@ fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
     }
 }
 
-/// Packs whole 8 × 8 blocks if the processor has AVX2, and returns how many rows and how many values
-/// of each are done.
+/// Packs whole 8 × 8 blocks if the processor has AVX2. Returns how many rows, and how many values
+/// of each, it packed.
 #[cfg(target_arch = "x86_64")]
-fn transpose_whole(rows: &[f32], k: usize, panel: &mut [f32]) -> (usize, usize) {
+fn transpose_blocks(rows: &[f32], k: usize, panel: &mut [f32]) -> (usize, usize) {
     if !is_x86_feature_detected!("avx2") {
         return (0, 0);
     }
@@ -203,7 +207,7 @@ fn transpose_whole(rows: &[f32], k: usize, panel: &mut [f32]) -> (usize, usize) 
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn transpose_whole(_: &[f32], _: usize, _: &mut [f32]) -> (usize, usize) {
+fn transpose_blocks(_: &[f32], _: usize, _: &mut [f32]) -> (usize, usize) {
     (0, 0)
 }
 

@@ -1,17 +1,19 @@
 //! Selection of the entries of largest magnitude: the ℓ0 projection of a column. Knows nothing of
-//! what the values are.
+//! what the values mean.
 
 use super::simd::{Vector, kernel};
 
-/// Values whose maximum is taken at once, to skip those that hold nothing of interest.
+/// The number of values whose maximum is compared with the floor at once, so that most chunks are
+/// skipped.
 const CHUNK: usize = 32;
 
 /// Writes into `out` the indices, ascending, of the `count` entries of `values` with the largest
-/// magnitudes; of equal ones those of lower index are taken.
+/// magnitudes; of equal magnitudes the lower indices are chosen.
 ///
-/// `guess` may hold `count` indices that an earlier call selected: entries below the least of them
-/// are skipped at once, which saves time while the selection changes little. It never changes the
-/// result. Without one any slice of another length will do. `scratch` keeps its memory between calls.
+/// `guess` may hold `count` indices that an earlier call selected: entries below the smallest of
+/// those values are skipped, which saves time while the selection changes little. It never changes
+/// the result. A slice of any other length means that there is no guess. `scratch` keeps its memory
+/// between calls.
 pub fn largest(
     values: &[f32],
     count: usize,
@@ -32,7 +34,7 @@ pub fn largest(
     scratch.clear();
     push_above(values, floor, count, scratch);
     if scratch.len() < count {
-        // The guess named an entry twice, so that its floor let too few pass.
+        // The guess contained an index twice, so that too few entries reached its floor.
         scratch.clear();
         push_above(values, 0, count, scratch);
     }
@@ -61,43 +63,44 @@ kernel! {
 
 #[inline(always)]
 fn push_above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) {
-    let room = 2 * count + CHUNK;
-    push_reaching(values, floor, room, out);
-    if out.len() > room {
+    let limit = 2 * count + CHUNK;
+    push_from_floor(values, floor, limit, out);
+    if out.len() > limit {
         out.clear();
-        push_reaching(
+        push_from_floor(
             values,
-            raise_floor(values, floor, count, room),
+            raise_floor(values, floor, count, limit),
             usize::MAX,
             out,
         );
     }
 }
 
-/// Pushes the entries whose magnitude is at least `floor`; stops after it has pushed more than `room`.
+/// Pushes the entries whose magnitude is at least `floor`, and stops after more than `limit` of
+/// them.
 #[inline(always)]
-fn push_reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) {
+fn push_from_floor(values: &[f32], floor: u32, limit: usize, out: &mut Vec<(u32, u32)>) {
     for (c, chunk) in values.chunks(CHUNK).enumerate() {
         // Most chunks hold no such entry: one vectorised maximum skips them.
-        let most = chunk.iter().fold(0, |m, v| magnitude_bits(*v).max(m));
-        if most >= floor {
+        let largest_bits = chunk.iter().fold(0, |m, v| magnitude_bits(*v).max(m));
+        if largest_bits >= floor {
             for (i, v) in chunk.iter().enumerate() {
                 if magnitude_bits(*v) >= floor {
                     out.push((u32::MAX - magnitude_bits(*v), (c * CHUNK + i) as u32));
                 }
             }
-            if out.len() > room {
+            if out.len() > limit {
                 return;
             }
         }
     }
 }
 
-/// Raises `floor` by bisection until at most about `room` values, but at least `count`, reach it:
-/// counting is cheaper than collecting and partitioning all that a low floor lets pass.
+/// Raises `floor` by bisection until at most about `limit` values, but at least `count`, reach it:
+/// counting is cheaper than collecting and partitioning all entries that reach a low floor.
 #[inline(always)]
-fn raise_floor(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
-    let reach = |floor: u32| {
+fn raise_floor(values: &[f32], mut floor: u32, count: usize, limit: usize) -> u32 {
+    let count_from = |floor: u32| {
         values
             .iter()
             .map(|v| u32::from(magnitude_bits(*v) >= floor))
@@ -108,9 +111,9 @@ fn raise_floor(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32
         .fold(0, |m, v| magnitude_bits(*v).max(m))
         .saturating_add(1);
     let mut passed = usize::MAX;
-    while passed > room && above - floor > 1 {
+    while passed > limit && above - floor > 1 {
         let middle = floor + (above - floor) / 2;
-        match reach(middle) {
+        match count_from(middle) {
             enough if enough >= count => (floor, passed) = (middle, enough),
             _ => above = middle,
         }

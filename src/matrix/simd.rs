@@ -1,9 +1,9 @@
 //! A vector of sixteen f32 lanes, and the choice of an instruction set when a kernel is called.
 //!
 //! A kernel's body is written once over [`Vector`]; [`kernel`] compiles it for AVX-512, for AVX2
-//! with FMA and for the baseline (NEON on aarch64), and picks at run time. No build flag is needed
-//! for a fast binary. Invariant: the vector types of an instruction set are named by [`kernel`]
-//! alone, after the set was found on this processor.
+//! with FMA and for the baseline (NEON on aarch64), and chooses one at run time, so that no build
+//! flag is needed for a fast binary. Invariant: only [`kernel`] uses the vector types of an
+//! instruction set, after it was detected on this processor.
 //!
 //! A loop that the compiler turns into vectors by itself needs no [`Vector`]: [`vectorised`] compiles
 //! it for the same choice of instruction sets.
@@ -13,7 +13,8 @@ pub(crate) const WIDTH: usize = 16;
 
 /// Sixteen f32 lanes in registers. Arithmetic is lane by lane.
 pub(crate) trait Vector: Copy {
-    /// The widest tile of sums, in vectors, that the registers hold beside its operands.
+    /// The largest width of a tile of sums, in vectors, for which the registers also hold the
+    /// operands.
     const TILE: usize;
     /// A vector whose lanes are all `v`.
     fn splat(v: f32) -> Self;
@@ -215,8 +216,8 @@ pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Compiles `body::<V>` (an `#[inline(always)]` function over a [`Vector`]) for each instruction
-/// set and calls the best.
+/// Defines a function that compiles `body::<V>` (an `#[inline(always)]` function over a [`Vector`])
+/// for each instruction set and calls the best one of this processor.
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
         $(#[$meta])*

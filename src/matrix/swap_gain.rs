@@ -1,21 +1,22 @@
 //! Schur-complement gain of adding a feature to a neuron's support, for all features at once.
 //!
 //! With G = YᵀY, S the features in the neuron's support and r_j the residual of feature j's entry
-//! of AᵀY at the neuron (AᵀY − Z G), adding j to S and refitting lowers the squared error by
-//! r_j² / (G_jj − G_jS G_SS⁻¹ G_Sj). The divisor is the Schur complement of G_SS: the part of
-//! ‖y_j‖² that the columns of Y in S do not explain. Computed in f32, since it only selects the few
-//! candidates that [`crate::factor`] then weighs in f64.
+//! of AᵀY at the neuron (AᵀY − Z G), adding j to S and refitting lowers the squared error by r_j² /
+//! (G_jj − G_jS G_SS⁻¹ G_Sj). The divisor is the Schur complement of G_SS: the part of ‖y_j‖² that
+//! the columns of Y in S do not explain. Computed in f32, since it only selects the few candidates
+//! that [`crate::factor`] then evaluates in f64.
 
 use super::residual::GramRows;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Neurons that [`transpose_neurons`] takes at once: a square of vectors is transposed in registers.
+/// The number of neurons of one call of [`transpose_neurons`]: a square of vectors is transposed in
+/// registers.
 pub const NEURONS_PER_BLOCK: usize = WIDTH;
-/// The most features in S: the intermediate vectors of the forward substitution are kept in an array
-/// of this length.
+/// The largest number of features in S: the intermediate vectors of the forward substitution are
+/// kept in an array of this length.
 pub const MAX_SUPPORT: usize = 24;
-/// The least Schur complement relative to G_jj: below it feature j is nearly a combination of S, and
-/// its gain would be a small residual divided by rounding.
+/// The smallest Schur complement of a candidate, relative to G_jj. Below it feature j is nearly a
+/// combination of S, and its gain would be a small residual divided by a rounding error.
 pub const MIN_SCHUR_SHARE: f64 = 0.1;
 
 /// G, and the gain that each feature must exceed to become a candidate.
@@ -24,7 +25,7 @@ pub struct SwapCriterion<'g> {
     gram: &'g GramRows,
     /// G_jj, padded with zeros.
     diagonal: Vec<f32>,
-    /// The gain that feature j must exceed; `f32::MAX` for a feature that takes no entries.
+    /// The gain that feature j must exceed; `f32::MAX` for a feature that may not get new entries.
     threshold: Vec<f32>,
 }
 
@@ -55,7 +56,8 @@ pub struct NeuronSupport<'n> {
 }
 
 impl<'g> SwapCriterion<'g> {
-    /// `threshold` holds a gain for each of the k features, infinite for one that takes no entries.
+    /// The criterion for k features; `threshold` holds the gain that each must exceed, infinite for
+    /// a feature that may not get new entries.
     pub fn new(gram: &'g GramRows, threshold: &[f64]) -> Self {
         let mut diagonal: Vec<f32> = (0..threshold.len()).map(|j| gram.row(j)[j]).collect();
         // Finite, because the threshold is multiplied by a Schur complement that may be 0, and 0 times
@@ -93,8 +95,8 @@ fn transpose_neurons_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize
         for (t, line) in square.iter_mut().enumerate().take(k - j) {
             let from = &products[(j + t) * d + first..];
             if count == WIDTH {
-                // The values of the next call: the k lines are too many streams for the hardware
-                // prefetcher to follow.
+                // Prefetches the values of the next call: the k lines are too many streams for the
+                // hardware prefetcher.
                 V::prefetch(from.as_ptr().wrapping_add(WIDTH));
                 *line = V::load(from);
             } else {
@@ -145,15 +147,15 @@ fn find_candidates_body<V: Vector>(
             schur = schur.sub_product(x[i], x[i]);
             row += i + 1;
         }
-        // A candidate has both differences above zero. The gain is compared after multiplying by the
-        // Schur complement, which spares a division for the many features that fail.
-        let enough = schur.sub_product(diagonal, V::splat(MIN_SCHUR_SHARE as f32));
-        let beyond = residual
+        // Both differences of a candidate are above zero. The gain is compared after multiplying by
+        // the Schur complement, which spares a division for the many features that fail.
+        let schur_excess = schur.sub_product(diagonal, V::splat(MIN_SCHUR_SHARE as f32));
+        let gain_excess = residual
             .mul(residual)
             .sub_product(V::load(&criterion.threshold[at..]), schur);
-        let short = zero.sub(enough).max(zero.sub(beyond));
+        let shortfall = zero.sub(schur_excess).max(zero.sub(gain_excess));
         let mut values = [0.0; WIDTH];
-        short.store(&mut values);
+        shortfall.store(&mut values);
         if values.iter().fold(false, |any, v| any | (*v < 0.0)) {
             let [mut residual_values, mut schur_values] = [[0.0; WIDTH]; 2];
             residual.store(&mut residual_values);
@@ -224,14 +226,14 @@ mod tests {
             let mut r = vec![f32::NAN; WIDTH * criterion.width()];
             transpose(&mut r, &products, d, begin);
             let r = &r[(neuron - begin) * criterion.width()..][..criterion.width()];
-            let neuron_of = NeuronSupport {
+            let support_of_neuron = NeuronSupport {
                 entries: &entries,
                 values: &values,
                 support: &support,
                 factor: &factor,
             };
             let mut found = Vec::new();
-            find(&mut found, r, neuron_of, &criterion);
+            find(&mut found, r, support_of_neuron, &criterion);
             let mut want = Vec::new();
             for j in 0..k {
                 let taken: f64 = entries

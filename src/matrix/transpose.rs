@@ -1,5 +1,5 @@
-//! Rows to a panel: the only place where the layout of activations changes. Knows nothing of what the
-//! values are.
+//! Transposes rows into a panel: the only place where the layout of activations changes. Knows
+//! nothing of what the values mean.
 
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};

@@ -129,7 +129,7 @@ pub(super) fn encode_features(z: &SparseColumns, coding: &Coding) -> Result<Vec<
             view(Dtype::F32, z.values.len(), bytemuck::cast_slice(&z.values))?,
         ),
     ];
-    for (name, values) in coding.by_neuron() {
+    for (name, values) in coding.neuron_vectors() {
         tensors.push((
             name,
             view(Dtype::F32, values.len(), bytemuck::cast_slice(values))?,

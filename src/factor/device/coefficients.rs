@@ -128,7 +128,7 @@ impl DeviceCoefficients {
     /// The coefficients of one row.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub(crate) fn row(&self, row: usize) -> Result<Vec<f32>> {
         let first = row / PANEL * PANEL;
         let panel = self.lines(first..first + 1)?;
@@ -139,7 +139,7 @@ impl DeviceCoefficients {
     /// Copies all coefficients to the host, unless it has a copy of the present values.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub(crate) fn copy_to(&mut self, panels: &mut Panels) -> Result<()> {
         if !self.is_copied {
             for piece in &self.pieces {

@@ -19,11 +19,11 @@ impl Factoriser<'_> {
     ///
     /// # Errors
     /// [`Error::Io`] if the coefficients lie in a file and there is no space for a copy;
-    /// [`Error::Refused`] if they leave the range of f32; errors of a device that has them.
+    /// [`Error::Refused`] if they leave the range of f32; errors of the device that holds them.
     pub fn snapshot(&mut self) -> Result<Arc<Factors>> {
         let sweep = self.progress.best_sweep;
-        if let Some((at, factors)) = &self.last_snapshot
-            && *at == sweep
+        if let Some((saved_sweep, factors)) = &self.last_snapshot
+            && *saved_sweep == sweep
         {
             return Ok(Arc::clone(factors));
         }
@@ -34,9 +34,9 @@ impl Factoriser<'_> {
         let factors = self.threads.run(|| {
             let mut factors = self.best_factors()?;
             if self.config.scale_neurons {
-                // With scaled neurons the sweeps know only the error of the prepared rows.
-                let left = self.residual_errors(&factors, &TaskCtx::silent())?;
-                self.set_errors(&mut factors, left);
+                // With scaled neurons the sweeps only compute the error of the prepared rows.
+                let errors = self.residual_errors(&factors, &TaskCtx::silent())?;
+                self.set_errors(&mut factors, errors);
             }
             Ok::<_, Error>(Arc::new(factors))
         })?;
@@ -60,8 +60,8 @@ impl Factoriser<'_> {
         }
     }
 
-    /// The best factors with their errors by the identity; the error of the original rows is NaN
-    /// where the identity does not give it.
+    /// The best factors with their errors by the identity. If neurons are scaled, the identity does
+    /// not give the error of the original rows, which is then NaN.
     fn best_factors(&self) -> Result<Factors> {
         let best = self.best_state();
         let preprocessing = &self.stream.preprocessing;
@@ -113,22 +113,22 @@ impl Factoriser<'_> {
         Ok(factors)
     }
 
-    /// Sets the relative errors of `factors` from the squared errors `left`.
-    fn set_errors(&self, factors: &mut Factors, left: SquaredErrors) {
+    /// Sets the relative errors of `factors` from their squared errors.
+    fn set_errors(&self, factors: &mut Factors, errors: SquaredErrors) {
         let DataStats {
             original_square,
             prepared_square,
             variance,
             ..
         } = self.stats;
-        factors.relative_error = left.original / original_square;
+        factors.relative_error = errors.original / original_square;
         factors.explained_variance = if variance > 0.0 {
-            1.0 - left.original / variance
+            1.0 - errors.original / variance
         } else {
             0.0
         };
-        let weighs = self.config.scale_neurons || self.config.scale_rows;
-        factors.weighted_error = weighs.then(|| left.prepared / prepared_square);
+        let weighted = self.config.scale_neurons || self.config.scale_rows;
+        factors.weighted_error = weighted.then(|| errors.prepared / prepared_square);
     }
 
     /// The best factors, with their errors recomputed from A − YZᵀ over blocks of rows: the identity
@@ -143,12 +143,12 @@ impl Factoriser<'_> {
         self.spare = State::default();
         self.threads.run(|| {
             let mut factors = self.best_factors()?;
-            let left = self.residual_errors(&factors, ctx)?;
+            let errors = self.residual_errors(&factors, ctx)?;
             let (error, by_identity) = (
                 if self.config.scale_neurons {
-                    left.prepared
+                    errors.prepared
                 } else {
-                    left.original
+                    errors.original
                 },
                 self.best_error(),
             );
@@ -159,7 +159,7 @@ impl Factoriser<'_> {
                     "the error by the identity differs from the direct residual"
                 );
             }
-            self.set_errors(&mut factors, left);
+            self.set_errors(&mut factors, errors);
             Ok(Arc::new(factors))
         })
     }
@@ -174,17 +174,17 @@ impl Factoriser<'_> {
         }
         let stream = Stream::new(self.stream.source);
         let d = stream.d;
-        let wide =
+        let to_f64 =
             |values: &Arc<Vec<f32>>| -> Vec<f64> { values.iter().map(|&v| f64::from(v)).collect() };
-        let centre = factors.coding.centre.as_ref().map(wide);
+        let centre = factors.coding.centre.as_ref().map(to_f64);
         let preprocessing = &self.stream.preprocessing;
         let (neurons, weights) = (
-            preprocessing.scaling.neurons.as_ref().map(wide),
+            preprocessing.scaling.neurons.as_ref().map(to_f64),
             preprocessing.weights.as_deref(),
         );
         let (z, y) = (&factors.features, &factors.coefficients);
         let mut total = SquaredErrors::default();
-        stream.blocks(ctx, |range, block| {
+        stream.for_each_block(ctx, |range, block| {
             let parts: Vec<SquaredErrors> = block
                 .data
                 .par_chunks(ROWS * d)

@@ -6,7 +6,7 @@ use crate::factor::pass::PassSums;
 use crate::factor::state::State;
 use crate::factor::{Solver, Stop};
 
-/// The default of the largest number of sweeps, for each solver.
+/// The default stop rules of each solver.
 const BCD_SWEEPS: usize = 200;
 const MU_SWEEPS: usize = 2000;
 const BCD_PATIENCE: usize = 10;
@@ -20,9 +20,9 @@ const MU_TOLERANCE: f64 = 1e-4;
 
 impl Factoriser<'_> {
     /// Records the present state if it is the best so far. The objective of `bcd` never rises, so
-    /// its last state is its best; that of `mu` may, so a copy is kept, whose coefficients are
-    /// first written into `room`.
-    pub(super) fn update_best(&mut self, room: Option<Panels>) {
+    /// its last state is its best; that of `mu` may, so a copy of its best state is kept; `buffer`
+    /// is the memory for the coefficients of the first copy.
+    pub(super) fn update_best(&mut self, buffer: Option<Panels>) {
         let progress = &mut self.progress;
         let least = MU_TOLERANCE * self.stats.rms.powi(2);
         let better = match self.config.solver {
@@ -34,8 +34,8 @@ impl Factoriser<'_> {
         };
         if better {
             if self.config.solver == Solver::Mu {
-                let room = || State::new(room.unwrap_or_default(), PassSums::default());
-                self.best.get_or_insert_with(room).copy_from(&self.state);
+                let empty = || State::new(buffer.unwrap_or_default(), PassSums::default());
+                self.best.get_or_insert_with(empty).copy_from(&self.state);
             }
             progress.best_sweep = progress.sweep;
             progress.since_best = 0;
@@ -45,9 +45,10 @@ impl Factoriser<'_> {
         }
     }
 
+    /// The stop rule that holds after the last sweep, if any.
     pub(super) fn stop_reason(&self) -> Option<Stop> {
         let progress = &self.progress;
-        let (most, patience) = match self.config.solver {
+        let (max_sweeps, patience) = match self.config.solver {
             Solver::Bcd => (BCD_SWEEPS, BCD_PATIENCE),
             Solver::Mu => (MU_SWEEPS, MU_PATIENCE),
         };
@@ -55,18 +56,20 @@ impl Factoriser<'_> {
         let converged = match self.config.solver {
             Solver::Mu => progress.since_best >= patience,
             Solver::Bcd => {
-                let at = |back: usize| {
+                let objective_before = |back: usize| {
                     let i = progress.history.len().checked_sub(back + 1)?;
                     progress.history.get(i).map(|&b| f64::from_bits(b))
                 };
-                at(patience).zip(at(0)).is_some_and(|(old, new)| {
-                    (old - new) / self.stats.prepared_square < BCD_TOLERANCE
-                })
+                objective_before(patience)
+                    .zip(objective_before(0))
+                    .is_some_and(|(old, new)| {
+                        (old - new) / self.stats.prepared_square < BCD_TOLERANCE
+                    })
             }
         };
         if converged {
             return Some(Stop::Converged);
         }
-        (progress.sweep >= self.config.max_sweeps.unwrap_or(most)).then_some(Stop::MaxSweeps)
+        (progress.sweep >= self.config.max_sweeps.unwrap_or(max_sweeps)).then_some(Stop::MaxSweeps)
     }
 }

@@ -1,4 +1,4 @@
-//! Starting from given features: those of an earlier fit, more of them, fewer of them, or with some
+//! Starting from given features: those of an earlier fit, more of them, merged of them, or with some
 //! of them locked. Knows nothing of how a sweep works.
 
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::task::TaskCtx;
 impl<'a> Factoriser<'a> {
     /// Starts from the factors of an earlier fit to these activations or to their first rows.
     /// Further rows are folded in. If more features are configured, the new ones start at the worst
-    /// explained rows at the next sweep; if fewer, the most similar ones are merged. `locked` names
+    /// explained rows at the next sweep; if merged, the most similar ones are merged. `locked` names
     /// features of `factors` that stay unchanged.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl<'a> Factoriser<'a> {
         Self::warm_start_on(source, config, factors, locked, None, ctx)
     }
 
-    /// As [`Self::warm_start`], on a device if one is given, as [`Self::start_on`].
+    /// Does the same as [`Self::warm_start`], on a device if one is given (see [`Self::start_on`]).
     ///
     /// # Errors
     /// What [`Self::warm_start`] and [`Self::start_on`] return.
@@ -50,9 +50,9 @@ impl<'a> Factoriser<'a> {
         let started = Instant::now();
         require_bcd(&config)?;
         incremental::check_factors(factors, source.shape())?;
-        let mut lock = vec![false; factors.features.columns()];
+        let mut is_locked = vec![false; factors.features.columns()];
         for &j in locked {
-            *lock
+            *is_locked
                 .get_mut(j)
                 .ok_or_else(|| no_such_feature(j, factors.features.columns()))? = true;
         }
@@ -60,26 +60,33 @@ impl<'a> Factoriser<'a> {
         device.map_or(Ok(()), |device| fit.compute_on(device))?;
         let k = fit.config.features;
         let (prepared, scales) = fit.stream.preprocessing.prepare_features(&factors.features);
-        let known = (&factors.coefficients, &scales[..]);
-        let fewer = fit.threads.run(|| {
-            merge::merge_down_to(&prepared, known, k, &lock, fit.stream.scratch.as_deref())
+        let earlier = (&factors.coefficients, &scales[..]);
+        let merged = fit.threads.run(|| {
+            merge::merge_down_to(
+                &prepared,
+                earlier,
+                k,
+                &is_locked,
+                fit.stream.scratch.as_deref(),
+                ctx,
+            )
         })?;
-        let known = fewer
+        let coefficients = merged
             .as_ref()
             .map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
-        let scales = if fewer.is_some() {
+        let scales = if merged.is_some() {
             vec![1.0; k]
         } else {
             scales
         };
-        let features = fewer.as_ref().map_or(&prepared, |m| &m.features);
-        fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
+        let features = merged.as_ref().map_or(&prepared, |m| &m.features);
+        fit.progress.locked = merged.as_ref().map_or(is_locked, |m| m.locked.clone());
         fit.progress.locked.resize(k, false);
         incremental::check_locked(features, &fit.progress.locked, fit.support_size)?;
         let features = incremental::resize_columns(features, k, fit.support_size);
         fit.state = fit.threads.run(|| {
             let mut y = fit.stream.zero_coefficients(k)?;
-            y.fill_features(known, factors.coefficients.rows);
+            y.fill_features(coefficients, factors.coefficients.rows);
             fit.scale_coefficients(&mut y, &scales);
             incremental::fold_in(&fit.problem(), features, y, ctx)
         })?;
@@ -171,8 +178,8 @@ impl<'a> Factoriser<'a> {
         Ok(())
     }
 
-    /// Changes coefficients of A to those of the prepared rows: feature j times `scales[j]`, each
-    /// row times its weight.
+    /// Converts coefficients of A to those of the prepared rows: those of feature j are multiplied
+    /// by `scales[j]`, those of each row by its weight.
     fn scale_coefficients(&self, y: &mut Panels, scales: &[f32]) {
         for panel in y.data.chunks_exact_mut((y.k * PANEL).max(1)) {
             panel::scale_lines(panel, scales);

@@ -3,8 +3,9 @@
 //! them to lower the error of the activations themselves.
 //!
 //! With W_l = Y₂ ⋯ Y_l, level l leaves E_l = ‖A − Y₁ W_l Z_lᵀ‖² / ‖A‖². ΣE_l is lowered over Y₂ …
-//! Y_L ≥ 0 and over the values of Z_l on their supports; the fit, Y₁ and Z₁, stays. Only Y₁ᵀA,
-//! Y₁ᵀY₁ and ‖A‖² are needed of A, so it is read once. Knows nothing of how levels were found.
+//! Y_L ≥ 0 and over the values of Z_l on their supports; Y₁ and Z₁, the fit itself, do not change.
+//! Of A only Y₁ᵀA, Y₁ᵀY₁ and ‖A‖² are needed, so it is read once. Knows nothing of how levels were
+//! found.
 
 use std::borrow::Cow;
 
@@ -20,8 +21,9 @@ use crate::matrix::dense;
 use crate::matrix::gemm::{View, product};
 use crate::task::{Progress, TaskCtx};
 
-/// The number of Adam steps; the learning rate falls linearly to zero over them.
+/// The number of Adam steps, over which the learning rate falls linearly to zero.
 const STEPS: u64 = 200;
+/// The learning rate of the first step.
 const RATE: f64 = 1e-3;
 
 /// The products of the fit and its activations that all levels need.
@@ -32,12 +34,13 @@ struct FitProducts {
     gram: Vec<f32>,
     /// AᵀY₁, d × k₁.
     products: Vec<f32>,
-    /// ‖A − centre‖² (‖A‖² for a fit without a centre), and below it ‖A‖².
+    /// ‖A − centre‖² (‖A‖² for a fit without a centre).
+    centred_square: f64,
+    /// ‖A‖².
     square: f64,
-    whole: f64,
 }
 
-/// A level during the optimisation, with the product W of its depth.
+/// A level during the optimisation, with the product W_l of all coefficients up to it.
 struct LevelState {
     z: SparseColumns,
     /// Y_l by feature: k_l × k_{l−1}.
@@ -66,7 +69,7 @@ pub fn tune(
     ctx: &TaskCtx,
 ) -> Result<Vec<(f64, f64)>> {
     let target = FitProducts::read(fit, source, ctx)?;
-    let mut depths = depths(levels);
+    let mut states = level_states(levels);
     let mut moments = vec![(Gradient::default(), Gradient::default()); levels.len()];
     let mut best: Option<(f64, Vec<f64>, Vec<LevelState>)> = None;
     let mut before = Vec::new();
@@ -77,10 +80,10 @@ pub fn tune(
             STEPS,
             "steps",
         ))?;
-        let (gradients, errors) = gradients(&mut depths, &target);
+        let (gradients, errors) = gradients(&mut states, &target);
         let sum: f64 = errors.iter().sum();
         if best.as_ref().is_none_or(|b| sum < b.0) {
-            let kept = depths
+            let copy = states
                 .iter()
                 .map(|d| LevelState {
                     z: d.z.clone(),
@@ -88,24 +91,25 @@ pub fn tune(
                     w: Vec::new(),
                 })
                 .collect();
-            best = Some((sum, errors.clone(), kept));
+            best = Some((sum, errors.clone(), copy));
         }
         if step == 0 {
             before = errors;
         }
         let adam = Adam::for_step(step + 1, (RATE * (1.0 - step as f64 / STEPS as f64)) as f32);
-        for ((depth, gradient), (first, second)) in
-            depths.iter_mut().zip(&gradients).zip(&mut moments)
+        for ((state, gradient), (first, second)) in
+            states.iter_mut().zip(&gradients).zip(&mut moments)
         {
-            depth.adam_step(gradient, first, second, &adam);
+            state.adam_step(gradient, first, second, &adam);
         }
     }
-    let (_, after, depths) = best.ok_or_else(|| Error::refused("there are no levels to tune"))?;
-    write_back(levels, depths, &fit.features);
+    let (_, after, states) = best.ok_or_else(|| Error::refused("there are no levels to tune"))?;
+    write_back(levels, states, &fit.features);
     Ok(before.into_iter().zip(after).collect())
 }
 
 impl FitProducts {
+    /// Computes the products in one pass over the rows of the fit.
     fn read(fit: &Factors, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
         let (k, n, d) = (
             fit.features.columns(),
@@ -131,14 +135,14 @@ impl FitProducts {
             y.iter().map(|v| v * scale).collect::<Vec<_>>().into()
         };
         let (mut gram, mut scratch) = (vec![0f64; k * k], Vec::new());
-        let (mut products, mut whole) = (vec![0f32; k * d], 0f64);
-        stream.blocks(ctx, |range, block| {
+        let (mut products, mut square) = (vec![0f32; k * d], 0f64);
+        stream.for_each_block(ctx, |range, block| {
             let rows = range.end.min(n).saturating_sub(range.start);
             if rows == 0 {
                 return Ok(());
             }
             let (a, y) = (&block.data[..rows * d], &y[range.start..]);
-            whole += a
+            square += a
                 .par_chunks(d)
                 .map(sum_of_squares)
                 .collect::<Vec<f64>>()
@@ -153,11 +157,11 @@ impl FitProducts {
             .flat_map(|i| (0..k).map(move |j| (i, j)))
             .map(|(i, j)| products[j * d + i])
             .collect();
-        let mut square_left = whole;
+        let mut centred_square = square;
         if let Some(centre) = &fit.coding.centre {
             // The centre is the mean row, so ‖A − centre‖² = ‖A‖² − n‖centre‖².
             let centre: Vec<f32> = centre.iter().map(|c| c * scale).collect();
-            square_left -= n as f64 * sum_of_squares(&centre);
+            centred_square -= n as f64 * sum_of_squares(&centre);
             let totals: Vec<f64> = y
                 .chunks(n.max(1))
                 .map(|line| line.iter().map(|&y| f64::from(y)).sum())
@@ -173,8 +177,8 @@ impl FitProducts {
             k,
             gram,
             products,
-            square: square_left,
-            whole,
+            centred_square,
+            square,
         })
     }
 }
@@ -183,7 +187,7 @@ fn sum_of_squares(row: &[f32]) -> f64 {
     row.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
-fn depths(levels: &[Level]) -> Vec<LevelState> {
+fn level_states(levels: &[Level]) -> Vec<LevelState> {
     levels
         .iter()
         .map(|l| LevelState {
@@ -195,16 +199,16 @@ fn depths(levels: &[Level]) -> Vec<LevelState> {
 }
 
 /// Computes W_l of every level, over the `first` features of the fit.
-fn update_products(depths: &mut [LevelState], first: usize) {
-    for l in 0..depths.len() {
-        let (below, rest) = depths.split_at_mut(l);
-        let depth = &mut rest[0];
-        depth.w = match below.last() {
-            None => depth.y.clone(),
+fn update_products(states: &mut [LevelState], first: usize) {
+    for l in 0..states.len() {
+        let (below, rest) = states.split_at_mut(l);
+        let state = &mut rest[0];
+        state.w = match below.last() {
+            None => state.y.clone(),
             Some(below) => {
-                let (k, finer) = (depth.z.columns(), below.z.columns());
+                let (k, finer) = (state.z.columns(), below.z.columns());
                 let mut w = vec![0.0; k * first];
-                let (y, from) = (View::rows(&depth.y, finer), View::rows(&below.w, first));
+                let (y, from) = (View::rows(&state.y, finer), View::rows(&below.w, first));
                 product((k, finer, first), y, from, &mut w, first, false, true);
                 w
             }
@@ -213,21 +217,21 @@ fn update_products(depths: &mut [LevelState], first: usize) {
 }
 
 /// The gradient of ΣE_l for every level, and every E_l.
-fn gradients(depths: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Vec<f64>) {
-    update_products(depths, fit.k);
+fn gradients(states: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Vec<f64>) {
+    update_products(states, fit.k);
     let (mut gradients, errors): (Vec<Gradient>, Vec<f64>) =
-        depths.iter().map(|depth| depth.gradient(fit)).unzip();
+        states.iter().map(|state| state.gradient(fit)).unzip();
     // W_l = Y_l W_{l−1} (by feature): the gradient with respect to W_l is passed on to both
     // factors.
-    for l in (0..depths.len()).rev() {
-        let k = depths[l].z.columns();
+    for l in (0..states.len()).rev() {
+        let k = states[l].z.columns();
         let (finer, rest) = gradients.split_at_mut(l);
         let gradient = &mut rest[0];
         let Some(finer) = finer.last_mut() else {
             gradient.y.clone_from(&gradient.w);
             continue;
         };
-        let below = &depths[l - 1];
+        let below = &states[l - 1];
         let columns = below.z.columns();
         gradient.y = vec![0.0; k * columns];
         let by_w = View::rows(&gradient.w, fit.k);
@@ -240,7 +244,7 @@ fn gradients(depths: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Ve
             false,
             true,
         );
-        let y = View::transposed(&depths[l].y, columns);
+        let y = View::transposed(&states[l].y, columns);
         product(
             (columns, k, fit.k),
             y,
@@ -259,7 +263,7 @@ impl LevelState {
     /// Adam's ε stays far below it; and E_l.
     fn gradient(&self, fit: &FitProducts) -> (Gradient, f64) {
         let (k, first) = (self.z.columns(), fit.k);
-        let scale = (2.0 * first as f64 / fit.whole) as f32;
+        let scale = (2.0 * first as f64 / fit.square) as f32;
         let mut by_gram = vec![0.0; k * first];
         product(
             (k, first, first),
@@ -290,12 +294,12 @@ impl LevelState {
             ..Gradient::default()
         };
         let (mut across, mut cosines) = (0f64, Vec::with_capacity(k * k));
-        for (j, (cosine, wanted, z)) in rows.iter().enumerate() {
-            across += dot(&self.w[j * first..(j + 1) * first], wanted);
+        for (j, (cosine, projection, z)) in rows.iter().enumerate() {
+            across += dot(&self.w[j * first..(j + 1) * first], projection);
             cosines.extend_from_slice(cosine);
             gradient.w[j * first..(j + 1) * first]
                 .iter_mut()
-                .zip(wanted)
+                .zip(projection)
                 .for_each(|(s, v)| *s = -v);
             gradient.z.extend(z.iter().map(|v| v * scale));
         }
@@ -310,12 +314,12 @@ impl LevelState {
             true,
         );
         gradient.w.iter_mut().for_each(|v| *v *= scale);
-        let error = (fit.square - 2.0 * across + dot(&square, &cosines)) / fit.whole;
+        let error = (fit.centred_square - 2.0 * across + dot(&square, &cosines)) / fit.square;
         (gradient, error)
     }
 
-    /// z_jᵀZ, z_jᵀAᵀY₁, and the gradient with respect to z_j on its support; `square` is row j of
-    /// WᵀY₁ᵀY₁W.
+    /// Returns z_jᵀZ (k values), z_jᵀAᵀY₁ (k₁ values), and the gradient with respect to z_j on its
+    /// support, for row j of WᵀY₁ᵀY₁W (`square`).
     fn feature_gradient(
         &self,
         j: usize,
@@ -334,17 +338,22 @@ impl LevelState {
                 .zip(v)
                 .for_each(|(&i, v)| sum[i as usize] += s * v);
         }
-        let mut wanted = vec![0.0f32; first];
+        let mut projection = vec![0.0f32; first];
         let w = &self.w[j * first..(j + 1) * first];
-        let of_entry = |(&i, &v): (&u32, &f32)| {
+        let entry_gradient = |(&i, &v): (&u32, &f32)| {
             let line = &fit.products[i as usize * first..(i as usize + 1) * first];
-            wanted.iter_mut().zip(line).for_each(|(t, p)| *t += v * p);
+            projection
+                .iter_mut()
+                .zip(line)
+                .for_each(|(t, p)| *t += v * p);
             sum[i as usize] - dot(w, line) as f32
         };
-        let gradient = indices.iter().zip(values).map(of_entry).collect();
-        (cosine, wanted, gradient)
+        let gradient = indices.iter().zip(values).map(entry_gradient).collect();
+        (cosine, projection, gradient)
     }
 
+    /// One Adam step on Y_l, projected on Y_l ≥ 0, and on the values of Z_l; `first` and `second` are
+    /// the moments.
     fn adam_step(
         &mut self,
         gradient: &Gradient,
@@ -371,10 +380,10 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 
 /// Stores the levels with unit features, whose norms are moved into Y_l and out of Y_{l+1}, and
 /// with the relative error that each level now has on the features below it.
-fn write_back(levels: &mut [Level], depths: Vec<LevelState>, first: &SparseColumns) {
+fn write_back(levels: &mut [Level], states: Vec<LevelState>, first: &SparseColumns) {
     let mut scales = vec![1.0f32; first.columns()];
-    for (l, depth) in depths.into_iter().enumerate() {
-        let LevelState { mut z, mut y, .. } = depth;
+    for (l, state) in states.into_iter().enumerate() {
+        let LevelState { mut z, mut y, .. } = state;
         let below = scales.len();
         let mut norms = Vec::with_capacity(z.columns());
         for j in 0..z.columns() {

@@ -1,6 +1,6 @@
-//! The search for one level: several random starts, of which the best goes on. A level has as few
-//! rows as there are finer features, so that a poor start is common and another one cheap. Knows
-//! how far all levels together are.
+//! The search for one level: several random starts are sweeps_done a few times, and the best one is
+//! continued. A level has only as many rows as there are finer features, so a poor start is common
+//! and another one is cheap. This file also reports the progress of all levels together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,12 +12,13 @@ use crate::error::{Error, Result};
 use crate::factor::{Factoriser, FitConfig, SparseColumns};
 use crate::task::{Progress, TaskCtx};
 
-/// The random starts of each level.
+/// The number of random starts of each level.
 const STARTS: usize = 6;
-/// The sweeps of each start before all but the best are dropped.
+/// The number of sweeps of each start before all but the best are dropped.
 const TRIAL_SWEEPS: usize = 8;
-/// The sweeps after which a level has mostly converged; used for the progress alone.
-const SETTLED: usize = 100;
+/// The number of sweeps after which a level has mostly converged; it only serves the progress
+/// report.
+const TYPICAL_SWEEPS: usize = 100;
 
 /// The search for all levels above one fit.
 pub(super) struct LevelSearch<'c> {
@@ -38,7 +39,7 @@ impl<'c> LevelSearch<'c> {
     ///
     /// # Errors
     /// [`Error::Cancelled`], and what a fit returns.
-    pub(super) fn level(
+    pub(super) fn fit_level(
         &self,
         l: usize,
         below: &SparseColumns,
@@ -49,10 +50,10 @@ impl<'c> LevelSearch<'c> {
             .collect();
         let source = InMemory::new(below.columns(), below.rows, rows);
         let silent = self.ctx.without_progress();
-        let swept = AtomicUsize::new(0);
+        let sweeps_done = AtomicUsize::new(0);
         let step = |fit: &mut Factoriser<'_>| {
             let sweep = fit.step(&silent)?;
-            self.report_progress(l, swept.fetch_add(1, Ordering::Relaxed) + 1)?;
+            self.report_progress(l, sweeps_done.fetch_add(1, Ordering::Relaxed) + 1)?;
             Ok::<_, Error>(sweep.stop.is_some())
         };
         self.report_progress(l, 0)?;
@@ -87,13 +88,13 @@ impl<'c> LevelSearch<'c> {
         })
     }
 
-    /// Reports the progress of all levels after `swept` sweeps of level `l`; the cost of a sweep is
-    /// taken as k_{l−1}·k_l.
-    fn report_progress(&self, l: usize, swept: usize) -> Result<()> {
-        let sweeps = (STARTS * TRIAL_SWEEPS + SETTLED) as f64;
+    /// Reports the progress of all levels after `sweeps_done` sweeps of level `l`; the cost of a
+    /// sweep is estimated as k_{l−1}·k_l.
+    fn report_progress(&self, l: usize, sweeps_done: usize) -> Result<()> {
+        let sweeps = (STARTS * TRIAL_SWEEPS + TYPICAL_SWEEPS) as f64;
         let cost = |l: usize| (self.counts[l] * self.counts[l + 1]) as f64;
         let all: f64 = (0..self.counts.len() - 1).map(cost).sum();
-        let done = cost(l) * (swept as f64 / sweeps).min(1.0);
+        let done = cost(l) * (sweeps_done as f64 / sweeps).min(1.0);
         let share = ((0..l).map(cost).sum::<f64>() + done) / all;
         let stage = format!(
             "level {} of {}: {} features",

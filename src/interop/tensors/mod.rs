@@ -39,7 +39,12 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
         )));
     }
     let mut table = vec![("Z", vec![d, k]), ("Y", vec![n, k])];
-    table.extend(factors.coding.by_neuron().map(|(name, _)| (name, vec![d])));
+    table.extend(
+        factors
+            .coding
+            .neuron_vectors()
+            .map(|(name, _)| (name, vec![d])),
+    );
     write(path, &table, |out| {
         // Entries of a column ascend, so each block of rows goes on where the last one stopped.
         let mut next: Vec<usize> = z.offsets[..k].to_vec();
@@ -64,7 +69,7 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
         })?;
         factors
             .coding
-            .by_neuron()
+            .neuron_vectors()
             .try_for_each(|(_, values)| write_floats(out, values))
     })
 }

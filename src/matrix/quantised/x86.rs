@@ -1,10 +1,10 @@
-//! The kernels of x86-64: AVX-512 VNNI where it is, AVX2 else.
+//! The kernels of x86-64: with AVX-512 VNNI if the processor has it, otherwise with AVX2.
 
 use std::arch::x86_64::*;
 
 use super::{BLOCK, BlockFormat, QuantisedRows};
 
-/// Runs the best kernel; `false` when there is none for this machine.
+/// Runs the best kernel for this processor; returns `false` if there is none.
 pub(super) fn products(
     format: BlockFormat,
     weights: &[u8],
@@ -33,7 +33,7 @@ pub(super) fn products(
 unsafe fn with_vnni(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let dot = |q, v| _mm256_dpbusd_epi32(_mm256_setzero_si256(), q, v);
     // SAFETY: as the caller vouches.
-    unsafe { by_format(format, weights, x, out, dot) };
+    unsafe { dispatch(format, weights, x, out, dot) };
 }
 
 /// # Safety
@@ -50,11 +50,12 @@ unsafe fn with_avx2(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out:
         _mm256_add_epi32(low, _mm256_slli_epi32::<7>(high))
     };
     // SAFETY: as the caller vouches.
-    unsafe { by_format(format, weights, x, out, dot) };
+    unsafe { dispatch(format, weights, x, out, dot) };
 }
 
+/// Runs the loop over rows with the unpacking of `format` and the byte dot product `dot`.
 #[inline(always)]
-unsafe fn by_format(
+unsafe fn dispatch(
     format: BlockFormat,
     weights: &[u8],
     x: &QuantisedRows,
@@ -64,16 +65,19 @@ unsafe fn by_format(
     // SAFETY: as the caller vouches.
     unsafe {
         match format {
-            BlockFormat::Q4_0 => rows::<18>(weights, x, out, dot, |b| unpack_4(b, 2, -8.0)),
-            BlockFormat::Q4_1 => rows::<20>(weights, x, out, dot, |b| unpack_4(b, 4, 0.0)),
-            BlockFormat::Q5_0 => rows::<22>(weights, x, out, dot, |b| unpack_5(b, 2, -16.0)),
-            BlockFormat::Q5_1 => rows::<24>(weights, x, out, dot, |b| unpack_5(b, 4, 0.0)),
-            BlockFormat::Q8_0 => rows::<34>(weights, x, out, dot, |b| unpack_8(b)),
+            BlockFormat::Q4_0 => all_products::<18>(weights, x, out, dot, |b| unpack_4(b, 2, -8.0)),
+            BlockFormat::Q4_1 => all_products::<20>(weights, x, out, dot, |b| unpack_4(b, 4, 0.0)),
+            BlockFormat::Q5_0 => {
+                all_products::<22>(weights, x, out, dot, |b| unpack_5(b, 2, -16.0))
+            }
+            BlockFormat::Q5_1 => all_products::<24>(weights, x, out, dot, |b| unpack_5(b, 4, 0.0)),
+            BlockFormat::Q8_0 => all_products::<34>(weights, x, out, dot, |b| unpack_8(b)),
         }
     }
 }
 
-/// d in lane 0 and m in lane 1: read (`zero` = 0), or m = zero · d.
+/// Returns d in lane 0 and m in lane 1. With `zero` = 0 both are read from the block, otherwise m =
+/// zero · d.
 #[inline(always)]
 unsafe fn scale(block: *const u8, zero: f32) -> __m128 {
     // SAFETY: every block begins with at least four bytes; the features are the caller's.
@@ -87,6 +91,7 @@ unsafe fn scale(block: *const u8, zero: f32) -> __m128 {
     }
 }
 
+/// The low four bits of 16 bytes, then their high four bits, as 32 bytes.
 #[inline(always)]
 unsafe fn nibbles(from: *const u8) -> __m256i {
     // SAFETY: the block holds 16 bytes from here on.
@@ -97,12 +102,14 @@ unsafe fn nibbles(from: *const u8) -> __m256i {
     }
 }
 
+/// The scales and the 32 values of a block of four-bit values that begin at byte `at`.
 #[inline(always)]
 unsafe fn unpack_4(block: *const u8, at: usize, zero: f32) -> (__m128, __m256i) {
     // SAFETY: as the caller vouches.
     unsafe { (scale(block, zero), nibbles(block.add(at))) }
 }
 
+/// The scales and the 32 values of a block of five-bit values; the high bits begin at byte `at`.
 #[inline(always)]
 unsafe fn unpack_5(block: *const u8, at: usize, zero: f32) -> (__m128, __m256i) {
     // SAFETY: four bytes of high bits lie at `at`, then sixteen of nibbles.
@@ -126,6 +133,7 @@ unsafe fn unpack_5(block: *const u8, at: usize, zero: f32) -> (__m128, __m256i) 
     }
 }
 
+/// The scales and the 32 values of a block of bytes, made unsigned.
 #[inline(always)]
 unsafe fn unpack_8(block: *const u8) -> (__m128, __m256i) {
     // SAFETY: 32 bytes follow the two of d.
@@ -139,7 +147,7 @@ unsafe fn unpack_8(block: *const u8) -> (__m128, __m256i) {
 }
 
 #[inline(always)]
-unsafe fn rows<const BYTES: usize>(
+unsafe fn all_products<const BYTES: usize>(
     weights: &[u8],
     x: &QuantisedRows,
     out: &mut [f32],
@@ -155,23 +163,23 @@ unsafe fn rows<const BYTES: usize>(
         // SAFETY: rows r.. of x exist in each call; a weight row has x.blocks blocks.
         unsafe {
             while r + 4 <= m {
-                out[r..r + 4].copy_from_slice(&row_by::<4, BYTES>(row, x, r, dot, unpack));
+                out[r..r + 4].copy_from_slice(&row_products::<4, BYTES>(row, x, r, dot, unpack));
                 r += 4;
             }
             if r + 2 <= m {
-                out[r..r + 2].copy_from_slice(&row_by::<2, BYTES>(row, x, r, dot, unpack));
+                out[r..r + 2].copy_from_slice(&row_products::<2, BYTES>(row, x, r, dot, unpack));
                 r += 2;
             }
             if r < m {
-                out[r] = row_by::<1, BYTES>(row, x, r, dot, unpack)[0];
+                out[r] = row_products::<1, BYTES>(row, x, r, dot, unpack)[0];
             }
         }
     }
 }
 
-/// One weight row against M rows of activations.
+/// The products of one weight row with M rows of activations, from row `first` on.
 #[inline(always)]
-unsafe fn row_by<const M: usize, const BYTES: usize>(
+unsafe fn row_products<const M: usize, const BYTES: usize>(
     row: &[u8],
     x: &QuantisedRows,
     first: usize,

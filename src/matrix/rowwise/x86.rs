@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use super::{MR, NR};
 
-/// The first `rows` × `cols` (multiples of 8) of row-major `from` into lines of NR, 8 × 8 at a
-/// time.
+/// Transposes the first `rows` × `cols` values (multiples of 8) of the row-major `from` into lines
+/// of NR values, in blocks of 8 × 8.
 ///
 /// # Safety
 /// AVX2 must be there, `rows` ≤ NR, `cols` ≤ k, and both slices hold what that means.
@@ -48,7 +48,7 @@ pub(super) unsafe fn transpose(
     }
 }
 
-/// H × 32: at most 24 accumulators of 512 bits.
+/// Computes a tile of H × 32 with at most 24 accumulators of 512 bits.
 ///
 /// # Safety
 /// AVX-512F must be there and `out` valid for the tile, of at most H rows.
@@ -98,7 +98,7 @@ pub(super) unsafe fn tile_512<const H: usize>(
     }
 }
 
-/// 12 × 32 as tiles of 6 × 16: 12 accumulators of 256 bits.
+/// Computes a tile of 12 × 32 as tiles of at most 6 × 16, with 12 accumulators of 256 bits.
 ///
 /// # Safety
 /// AVX2 and FMA must be there and `out` valid for the tile.
