@@ -104,7 +104,7 @@ pub(crate) fn step_features(
     ctx: &TaskCtx,
 ) -> Result<(SparseColumns, Vec<f32>)> {
     let (k, d) = (state.y.k, problem.stream.d);
-    let sums = &state.sums;
+    let (sums, locked) = (&state.sums, problem.locked);
     let penalised = problem.penalty > 0.0;
     let first = state.features.columns() == 0;
     let mut features = if first {
@@ -112,106 +112,87 @@ pub(crate) fn step_features(
         let trace: f64 = (0..k).map(|j| sums.gram[j * k + j]).sum();
         columns::first_support(sums, k, d, problem.support_size, 1e-6 * trace / k as f64)
     } else {
-        let mut features = state.features.clone();
-        if state.held == HeldProducts::All {
-            revive_unused(problem, state, &mut features, ctx)?;
-        }
-        features
+        state.features.clone()
     };
-    let weights = if state.held == HeldProducts::All {
-        GramRows::new(&sums.gram, k)
-    } else {
-        GramRows::default()
-    };
-    let mut rows = None;
-    let products = match state.held {
+    let mut weights = GramRows::default();
+    let (rows, products) = match state.held {
         HeldProducts::All => {
+            weights = GramRows::new(&sums.gram, k);
+            if !first {
+                revive_unused(problem, state, &mut features, ctx)?;
+            }
             if !(first && penalised) {
                 for _ in 0..COLUMN_SWEEPS {
-                    supports::sweep(
-                        &mut features,
-                        sums,
-                        &weights,
-                        penalised,
-                        problem.locked,
-                        ctx,
-                    )?;
+                    supports::sweep(&mut features, sums, &weights, penalised, locked, ctx)?;
                 }
             }
-            columns::at_entries(&features, &sums.products)
+            let products = columns::at_entries(&features, &sums.products);
+            (EntriesByNeuron::new(&features), products)
         }
         HeldProducts::Entries => {
+            let rows = EntriesByNeuron::new(&features);
             if penalised {
-                let rows = rows.insert(EntriesByNeuron::new(&features));
-                columns::support_sweep(
-                    &mut features,
-                    &sums.gram,
-                    &sums.products,
-                    rows,
-                    problem.locked,
-                );
+                columns::support_sweep(&mut features, &sums.gram, &sums.products, &rows, locked);
             }
-            sums.products.clone()
+            (rows, sums.products.clone())
         }
     };
-    let rows = rows.unwrap_or_else(|| EntriesByNeuron::new(&features));
-    let (values, gain) = columns::refit(
-        &features,
-        &sums.gram,
-        &products,
-        &rows,
-        problem.locked,
-        None,
-    );
-    if !penalised || first {
-        let before = std::mem::replace(&mut features.values, values);
-        let swapped = if state.held == HeldProducts::All && !first {
-            swaps::swap_entries(&mut features, sums, &weights, &rows, problem.locked)
-        } else {
-            None
+    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, locked, None);
+    if penalised && !first {
+        return Ok(accept_refit(problem, sums, features, values, gain));
+    }
+    let before = std::mem::replace(&mut features.values, values);
+    if !first {
+        let swapped = match state.held {
+            HeldProducts::All => swaps::swap_entries(&mut features, sums, &weights, &rows, locked),
+            HeldProducts::Entries => None,
         };
-        if let Some(neurons) = swapped {
-            // The gain of a swap is computed for an exact refit of the neurons that it touches, so that
+        match swapped {
+            // The gain of a swap is computed for an exact refit of the neurons that it touches, so
             // these are refitted without relaxation.
-            let (products, rows) = (
-                columns::at_entries(&features, &sums.products),
-                EntriesByNeuron::new(&features),
-            );
-            let (values, _) = columns::refit(
-                &features,
-                &sums.gram,
-                &products,
-                &rows,
-                problem.locked,
-                Some(&neurons),
-            );
-            features.values = values;
-        } else if !first {
-            features
+            Some(neurons) => {
+                let products = columns::at_entries(&features, &sums.products);
+                let rows = EntriesByNeuron::new(&features);
+                let only = Some(&neurons[..]);
+                (features.values, _) =
+                    columns::refit(&features, &sums.gram, &products, &rows, locked, only);
+            }
+            None => features
                 .values
                 .iter_mut()
                 .zip(before)
-                .for_each(|(v, old)| *v = old + REFIT_RELAXATION * (*v - old));
+                .for_each(|(v, old)| *v = old + REFIT_RELAXATION * (*v - old)),
         }
-        let scales = columns::normalise(&mut features);
-        return Ok((features, scales));
     }
-    // The refit changes the norms of the columns, and scaling them back changes ΣY: the refit is revived
-    // only if the penalised objective falls.
-    let mut proposed = SparseColumns {
+    let scales = columns::normalise(&mut features);
+    Ok((features, scales))
+}
+
+/// Decides on the joint refit of a penalised fit, which lowers the squared error by `gain`. The refit
+/// changes the norms of the columns, and scaling them back changes ΣY, so `values` are used only if
+/// the penalised objective falls. Returns the features and the factors of their coefficients.
+fn accept_refit(
+    problem: &Problem<'_, '_>,
+    sums: &PassSums,
+    features: SparseColumns,
+    values: Vec<f32>,
+    gain: f64,
+) -> (SparseColumns, Vec<f32>) {
+    let mut refitted = SparseColumns {
         values,
         ..features.clone()
     };
-    let scales = columns::normalise(&mut proposed);
+    let scales = columns::normalise(&mut refitted);
     let rise: f64 = scales
         .iter()
         .zip(&sums.totals)
         .map(|(&s, t)| (f64::from(s) - 1.0) * t)
         .sum();
     if gain > 2.0 * problem.penalty * rise {
-        return Ok((proposed, scales));
+        return (refitted, scales);
     }
-    Ok((features, vec![1.0; k]))
+    let ones = vec![1.0; features.columns()];
+    (features, ones)
 }
 
 /// Replaces every feature that no row uses by the direction of the residual of one of the worst

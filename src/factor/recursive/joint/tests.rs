@@ -87,9 +87,9 @@ fn plain(source: &InMemory, fit: &Factors, depths: &[LevelState]) -> Vec<f64> {
 fn tuning_together_leaves_less_of_the_activations_by_the_plain_formula() {
     for centre in [false, true] {
         let (source, fit, mut found) = made(centre);
-        let plain_before = plain(&source, &fit, &depths(&found));
+        let plain_before = plain(&source, &fit, &level_states(&found));
         let told = tune(&fit, &source, &mut found, &TaskCtx::silent()).unwrap();
-        let plain_after = plain(&source, &fit, &depths(&found));
+        let plain_after = plain(&source, &fit, &level_states(&found));
         for (l, (before, after)) in told.iter().enumerate() {
             assert!(
                 (before - plain_before[l]).abs() < 1e-4 * before.max(1.0),
@@ -121,7 +121,7 @@ fn the_gradient_is_that_of_the_plain_formula() {
     const STEP: f32 = 1e-2;
     let (source, fit, found) = made(true);
     let target = FitProducts::read(&fit, &source, &TaskCtx::silent()).unwrap();
-    let mut depths = depths(&found);
+    let mut depths = level_states(&found);
     let (gradients, _) = gradients(&mut depths, &target);
     // The error is a polynomial of degree four in any one number at most: the central difference is
     // nearly exact.
