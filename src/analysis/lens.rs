@@ -10,7 +10,8 @@ use super::{ScoredToken, Trace, TraceFeature};
 use crate::activations::Block;
 use crate::error::{Error, Result};
 use crate::factor::{Coding, Factors, SparseColumns};
-use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer};
+use crate::model::likelihood::strongest;
+use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer, host};
 use crate::pieces;
 use crate::task::{Progress, TaskCtx};
 
@@ -47,7 +48,17 @@ pub fn promoted(
             .collect();
         let unit = Tensor::from_vec(unit, (chunk.len(), width), model.device())?;
         let logits = model.logit_lens(&model.residual_direction(hook, &unit)?)?;
-        let logits: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
+        let logits = logits.to_dtype(DType::F32)?;
+        // A device gives only the strongest back; NaN, which it does not sort, is told apart here.
+        if !model.decoder().is_mapped() && host::all_finite(&logits)? {
+            let read = strongest_tokens(&logits, count, model.tokenizer())?;
+            let named = read.into_iter().zip(&norms);
+            out.extend(
+                named.map(|(read, &norm)| if norm > 0.0 { read } else { Default::default() }),
+            );
+            continue;
+        }
+        let logits = host::rows(&logits)?;
         let read = |(row, &norm): (&Vec<f32>, &f32)| match norm > 0.0 {
             true => extremes(row, count, model.tokenizer()),
             false => (Vec::new(), Vec::new()),
@@ -55,6 +66,31 @@ pub fn promoted(
         out.par_extend(logits.par_iter().zip(&norms).map(read));
     }
     Ok(out)
+}
+
+/// Tokens by strength, the largest value first, and the smallest first.
+type Extremes = (Vec<ScoredToken>, Vec<ScoredToken>);
+
+/// [`extremes`] of each row `[rows, vocab]`, found where it lies.
+fn strongest_tokens(logits: &Tensor, count: usize, tokenizer: &Tokenizer) -> Result<Vec<Extremes>> {
+    let known = logits.dim(1)?.min(tokenizer.vocab_size());
+    let logits = logits.narrow(1, 0, known)?.contiguous()?;
+    let (top, bottom) = (
+        strongest(&logits, count)?,
+        strongest(&logits.neg()?, count)?,
+    );
+    let named = |found: Vec<(u32, f32)>, sign: f32| {
+        let token = |(id, value): (u32, f32)| ScoredToken {
+            id,
+            token: tokenizer.piece(id),
+            value: sign * value,
+        };
+        found.into_iter().map(token).collect()
+    };
+    let both = top.into_iter().zip(bottom);
+    Ok(both
+        .map(|(top, bottom)| (named(top, 1.0), named(bottom, -1.0)))
+        .collect())
 }
 
 /// The `count` largest values, largest first, and the `count` smallest, smallest first, as tokens.
@@ -241,6 +277,7 @@ fn hook_activations(
         let row = [lead, window].concat();
         let mut tap = CaptureTap {
             hook: [hook],
+            lead: lead.len(),
             rows: Vec::new(),
         };
         let batch = Batch {
@@ -248,7 +285,7 @@ fn hook_activations(
             samples: vec![0],
         };
         model.forward(&batch, Phase::Prompt, None, &mut tap, Logits::None, ctx)?;
-        activations.extend_from_slice(&tap.rows[lead.len() * width..]);
+        activations.append(&mut tap.rows);
     }
     Ok((ids.to_vec(), activations))
 }
@@ -266,10 +303,7 @@ pub fn residual_cosines(
     let (count, width) = (directions.len(), model.width(hook)?);
     let flat: Vec<f32> = directions.iter().flatten().copied().collect();
     let stacked = Tensor::from_vec(flat, (count, width), model.device())?;
-    let residual: Vec<Vec<f32>> = model
-        .residual_direction(hook, &stacked)?
-        .to_dtype(DType::F32)?
-        .to_vec2()?;
+    let residual = host::rows(&model.residual_direction(hook, &stacked)?)?;
     Ok(super::compare::cosines(
         &residual.iter().map(Vec::as_slice).collect::<Vec<_>>(),
     ))
@@ -280,9 +314,10 @@ fn windows(ids: &[u32], length: usize) -> Vec<&[u32]> {
     ids.chunks(length.max(1)).collect()
 }
 
-/// Captures the activations at one hook, of a batch of one row.
+/// Captures the activations at one hook, of a batch of one row but its first tokens.
 struct CaptureTap {
     hook: [HookPoint; 1],
+    lead: usize,
     rows: Vec<f32>,
 }
 
@@ -292,7 +327,8 @@ impl Tap for CaptureTap {
     }
 
     fn intercept(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
-        self.rows = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let real = x.narrow(1, self.lead, x.dim(1)? - self.lead)?;
+        self.rows = host::values(&real.flatten_all()?)?;
         Ok(None)
     }
 }
@@ -367,96 +403,4 @@ fn norm(direction: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::tests::columns;
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn partial_selection_is_a_sort(values in proptest::collection::vec(-5i8..5, 0..60), count in 0usize..20) {
-            let values: Vec<f32> = values.into_iter().map(f32::from).collect();
-            let (top, bottom) = extreme_ids(&values, count);
-            let mut order: Vec<u32> = (0..values.len() as u32).collect();
-            order.sort_by(|&a, &b| values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b)));
-            prop_assert_eq!(&top[..], &order[..count.min(values.len())]);
-            order.sort_by(|&a, &b| values[a as usize].total_cmp(&values[b as usize]).then(a.cmp(&b)));
-            prop_assert_eq!(&bottom[..], &order[..count.min(values.len())]);
-        }
-    }
-
-    #[test]
-    fn nan_is_never_extreme() {
-        assert_eq!(
-            extreme_ids(&[1.0, f32::NAN, 2.0], 3),
-            (vec![2, 0], vec![0, 2])
-        );
-    }
-
-    #[test]
-    fn a_trace_tells_what_fires_and_what_is_left() {
-        let features = columns(
-            3,
-            &[
-                vec![1.0, 0.0, 0.0],
-                vec![0.0, 0.6, 0.8],
-                vec![0.0, 1.0, 0.0],
-            ],
-        );
-        let rows = vec![3.0, 0.0, 4.0, 0.0, 1.2, 1.6, 0.0, 0.0, 0.0];
-        let block = Block {
-            rows: 3,
-            cols: 3,
-            data: rows.into(),
-        };
-        // Row 0: 3·z₀ leaves the 4 unexplained; row 1: 2·z₁ leaves nothing.
-        let coefficients = [3.0, 0.0, 0.0, 1e-6, 2.0, 0.0, 0.0, 0.0, 0.0];
-        let trace = build_trace(
-            vec!["a".into(), "b".into(), "c".into()],
-            &features,
-            &Coding::default(),
-            &block,
-            &coefficients,
-        );
-        assert_eq!(
-            trace.features.iter().map(|f| f.id).collect::<Vec<_>>(),
-            [0, 1]
-        );
-        assert_eq!(trace.features[0].values, [3.0, 1e-6, 0.0]);
-        assert!((trace.unexplained[0] - 0.8).abs() < 1e-6);
-        assert!(trace.unexplained[1] < 1e-5);
-        assert_eq!(trace.unexplained[2], 0.0);
-    }
-
-    #[test]
-    fn a_text_without_tokens_has_an_empty_trace() {
-        let block = Block {
-            rows: 0,
-            cols: 3,
-            data: Vec::new().into(),
-        };
-        let trace = build_trace(
-            Vec::new(),
-            &columns(3, &[vec![1.0, 0.0, 0.0]]),
-            &Coding::default(),
-            &block,
-            &[],
-        );
-        assert_eq!(
-            trace,
-            Trace {
-                tokens: Vec::new(),
-                features: Vec::new(),
-                unexplained: Vec::new()
-            }
-        );
-    }
-
-    #[test]
-    fn windows_cover_every_token_once() {
-        assert_eq!(windows(&[1, 2, 3, 4, 5], 2), [&[1, 2][..], &[3, 4], &[5]]);
-        assert_eq!(windows(&[1, 2], 0).len(), 2);
-        assert!(windows(&[], 4).is_empty());
-    }
-}
+mod tests;

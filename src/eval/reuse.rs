@@ -14,9 +14,8 @@ use crate::analysis::hierarchy;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
-use crate::steering::calibrate::{
-    SignedIntervention, calibrate, last_logits, mean_log_prob_shifts,
-};
+use crate::steering::calibrate::{SignedIntervention, calibrate};
+use crate::steering::change::change_at;
 use crate::steering::{
     Intervention, Mode, Positions, SteerPart, SteerTerm, core_term, part_direction, part_term,
 };
@@ -246,22 +245,21 @@ impl ReuseRun<'_> {
         let Some(found) = found.into_iter().flatten().next() else {
             return Ok(empty(None));
         };
-        let logits = last_logits(
+        let change = change_at(
             self.model,
             &intervention,
             &self.prompts,
-            &[found.alpha],
+            found.alpha,
             Positions::All,
             self.ctx,
         )?;
-        let shifts = mean_log_prob_shifts(&logits);
-        let raw = |token: u32| mean_logit_shift(&logits, token);
+        let shifts = &change.log_probs;
         let word = |(member, &token): (&Member, &u32)| {
             let delta = shifts[token as usize];
             WordShift {
                 word: member.word.clone(),
                 delta,
-                logit: raw(token),
+                logit: delta + change.shared,
                 rank: 1 + shifts.iter().filter(|&&s| s > delta).count(),
             }
         };
@@ -278,15 +276,6 @@ impl ReuseRun<'_> {
             words,
         })
     }
-}
-
-/// The change of one token's raw logit, the mean over prompts of (base, steered) logits.
-fn mean_logit_shift(logits: &[Vec<Vec<f32>>], token: u32) -> f64 {
-    let change = |pair: &Vec<Vec<f32>>| {
-        let [base, steered] = [0, 1].map(|i| f64::from(pair[i][token as usize]));
-        steered - base
-    };
-    logits.iter().map(change).sum::<f64>() / logits.len().max(1) as f64
 }
 
 /// The means of a part over the members that have it, at the KL asked for.
@@ -420,27 +409,6 @@ mod tests {
             told(&found, "exclusive"),
             Some((Some(3.0), Some(-3.0), Some(7), 1, 1))
         );
-    }
-
-    #[test]
-    fn raw_logits_rise_by_what_all_rise_by_besides() {
-        let prompts: Vec<Vec<Vec<f32>>> = vec![
-            vec![vec![0.5, -1.0, 2.0], vec![1.5, 3.0, 2.5]],
-            vec![vec![0.0, 0.25, -0.5], vec![-1.0, 0.75, 4.0]],
-        ];
-        let log_sum_exp = |v: &[f32]| v.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
-        let shifts = mean_log_prob_shifts(&prompts);
-        let all = prompts
-            .iter()
-            .map(|p| log_sum_exp(&p[1]) - log_sum_exp(&p[0]));
-        let shared = all.sum::<f64>() / 2.0;
-        for token in 0..3u32 {
-            let raw = mean_logit_shift(&prompts, token);
-            let plain = |p: &Vec<Vec<f32>>| f64::from(p[1][token as usize] - p[0][token as usize]);
-            assert!((raw - prompts.iter().map(plain).sum::<f64>() / 2.0).abs() < 1e-12);
-            // So both have the same ranks.
-            assert!((raw - shifts[token as usize] - shared).abs() < 1e-9);
-        }
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Which direction of a set stands for a label: the one that its sentences excite (input), the one
 //! that promotes its words in the logit lens (output), or the one that raises them in fact (effect).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::directions::DirectionSet;
 use crate::error::{Error, Result};
-use crate::model::{BosRule, Model};
+use crate::model::{BosRule, Model, host};
 use crate::task::TaskCtx;
 
 /// Directions whose logit lens is held at a time.
@@ -109,6 +110,15 @@ pub fn by_output(
 ) -> Result<Vec<Option<usize>>> {
     let (directions, hook) = (set.directions(), set.hook());
     let mut best: Vec<Option<(usize, f64)>> = vec![None; tokens.len()];
+    let vocab = model.info().vocab as u32;
+    let mut asked: Vec<u32> = tokens
+        .iter()
+        .flatten()
+        .copied()
+        .filter(|&t| t < vocab)
+        .collect();
+    asked.sort_unstable();
+    asked.dedup();
     for start in (0..directions.count()).step_by(AT_ONCE) {
         ctx.check()?;
         let ids = start..directions.count().min(start + AT_ONCE);
@@ -117,9 +127,18 @@ pub fn by_output(
         let logits = model
             .logit_lens(&model.residual_direction(hook, &columns)?)?
             .to_dtype(DType::F32)?;
-        for (j, line) in ids.zip(logits.to_vec2::<f32>()?) {
+        let lines = match model.decoder().is_mapped() {
+            true => host::rows(&logits)?
+                .iter()
+                .map(|line| Line::of(line, &asked))
+                .collect(),
+            false => Line::on_device(&logits, &asked)?,
+        };
+        for (j, line) in ids.zip(lines) {
             for (tokens, best) in tokens.iter().zip(&mut best) {
-                if let Some(lift) = lift(&line, tokens).filter(|&l| best.is_none_or(|(_, b)| l > b))
+                if let Some(lift) = line
+                    .lift(tokens)
+                    .filter(|&l| best.is_none_or(|(_, b)| l > b))
                 {
                     *best = Some((j, lift));
                 }
@@ -129,40 +148,93 @@ pub fn by_output(
     Ok(best.into_iter().map(|b| b.map(|(j, _)| j)).collect())
 }
 
-/// The mean of some logits, in standard deviations of all.
-fn lift(logits: &[f32], tokens: &[u32]) -> Option<f64> {
-    let mean = |values: &mut dyn Iterator<Item = f64>, count: usize| {
-        values.sum::<f64>() / count.max(1) as f64
-    };
-    let all = mean(&mut logits.iter().map(|&l| f64::from(l)), logits.len());
-    let variance = mean(
-        &mut logits.iter().map(|&l| (f64::from(l) - all).powi(2)),
-        logits.len(),
-    );
-    let token_mean = mean(
-        &mut tokens
-            .iter()
-            .filter_map(|&t| logits.get(t as usize))
-            .map(|&l| f64::from(l)),
-        tokens.len(),
-    );
-    (!tokens.is_empty() && variance > 0.0).then(|| (token_mean - all) / variance.sqrt())
+/// Of one direction's logits what lifts are read off: their mean and variance, and those of the tokens
+/// that are asked about.
+struct Line {
+    mean: f64,
+    variance: f64,
+    asked: BTreeMap<u32, f64>,
+}
+
+impl Line {
+    fn of(logits: &[f32], asked: &[u32]) -> Self {
+        let all = || logits.iter().map(|&l| f64::from(l));
+        let count = logits.len().max(1) as f64;
+        let mean = all().sum::<f64>() / count;
+        let value = |&token: &u32| Some((token, f64::from(*logits.get(token as usize)?)));
+        Self {
+            mean,
+            variance: all().map(|l| (l - mean).powi(2)).sum::<f64>() / count,
+            asked: asked.iter().filter_map(value).collect(),
+        }
+    }
+
+    /// The same of rows of logits where they lie, in f32.
+    fn on_device(logits: &Tensor, asked: &[u32]) -> Result<Vec<Self>> {
+        let mean = logits.mean_keepdim(D::Minus1)?;
+        let variance = logits.broadcast_sub(&mean)?.sqr()?.mean(D::Minus1)?;
+        let (means, variances) = (host::values(&mean.squeeze(1)?)?, host::values(&variance)?);
+        let values = if asked.is_empty() {
+            vec![Vec::new(); means.len()]
+        } else {
+            let ids = Tensor::new(asked, logits.device())?;
+            host::rows(&logits.index_select(&ids, 1)?)?
+        };
+        let line = |((mean, variance), values): ((f32, f32), Vec<f32>)| Self {
+            mean: mean.into(),
+            variance: variance.into(),
+            asked: asked
+                .iter()
+                .copied()
+                .zip(values.into_iter().map(f64::from))
+                .collect(),
+        };
+        Ok(means
+            .into_iter()
+            .zip(variances)
+            .zip(values)
+            .map(line)
+            .collect())
+    }
+
+    /// The mean of some logits, in standard deviations of all.
+    fn lift(&self, tokens: &[u32]) -> Option<f64> {
+        let values = tokens.iter().filter_map(|token| self.asked.get(token));
+        let mean = values.sum::<f64>() / tokens.len().max(1) as f64;
+        (!tokens.is_empty() && self.variance > 0.0)
+            .then(|| (mean - self.mean) / self.variance.sqrt())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]
     fn what_lifts_the_words_most_is_measured_in_its_own_scale() {
-        let near = |a: Option<f64>, b: f64| assert!((a.unwrap() - b).abs() < 1e-9, "{a:?}");
-        near(lift(&[1.0, -1.0, 1.0, -1.0], &[0, 2]), 1.0);
-        near(lift(&[10.0, -10.0, 10.0, -10.0], &[0, 2]), 1.0);
-        near(lift(&[1.0, -1.0, 1.0, -1.0], &[0, 1]), 0.0);
+        let near = |a: Option<f64>, b: f64| assert!((a.unwrap() - b).abs() < 1e-6, "{a:?}");
+        for (logits, tokens, lift) in [
+            ([1.0f32, -1.0, 1.0, -1.0], [0, 2], 1.0),
+            ([10.0, -10.0, 10.0, -10.0], [0, 2], 1.0),
+            ([1.0, -1.0, 1.0, -1.0], [0, 1], 0.0),
+        ] {
+            near(Line::of(&logits, &tokens).lift(&tokens), lift);
+            let rows = Tensor::new(&[logits, [0.0, 0.0, 0.0, 9.0]], &Device::Cpu).unwrap();
+            let before = host::copied();
+            let lines = Line::on_device(&rows, &tokens).unwrap();
+            assert_eq!(host::copied() - before, 2 * (2 + 2));
+            near(lines[0].lift(&tokens), lift);
+        }
+        let lift = |logits: &[f32], tokens: &[u32]| Line::of(logits, tokens).lift(tokens);
         assert_eq!(
             (lift(&[1.0, 1.0], &[0]), lift(&[1.0, 2.0], &[])),
             (None, None)
         );
+        let flat = Tensor::new(&[[1.0f32, 1.0]], &Device::Cpu).unwrap();
+        assert_eq!(Line::on_device(&flat, &[0]).unwrap()[0].lift(&[0]), None);
+        assert_eq!(Line::on_device(&flat, &[]).unwrap()[0].lift(&[]), None);
     }
 
     #[test]

@@ -11,6 +11,10 @@ use crate::error::Result;
 /// What −∞ is taken for, so that 0 · log 0 is 0: its exponential is 0 in f32.
 const NEVER: f32 = -1e4;
 
+/// Values that are sorted at a time: a card sorts a row within the memory that a block of threads
+/// shares.
+const SORTED: usize = 4096;
+
 /// Log-probabilities of rows of logits `[rows, vocab]`.
 ///
 /// # Errors
@@ -50,6 +54,65 @@ pub fn log_likelihoods(log_probabilities: &Tensor, ids: &[u32]) -> Result<Vec<f6
         .into_iter()
         .map(f64::from)
         .collect())
+}
+
+/// The `keep` largest of each row, largest first, and their columns.
+pub(crate) fn largest(logits: &Tensor, keep: usize) -> Result<(Tensor, Tensor)> {
+    let rows = logits.dim(0)?;
+    let (mut values, mut ids): (Tensor, Option<Tensor>) = (logits.contiguous()?, None);
+    loop {
+        let count = values.dim(1)?;
+        let parts = count.div_ceil(SORTED);
+        let width = if parts == 1 { count } else { SORTED };
+        let missing = parts * width - count;
+        if missing > 0 {
+            let device = logits.device();
+            let none = Tensor::full(f32::NEG_INFINITY, (rows, missing), device)?;
+            values = Tensor::cat(&[&values, &none], 1)?;
+            if let Some(held) = ids {
+                let none = Tensor::zeros((rows, missing), DType::U32, device)?;
+                ids = Some(Tensor::cat(&[&held, &none], 1)?);
+            }
+        }
+        let apart = values.reshape((rows * parts, width))?;
+        let order = apart.arg_sort_last_dim(false)?;
+        let order = order.narrow(1, 0, keep.min(width))?.contiguous()?;
+        let kept = (rows, parts * order.dim(1)?);
+        values = apart.gather(&order, 1)?.reshape(kept)?;
+        let found = match ids {
+            Some(ids) => ids.reshape((rows * parts, width))?.gather(&order, 1)?,
+            None => {
+                let first: Vec<u32> = (0..parts).map(|part| (part * width) as u32).collect();
+                let first = Tensor::from_vec(first, (1, parts, 1), order.device())?;
+                let order = order.reshape((rows, parts, order.dim(1)?))?;
+                order.broadcast_add(&first)?
+            }
+        };
+        let found = found.reshape(kept)?;
+        if parts == 1 {
+            return Ok((values, found));
+        }
+        ids = Some(found);
+    }
+}
+
+/// The ids and values of the `count` largest of each row `[rows, width]` without NaN, largest first, of
+/// equal ones the lower id first among those that come back: twice as many, as a device sorts in an
+/// order of its own.
+///
+/// # Errors
+/// A failure of the device.
+pub(crate) fn strongest(x: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+    let (values, ids) = largest(x, (2 * count).min(x.dim(1)?))?;
+    let kept = values.dim(1)?;
+    let (values, ids) = (host::rows(&values)?, host::ids(&ids.flatten_all()?)?);
+    let row = |(ids, values): (&[u32], Vec<f32>)| {
+        let mut row: Vec<(u32, f32)> = ids.iter().copied().zip(values).collect();
+        row.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        row.truncate(count);
+        row
+    };
+    Ok(ids.chunks(kept.max(1)).zip(values).map(row).collect())
 }
 
 #[cfg(test)]

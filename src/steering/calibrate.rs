@@ -1,4 +1,4 @@
-//! The KL of steered next-token distributions, and the α that reach a given KL.
+//! The α at which steered next-token distributions reach a given KL.
 //!
 //! Many strengths and directions share a forward pass: they differ only above the first layer that
 //! is steered, so the layers below run once. Invariant: every pass holds the unsteered prompts too,
@@ -8,69 +8,20 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::Positions;
 use super::bisection::Bisection;
+use super::change::mean_kls;
 use super::intervention::{Intervention, Mode};
 use super::search::{Calibration, Search};
 use super::tap::{SteerTap, Steering, TokenSelection};
 use crate::error::{Error, Result};
-use crate::model::likelihood::{divergences, log_softmax, not_negative};
-use crate::model::{LayerInput, Logits, Model, Portion, host};
+use crate::model::{LayerInput, Logits, Model, Portion};
 use crate::task::{Progress, TaskCtx};
 
 /// The most rows and tokens of one forward pass.
 const PASS_ROWS: usize = 128;
 const PASS_TOKENS: usize = 4096;
-
-/// KL(p ‖ q) = Σ p (log p − log q) in nats, computed in f64, of two next-token distributions given
-/// as logits of one length.
-pub fn kl(base: &[f32], steered: &[f32]) -> f64 {
-    BaseDistribution::of(base).kl(steered)
-}
-
-/// The unsteered next-token distribution p, prepared to be compared with many others.
-pub(super) struct BaseDistribution {
-    /// (token, p, ln p), where p is not 0.
-    terms: Vec<(usize, f64, f64)>,
-}
-
-impl BaseDistribution {
-    pub(super) fn of(logits: &[f32]) -> Self {
-        let norm = log_sum_exp(logits);
-        let term = |(i, &l): (usize, &f32)| {
-            let log_p = f64::from(l) - norm;
-            (i, log_p.exp(), log_p)
-        };
-        // 0 · log 0 = 0, also where a logit is −∞ in both.
-        Self {
-            terms: logits
-                .iter()
-                .enumerate()
-                .map(term)
-                .filter(|t| t.1 > 0.0)
-                .collect(),
-        }
-    }
-
-    pub(super) fn kl(&self, steered: &[f32]) -> f64 {
-        let norm = log_sum_exp(steered);
-        let term =
-            |&(i, p, log_p): &(usize, f64, f64)| p * (log_p - (f64::from(steered[i]) - norm));
-        not_negative(self.terms.iter().map(term).sum::<f64>())
-    }
-}
-
-/// ln Σ exp of logits, in f64.
-pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    max + logits
-        .iter()
-        .map(|&l| (f64::from(l) - max).exp())
-        .sum::<f64>()
-        .ln()
-}
 
 /// The prompts on which the KL of steering is measured, run once up to the first steered layer.
 pub(super) struct CalibrationPrompts<'a> {
@@ -85,7 +36,7 @@ pub(super) struct CalibrationPrompts<'a> {
 }
 
 impl<'a> CalibrationPrompts<'a> {
-    fn read(
+    pub(super) fn read(
         model: &'a Model,
         prompts: &[Vec<u32>],
         interventions: &[&Arc<Intervention>],
@@ -220,11 +171,7 @@ impl<'a> CalibrationPrompts<'a> {
     fn kls(&self, steerings: &[Steering], ctx: &TaskCtx) -> Result<Vec<f64>> {
         let mut kls: Vec<f64> = Vec::with_capacity(steerings.len());
         self.for_each_pass(steerings, ctx, |base, steered| {
-            kls.extend(if self.model.decoder().is_mapped() {
-                mean_kls(&host::rows(base)?, &host::rows(steered)?)
-            } else {
-                mean_kls_on_device(base, steered)?
-            });
+            kls.extend(mean_kls(self.model, base, steered)?);
             Ok(())
         })?;
         Ok(kls)
@@ -245,92 +192,6 @@ pub fn kls_of(
     let interventions: Vec<&Arc<Intervention>> =
         steerings.iter().map(|s| &s.intervention).collect();
     CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?.kls(steerings, ctx)
-}
-
-/// Logits of the last token of each prompt without steering and at each signed α: `[prompts][1 +
-/// alphas][vocab]`. With [`Positions::Generated`] the last prompt token alone is steered, as the
-/// first generated one would be.
-///
-/// # Errors
-/// [`Error::Usage`] for an empty prompt; what the model returns; [`Error::Cancelled`].
-pub fn last_logits(
-    model: &Model,
-    intervention: &Arc<Intervention>,
-    prompts: &[Vec<u32>],
-    alphas: &[f64],
-    positions: Positions,
-    ctx: &TaskCtx,
-) -> Result<Vec<Vec<Vec<f32>>>> {
-    let read = CalibrationPrompts::read(model, prompts, &[intervention], positions, ctx)?;
-    let steerings: Vec<Steering> = alphas
-        .iter()
-        .map(|&alpha| Steering {
-            intervention: intervention.clone(),
-            alpha,
-        })
-        .collect();
-    let mut out: Vec<Vec<Vec<f32>>> = vec![Vec::new(); prompts.len()];
-    read.for_each_pass(&steerings, ctx, |base, steered| {
-        let (base, steered) = (host::rows(base)?, host::rows(steered)?);
-        out.iter_mut()
-            .zip(&base)
-            .filter(|(logits, _)| logits.is_empty())
-            .for_each(|(logits, base)| logits.push(base.clone()));
-        steered
-            .into_iter()
-            .enumerate()
-            .for_each(|(row, logits)| out[row % prompts.len()].push(logits));
-        Ok(())
-    })?;
-    Ok(out)
-}
-
-/// Gives `on_shift`, for each steering by its index, the change of every token's log-probability as
-/// the next token in nats, the mean over the prompts.
-///
-/// # Errors
-/// [`Error::Usage`] for an empty prompt; what the model returns; [`Error::Cancelled`].
-pub fn for_each_shift(
-    model: &Model,
-    steerings: &[Steering],
-    prompts: &[Vec<u32>],
-    positions: Positions,
-    ctx: &TaskCtx,
-    mut on_shift: impl FnMut(usize, &[f64]),
-) -> Result<()> {
-    let interventions: Vec<&Arc<Intervention>> =
-        steerings.iter().map(|s| &s.intervention).collect();
-    let mut steering = 0;
-    CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?.for_each_pass(
-        steerings,
-        ctx,
-        |base, steered| {
-            let (base, steered) = (host::rows(base)?, host::rows(steered)?);
-            for steered in steered.chunks(base.len()) {
-                let pairs: Vec<_> = base
-                    .iter()
-                    .zip(steered)
-                    .map(|(b, s)| vec![b.clone(), s.clone()])
-                    .collect();
-                on_shift(steering, &mean_log_prob_shifts(&pairs));
-                steering += 1;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// The change of every token's log-probability in nats, the mean over prompts of (base, steered)
-/// logits. A constant added to all steered logits changes nothing.
-pub fn mean_log_prob_shifts(logits: &[Vec<Vec<f32>>]) -> Vec<f64> {
-    let mut out = vec![0.0f64; logits.first().map_or(0, |pair| pair[0].len())];
-    for pair in logits {
-        let shared = log_sum_exp(&pair[1]) - log_sum_exp(&pair[0]);
-        for (shift, (base, steered)) in out.iter_mut().zip(pair[0].iter().zip(&pair[1])) {
-            *shift += (f64::from(*steered) - f64::from(*base) - shared) / logits.len() as f64;
-        }
-    }
-    out
 }
 
 /// An intervention with the sign of its α.
@@ -465,26 +326,5 @@ pub fn calibrate_by(
     }
 }
 
-/// For each steering the mean over the prompts of KL(base ‖ steered), in f64.
-fn mean_kls(base: &[Vec<f32>], steered: &[Vec<f32>]) -> Vec<f64> {
-    let base: Vec<BaseDistribution> = base
-        .par_iter()
-        .map(|logits| BaseDistribution::of(logits))
-        .collect();
-    let mean = |steered: &[Vec<f32>]| {
-        steered.iter().zip(&base).map(|(s, b)| b.kl(s)).sum::<f64>() / base.len() as f64
-    };
-    steered.par_chunks(base.len()).map(mean).collect()
-}
-
-/// [`mean_kls`] where the logits lie, in f32.
-fn mean_kls_on_device(base: &Tensor, steered: &Tensor) -> Result<Vec<f64>> {
-    let prompts = base.dim(0)?;
-    let repeated = log_softmax(base)?.repeat((steered.dim(0)? / prompts, 1))?;
-    let each = divergences(&repeated, &log_softmax(steered)?)?;
-    let mean = |kls: &[f64]| kls.iter().sum::<f64>() / prompts as f64;
-    Ok(each.chunks(prompts).map(mean).collect())
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

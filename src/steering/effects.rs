@@ -9,12 +9,12 @@
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::calibrate::{
-    BaseDistribution, CalibrationPrompts, SignedIntervention, calibrate, log_sum_exp,
-};
+use super::calibrate::{CalibrationPrompts, SignedIntervention, calibrate};
+use super::change::{log_sum_exp, mean_kls_on_device, mean_kls_on_host};
 use super::tap::Steering;
 use super::{Intervention, Mode, Positions, SteerTerm};
 use crate::error::{Error, Result};
+use crate::model::likelihood::log_softmax;
 use crate::model::{HookSite, Model, host};
 use crate::task::TaskCtx;
 use std::sync::Arc;
@@ -159,16 +159,17 @@ impl<'a> EffectPass<'a> {
             let mut at = 0;
             self.prompts
                 .for_each_pass(&steerings, ctx, |base, steered| {
-                    let (base, steered) = (host::rows(base)?, host::rows(steered)?);
-                    let count = steered.len() / base.len();
+                    let count = steered.dim(0)? / base.dim(0)?;
                     let chunk = &open[at..at + count];
-                    at += count;
                     let best: Vec<f64> = chunk.iter().map(|&i| searches[i].nearest).collect();
-                    let seen: Vec<(f64, Option<Vec<Vec<f32>>>)> = steered
-                        .par_chunks(base.len())
-                        .zip(&best)
-                        .map(|(steered, &best)| see(&base, steered, self.target, best))
-                        .collect();
+                    let seen = match self.model.decoder().is_mapped() {
+                        true => {
+                            let (base, steered) = (host::rows(base)?, host::rows(steered)?);
+                            see(&base, &steered, self.target, &best)
+                        }
+                        false => see_on_device(base, steered, self.target, &best)?,
+                    };
+                    at += count;
                     for (&i, (kl, shifts)) in chunk.iter().zip(seen) {
                         if let Some(shifts) = shifts {
                             let alpha = searches[i].alpha;
@@ -214,28 +215,43 @@ impl<'a> EffectPass<'a> {
     }
 }
 
-/// The KL of a steering, and its changes where it is nearer to the target than `best`.
-fn see(
-    base: &[Vec<f32>],
-    steered: &[Vec<f32>],
-    target: f64,
-    best: f64,
-) -> (f64, Option<Vec<Vec<f32>>>) {
-    let each = base.iter().zip(steered);
-    let kl = each
-        .map(|(b, s)| BaseDistribution::of(b).kl(s))
-        .sum::<f64>()
-        / base.len() as f64;
+/// The KL of a steering, and its changes by prompt where they were looked at.
+type Seen = (f64, Option<Vec<Vec<f32>>>);
+
+/// Whether a KL is nearer to the target than `best`, and near enough.
+fn counts(kl: f64, target: f64, best: f64) -> bool {
     let off = (kl.max(1e-9) / target).ln().abs();
-    if !(kl.is_finite() && off < best && off < COUNTS) {
-        return (kl, None);
-    }
+    kl.is_finite() && off < best && off < COUNTS
+}
+
+/// The KL of each steering, and its changes where they count.
+fn see(base: &[Vec<f32>], steered: &[Vec<f32>], target: f64, best: &[f64]) -> Vec<Seen> {
     let change = |(b, s): (&Vec<f32>, &Vec<f32>)| {
         let shared = log_sum_exp(s) - log_sum_exp(b);
         let difference = |(s, b): (&f32, &f32)| (f64::from(*s) - f64::from(*b) - shared) as f32;
         s.iter().zip(b).map(difference).collect()
     };
-    (kl, Some(base.iter().zip(steered).map(change).collect()))
+    let all = mean_kls_on_host(base, steered);
+    let all = all.into_par_iter().zip(steered.par_chunks(base.len()));
+    let seen = all.zip(best).map(|((kl, steered), &best)| {
+        let shifts = || base.iter().zip(steered).map(change).collect();
+        (kl, counts(kl, target, best).then(shifts))
+    });
+    seen.collect()
+}
+
+/// [`see`] where the logits lie: changes that do not count stay there.
+fn see_on_device(base: &Tensor, steered: &Tensor, target: f64, best: &[f64]) -> Result<Vec<Seen>> {
+    let (prompts, before) = (base.dim(0)?, log_softmax(base)?);
+    let seen = |(i, kl): (usize, f64)| {
+        if !counts(kl, target, best[i]) {
+            return Ok((kl, None));
+        }
+        let after = log_softmax(&steered.narrow(0, i * prompts, prompts)?)?;
+        Ok((kl, Some(host::rows(&(after - &before)?)?)))
+    };
+    let kls = mean_kls_on_device(base, steered)?;
+    kls.into_iter().enumerate().map(seen).collect()
 }
 
 /// Secants in ln α and ln KL: near 0 the KL grows as α².
@@ -292,6 +308,8 @@ fn norm(values: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]
@@ -318,7 +336,11 @@ mod tests {
     fn changes_are_those_of_log_probabilities() {
         let base = vec![vec![0.0f32, 1.0, 2.0]];
         let steered = vec![vec![5.0f32, 6.5, 7.0]];
-        let (kl, shifts) = see(&base, &steered, 0.02, f64::INFINITY);
+        let far = [f64::INFINITY];
+        let tensor = |rows: &[Vec<f32>]| Tensor::new(rows.to_vec(), &Device::Cpu).unwrap();
+        let on_device = |target, best: &[f64]| {
+            see_on_device(&tensor(&base), &tensor(&steered), target, best).unwrap()
+        };
         let p = |l: &[f32]| {
             let sum: f64 = l.iter().map(|&v| f64::from(v).exp()).sum();
             l.iter()
@@ -327,17 +349,23 @@ mod tests {
         };
         let (p, q) = (p(&base[0]), p(&steered[0]));
         let plain: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
-        assert!((kl - plain).abs() < 1e-9);
-        for (i, shift) in shifts.unwrap()[0].iter().enumerate() {
-            assert!((f64::from(*shift) - (q[i] / p[i]).ln()).abs() < 1e-6);
+        let all = [
+            (see(&base, &steered, 0.02, &far), 1e-9),
+            (on_device(0.02, &far), 1e-6),
+        ];
+        for (mut seen, near) in all {
+            let (kl, shifts) = seen.remove(0);
+            assert!((kl - plain).abs() < near);
+            for (i, shift) in shifts.unwrap()[0].iter().enumerate() {
+                assert!((f64::from(*shift) - (q[i] / p[i]).ln()).abs() < 1e-6);
+            }
         }
-        assert!(
-            see(&base, &steered, 0.02, 1e-9).1.is_none(),
-            "a nearer one was seen"
-        );
-        assert!(
-            see(&base, &steered, 9.0, f64::INFINITY).1.is_none(),
-            "too far to count"
-        );
+        // One that is nearer was seen, and a KL that is too far from the target to count.
+        for (target, best) in [(0.02, 1e-9), (9.0, f64::INFINITY)] {
+            assert!(see(&base, &steered, target, &[best])[0].1.is_none());
+            let before = host::copied();
+            assert!(on_device(target, &[best])[0].1.is_none());
+            assert_eq!(host::copied() - before, 1);
+        }
     }
 }

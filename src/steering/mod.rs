@@ -6,6 +6,7 @@
 
 pub mod bisection;
 pub mod calibrate;
+pub mod change;
 pub mod effects;
 pub mod intervention;
 #[cfg(test)]
@@ -27,7 +28,8 @@ use crate::model::generate::{
 };
 use crate::model::{BosRule, HookPoint, Model, Portion};
 use crate::task::{Progress, TaskCtx};
-use calibrate::{SignedIntervention, kl, last_logits, mean_log_prob_shifts};
+use calibrate::SignedIntervention;
+use change::change_at;
 use tap::{SteerTap, Steering, TokenSelection};
 
 pub use intervention::{Intervention, Mode};
@@ -381,27 +383,12 @@ fn steer_info(
                 .map_or((0.0, None), |found| (sign * found.alpha, found.note))
         }
     };
-    let logits = last_logits(
-        model,
-        intervention,
-        prompts,
-        &[alpha],
-        request.positions,
-        ctx,
-    )?;
-    let mean_kl = logits
-        .iter()
-        .map(|pair| kl(&pair[0], &pair[1]))
-        .sum::<f64>()
-        / prompts.len() as f64;
-    let shifts: Vec<f32> = mean_log_prob_shifts(&logits)
-        .into_iter()
-        .map(|s| s as f32)
-        .collect();
+    let change = change_at(model, intervention, prompts, alpha, request.positions, ctx)?;
+    let shifts: Vec<f32> = change.log_probs.iter().map(|&s| s as f32).collect();
     let (risen, fallen) = extremes(&shifts, SHIFTED, model.tokenizer());
     Ok(SteerInfo {
         alpha,
-        kl: mean_kl,
+        kl: change.kl,
         note,
         risen,
         fallen,

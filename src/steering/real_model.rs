@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::calibrate::{SignedIntervention, calibrate, kl, last_logits};
+use super::calibrate::{SignedIntervention, calibrate};
+use super::change::{kl, last_logits};
 use super::search::tolerance;
 use super::*;
 use crate::activations::Block;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::model::{Batch, Logits, Model, NoTap, Phase, Portion, host, likelihood};
-use crate::steering::calibrate::log_sum_exp;
+use crate::steering::change::log_sum_exp;
 use crate::task::TaskCtx;
 
 /// Logits in flight at a time (256 MiB as f32).

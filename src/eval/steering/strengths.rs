@@ -9,7 +9,8 @@ use super::rise::Percentiles;
 use super::run::{Run, SEARCHED_TOGETHER};
 use super::{LabelDirection, StrengthRecord};
 use crate::error::Result;
-use crate::steering::calibrate::{SignedIntervention, calibrate_by, for_each_shift, kls_of};
+use crate::steering::calibrate::{SignedIntervention, calibrate_by, kls_of};
+use crate::steering::change::for_each_change;
 use crate::steering::tap::Steering;
 use crate::steering::{Intervention, Positions};
 use crate::task::{Progress, TaskCtx};
@@ -172,13 +173,14 @@ impl Run<'_> {
             .iter()
             .map(|(_, intervention, record)| steering(intervention, record.alpha))
             .collect();
-        for_each_shift(
+        for_each_change(
             self.model,
             &steerings,
             &self.prompts,
             Positions::All,
             ctx,
-            |i, changes| {
+            |i, change| {
+                let changes = &change.log_probs;
                 let (subject, _, record) = &mut found[i];
                 let ranks = Percentiles::of(changes);
                 record.rise = ranks.mean(&subject.words);

@@ -9,10 +9,8 @@ use candle_core::{D, DType, Device, Tensor};
 use super::Sampling;
 use crate::error::{Error, Result};
 use crate::model::host;
+use crate::model::likelihood::largest;
 
-/// Candidates that are sorted at a time: a card sorts a row within the memory that a block of threads
-/// shares.
-const SORTED: usize = 4096;
 /// The most candidates that are sorted on the device. Where all tokens are candidates these hold most
 /// of the mass, and a draw behind them is made on the host.
 const MOST: usize = 1024;
@@ -68,46 +66,6 @@ fn drawn(logits: &Tensor, sampling: &Sampling, uniforms: &[f64]) -> Result<Tenso
     };
     let elsewhere = Tensor::full(BEHIND, drawn.shape(), drawn.device())?;
     Ok(behind.squeeze(1)?.where_cond(&elsewhere, &drawn)?)
-}
-
-/// The `keep` largest of each row, largest first, and their columns.
-fn largest(logits: &Tensor, keep: usize) -> Result<(Tensor, Tensor)> {
-    let rows = logits.dim(0)?;
-    let (mut values, mut ids): (Tensor, Option<Tensor>) = (logits.contiguous()?, None);
-    loop {
-        let count = values.dim(1)?;
-        let parts = count.div_ceil(SORTED);
-        let width = if parts == 1 { count } else { SORTED };
-        let missing = parts * width - count;
-        if missing > 0 {
-            let device = logits.device();
-            let none = Tensor::full(f32::NEG_INFINITY, (rows, missing), device)?;
-            values = Tensor::cat(&[&values, &none], 1)?;
-            if let Some(held) = ids {
-                let none = Tensor::zeros((rows, missing), DType::U32, device)?;
-                ids = Some(Tensor::cat(&[&held, &none], 1)?);
-            }
-        }
-        let apart = values.reshape((rows * parts, width))?;
-        let order = apart.arg_sort_last_dim(false)?;
-        let order = order.narrow(1, 0, keep.min(width))?.contiguous()?;
-        let kept = (rows, parts * order.dim(1)?);
-        values = apart.gather(&order, 1)?.reshape(kept)?;
-        let found = match ids {
-            Some(ids) => ids.reshape((rows * parts, width))?.gather(&order, 1)?,
-            None => {
-                let first: Vec<u32> = (0..parts).map(|part| (part * width) as u32).collect();
-                let first = Tensor::from_vec(first, (1, parts, 1), order.device())?;
-                let order = order.reshape((rows, parts, order.dim(1)?))?;
-                order.broadcast_add(&first)?
-            }
-        };
-        let found = found.reshape(kept)?;
-        if parts == 1 {
-            return Ok((values, found));
-        }
-        ids = Some(found);
-    }
 }
 
 /// The mass of each candidate `[rows, count]`, the largest first, relative to the first one's, and
