@@ -14,6 +14,7 @@ mod about;
 mod complete;
 mod describe;
 mod eval;
+mod export;
 mod fit;
 mod grid;
 mod matrices;
@@ -28,6 +29,7 @@ pub use about::*;
 pub use complete::{answer_shell, script};
 pub use describe::*;
 pub use eval::*;
+pub use export::*;
 pub use fit::*;
 pub use grid::*;
 pub use matrices::*;
@@ -307,8 +309,8 @@ macro_rules! commands {
             Eval(EvalCommand) => eval::run, json;
             /// Make a study of a matrix from elsewhere (.npy, .safetensors)
             Import(ImportArgs) => matrices::import, json;
-            /// Write a fit's factors for use elsewhere
-            Export(ExportArgs) => matrices::export, json;
+            /// Write a fit, other directions or what they express for use elsewhere
+            Export(ExportArgs) => export::run, json;
             /// Say what a study is made of, how far it is collected, and how its fits stand
             Info(InfoArgs) => info::study, json;
             /// List the models on this machine

@@ -114,6 +114,12 @@ impl Write for NewFile {
     }
 }
 
+impl Seek for NewFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.as_mut().map_or(Ok(0), |file| file.seek(to))
+    }
+}
+
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.tmp.as_os_str().is_empty() {

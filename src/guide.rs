@@ -39,6 +39,7 @@ pages! {
     parity: "every family of models beside Hugging Face transformers",
     gpu: "building for a card, which card, memory, the self-test",
     files: "the files of a study, to the byte",
+    formats: "what is written for other tools and read from them, and by which conventions",
     python: "studies as numpy arrays, the program's answers as objects, steering other libraries' models",
     json: "the fields that every command prints",
     architecture: "the rooms of the code, and what a key and a fit do",

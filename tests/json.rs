@@ -262,6 +262,17 @@ fn everything() -> Schema {
     made.run("forward", &forward);
     let factors = made.path("factors.safetensors");
     made.run("export", &["export", study, "--out", &factors]);
+    let export = |format: &'static str| ["export", study, "--format", format, "--out"];
+    for (format, name) in [("npz", "f.npz"), ("csv", "f.csv"), ("contexts", "c.csv")] {
+        let out = made.path(name);
+        made.run("export", &[&export(format)[..], &[&out]].concat());
+    }
+    let out = made.path("exported-sae");
+    let words = [&export("saelens")[..], &[&out]].concat();
+    made.run("export --format saelens", &words);
+    let (out, vector) = (made.path("v.gguf"), ["--feature", "0,diffmean:sea:0.5"]);
+    let words = [&export("control-vector")[..], &[&out], &vector].concat();
+    made.run("export --format control-vector", &words);
 
     let quality = ["quality", study, "-k", "4", "--seeds", "2"];
     made.run("quality", &quality);

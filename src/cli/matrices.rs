@@ -1,4 +1,4 @@
-//! Arguments of `mlpeek import` and `mlpeek export`.
+//! Arguments of `mlpeek import`.
 
 use std::path::PathBuf;
 
@@ -23,28 +23,4 @@ pub struct ImportArgs {
     /// The tensor, when a safetensors file has several
     #[arg(long)]
     pub tensor: Option<String>,
-}
-
-/// Arguments of `mlpeek export`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-    Files:\n\
-    \x20 writes  --out: safetensors; Z, Y, and centre and neuron_weights where the fit has\n\
-    \x20         them, f32\n\
-    \n\
-    Examples:\n\
-    \x20 mlpeek export study --out factors.safetensors\n\
-    \x20 mlpeek export study --fit k100 --out k100.safetensors")]
-pub struct ExportArgs {
-    /// The study's directory
-    pub study: PathBuf,
-    /// How factors are written
-    #[arg(long, default_value = "safetensors", value_parser = ["safetensors"])]
-    pub format: String,
-    /// The file to write
-    #[arg(long, short)]
-    pub out: PathBuf,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
 }

@@ -24,7 +24,13 @@ const UNDO: usize = 100;
 pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
     let shown = session.shown()?;
     if format == "safetensors" {
-        export::factors(path, &shown.factors)?;
+        let model = lock(&session.study).as_ref().and_then(|study| {
+            let model = study.manifest().model.as_ref();
+            model.map(|model| model.id.clone())
+        });
+        let notes = session.notes();
+        let about = export::sets::about(model.as_deref(), &shown.fit, shown.hook, &notes);
+        export::factors(path, &shown.factors, about)?;
     } else {
         let card = lock(&session.last_card).clone();
         let card = card.ok_or_else(|| Error::refused("no feature is on show: open one first"))?;

@@ -1,9 +1,9 @@
-//! `mlpeek import` and `mlpeek export`.
+//! `mlpeek import`.
 
 use serde_json::json;
 
-use super::{Output, check_target, open_fit};
-use crate::cli::{ExportArgs, ImportArgs};
+use super::Output;
+use crate::cli::ImportArgs;
 use crate::error::{Error, Result};
 use crate::interop::{npy, tensors};
 use crate::model::{HookPoint, HookSite};
@@ -55,28 +55,5 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
         )
     } else {
         out.line(&format!("{}: {rows} rows of {cols}", study.dir().display()))
-    }
-}
-
-pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
-    check_target(&args.out, &["safetensors"])?;
-    let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
-    tensors::write_factors(&args.out, &factors)?;
-    let (d, k, n) = (
-        factors.features.rows,
-        factors.features.columns(),
-        factors.coefficients.rows,
-    );
-    if out.is_json() {
-        out.object(
-            &json!({"event": "exported", "fit": entry.name, "out": args.out, "format": args.format,
-            "z_shape": [d, k], "y_shape": [n, k]}),
-        )
-    } else {
-        out.line(&format!(
-            "{}: Z {d} × {k}, Y {n} × {k} of fit '{}'",
-            args.out.display(),
-            entry.name
-        ))
     }
 }

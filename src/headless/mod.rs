@@ -11,6 +11,7 @@ mod doctor;
 mod effects;
 mod encoder;
 mod eval;
+mod export;
 mod features;
 mod fit;
 mod forward;

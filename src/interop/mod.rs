@@ -5,13 +5,17 @@
 
 pub mod archive;
 pub mod card;
+pub mod control_vector;
 pub mod dendrogram;
 pub mod explanations;
+pub mod factor_arrays;
 mod floats;
 pub mod json;
 pub mod markdown;
 pub mod matrix;
 pub mod npy;
+pub mod npz;
 pub mod overlap;
 pub mod sae;
+pub mod tables;
 pub mod tensors;

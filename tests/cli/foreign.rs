@@ -279,7 +279,7 @@ fn commands_that_generate_ask_and_write_obey_nothing_of_others() {
         ],
         true,
     );
-    sees(&["export", s, "--out", out], true);
+    sees(&["export", s, "--out", out, "--overwrite"], true);
     sees(
         &[
             "import",

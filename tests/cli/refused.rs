@@ -376,7 +376,46 @@ const REFUSED: &[(&str, &str)] = &[
         "export S --out new.safetensors --fit absent",
         "no fit 'absent'",
     ),
-    ("export S --out new.safetensors --format npz", "--format"),
+    (
+        "export S --out new.safetensors --format npz",
+        "named .safetensors, and what is written is .npz",
+    ),
+    (
+        "export S --out X.csv --format csv",
+        "is there already: name another, or pass --overwrite",
+    ),
+    (
+        "export S --out M --format saelens",
+        "is there already: name another, or pass --overwrite",
+    ),
+    (
+        "export S --out X.npy --format saelens",
+        "what is written is a directory",
+    ),
+    (
+        "export S --out new.csv --format csv --rows",
+        "--rows has no effect with --format csv",
+    ),
+    (
+        "export S --out new.safetensors --feature 1",
+        "--feature has no effect with --format safetensors",
+    ),
+    (
+        "export S --out new.npz --format npz --device cpu",
+        "--device has no effect with --format npz",
+    ),
+    (
+        "export S --out new.gguf --format control-vector",
+        "needs --feature",
+    ),
+    (
+        "export S --out new.gguf --format control-vector --feature 1 --directions neuron",
+        "--directions has no effect",
+    ),
+    (
+        "export S --out new --format saelens --directions neuron",
+        "takes a fit or an autoencoder, not neuron",
+    ),
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 //! (`sae_lens/saes/*.py`, version 6), whose conventions every published format is brought to when
 //! it is read. Knows no file and no study.
 
+mod of_fit;
 pub mod train;
 
 use rayon::prelude::*;

@@ -5,7 +5,7 @@
 
 mod read;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -18,78 +18,23 @@ pub use read::open_matrix;
 
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
-use crate::factor::Factors;
+use crate::interop::factor_arrays::{FactorArrays, Numbers};
 
-/// Rows of a factor that are written at a time.
-const BLOCK_ROWS: usize = 1024;
-
-/// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), of one that
-/// scales neurons `neuron_weights` d (the factor of each neuron's residual before it is squared),
-/// f32, atomically.
+/// Writes the factors' arrays and what is said of them, atomically.
 ///
 /// # Errors
 /// Coefficients of another shape than the features, and a file that cannot be written.
-pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
-    let (z, y) = (&factors.features, &factors.coefficients);
-    let (d, k, n) = (z.rows, z.columns(), y.rows);
-    if y.as_slice().len() != n * k {
-        let values = y.as_slice().len();
-        return Err(Error::refused(format!(
-            "factors with {k} features have {values} coefficients for {n} rows"
-        )));
-    }
-    let mut table = vec![("Z", vec![d, k]), ("Y", vec![n, k])];
-    table.extend(
-        factors
-            .coding
-            .neuron_vectors()
-            .map(|(name, _)| (name, vec![d])),
-    );
-    write(path, &table, |out| {
-        // Entries of a column ascend, so each block of rows goes on where the last one stopped.
-        let mut next: Vec<usize> = z.offsets[..k].to_vec();
-        by_rows(out, d, k, |block, rows| {
-            for (j, at) in next.iter_mut().enumerate() {
-                while *at < z.offsets[j + 1] && (z.indices[*at] as usize) < rows.end {
-                    block[(z.indices[*at] as usize - rows.start) * k + j] = z.values[*at];
-                    *at += 1;
-                }
-            }
-        })?;
-        by_rows(out, n, k, |block, rows| {
-            for j in 0..k {
-                for (place, &value) in block[j..]
-                    .iter_mut()
-                    .step_by(k)
-                    .zip(&y.feature(j)[rows.clone()])
-                {
-                    *place = value;
-                }
-            }
-        })?;
-        factors
-            .coding
-            .neuron_vectors()
-            .try_for_each(|(_, values)| write_floats(out, values))
+pub fn write_factors(path: &Path, factors: &FactorArrays<'_>) -> Result<()> {
+    let arrays = factors.arrays()?;
+    let table: Vec<Entry<'_>> = arrays
+        .iter()
+        .map(|array| (array.name, array.numbers, array.shape.clone()))
+        .collect();
+    write(path, &table, &factors.about, |out| {
+        arrays
+            .iter()
+            .try_for_each(|array| factors.write_array(array, out))
     })
-}
-
-/// Writes a rows × cols matrix in blocks of rows that `fill` lays out; blocks start as zeros.
-fn by_rows(
-    out: &mut dyn Write,
-    rows: usize,
-    cols: usize,
-    mut fill: impl FnMut(&mut [f32], std::ops::Range<usize>),
-) -> std::io::Result<()> {
-    let mut block = vec![0.0; BLOCK_ROWS.min(rows) * cols];
-    for start in (0..rows).step_by(BLOCK_ROWS) {
-        let range = start..(start + BLOCK_ROWS).min(rows);
-        let block = &mut block[..range.len() * cols];
-        block.fill(0.0);
-        fill(block, range);
-        write_floats(out, block)?;
-    }
-    Ok(())
 }
 
 /// Writes named f32 tensors (name, shape, row-major data), atomically.
@@ -105,11 +50,11 @@ pub fn write_named(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> R
             )));
         }
     }
-    let table: Vec<(&str, Vec<usize>)> = tensors
+    let table: Vec<Entry<'_>> = tensors
         .iter()
-        .map(|(n, shape, _)| (n.as_str(), shape.clone()))
+        .map(|(n, shape, _)| (n.as_str(), Numbers::F32, shape.clone()))
         .collect();
-    write(path, &table, |out| {
+    write(path, &table, &BTreeMap::new(), |out| {
         tensors
             .iter()
             .try_for_each(|(_, _, data)| write_floats(out, data))
@@ -148,7 +93,7 @@ pub fn write_forward(
     disk::write_atomic(path, &safetensors::serialize(views, None).map_err(bad)?)
 }
 
-fn write_floats(out: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
+pub(super) fn write_floats(out: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
     let mut bytes = Vec::with_capacity(values.len().min(1 << 16) * 4);
     for part in values.chunks(1 << 16) {
         bytes.clear();
@@ -158,24 +103,31 @@ fn write_floats(out: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes a header for f32 tensors that lie one after the other, then their data, to a neighbour
-/// that takes the name once it is whole and on disk.
+/// A tensor's name, type and shape.
+type Entry<'a> = (&'a str, Numbers, Vec<usize>);
+
+/// Writes a header for tensors that lie one after the other, then their data, to a neighbour that
+/// takes the name once it is whole and on disk.
 fn write(
     path: &Path,
-    table: &[(&str, Vec<usize>)],
+    table: &[Entry<'_>],
+    about: &BTreeMap<String, String>,
     data: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
-    let names: BTreeSet<&str> = table.iter().map(|(name, _)| *name).collect();
+    let names: BTreeSet<&str> = table.iter().map(|(name, ..)| *name).collect();
     if names.len() != table.len() || names.contains("__metadata__") {
         return Err(Error::refused("two tensors of one file have the same name"));
     }
     let mut header = serde_json::Map::new();
+    if !about.is_empty() {
+        header.insert("__metadata__".to_owned(), json!(about));
+    }
     let mut start = 0;
-    for (name, shape) in table {
+    for (name, numbers, shape) in table {
         let end = start + 4 * shape.iter().product::<usize>();
         header.insert(
             (*name).to_owned(),
-            json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }),
+            json!({ "dtype": numbers.safetensors(), "shape": shape, "data_offsets": [start, end] }),
         );
         start = end;
     }
@@ -204,7 +156,9 @@ mod tests {
 
     use super::read::matrix;
     use super::*;
-    use crate::factor::{Coefficients, SparseColumns};
+    use crate::corpus::TokenTable;
+    use crate::factor::{Coefficients, Factors, SparseColumns};
+    use crate::interop::factor_arrays::BLOCK_ROWS;
 
     fn file(header: &str, data: &[u8]) -> Vec<u8> {
         [
@@ -265,20 +219,28 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.safetensors");
-        write_factors(&path, &factors).unwrap();
+        let about = BTreeMap::from([("set".to_owned(), "a".to_owned())]);
+        let tokens = TokenTable::of_matrix(n);
+        let arrays = FactorArrays::new(&factors, Some(&tokens), about);
+        write_factors(&path, &arrays).unwrap();
+        let zip = dir.path().join("f.npz");
+        crate::interop::npz::write_factors(&zip, &arrays).unwrap();
+        let mut zip = crate::interop::archive::Archive::open(&zip).unwrap();
         let (shape, z) = other_reader(&path, "Z");
         assert_eq!(shape, [d, k]);
         for j in 0..k {
             let column: Vec<f32> = z[j..].iter().step_by(k).copied().collect();
             assert_eq!(column, features.dense_column(j));
         }
+        assert_eq!(zip.read("Z", &[d, k]).unwrap(), z);
         let (shape, y) = other_reader(&path, "Y");
+        assert_eq!(zip.read("Y", &[n, k]).unwrap(), y);
         assert_eq!(shape, [n, k]);
         assert!((0..n * k).all(|i| y[i] == by_feature[(i % k) * n + i / k]));
         assert_eq!(read_matrix(&path, Some("Y")).unwrap(), (n, k, y));
         let several = read_matrix(&path, None).unwrap_err().to_string();
         assert!(several.contains(&format!("'Y' [{n}, {k}]")), "{several}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

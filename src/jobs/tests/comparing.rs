@@ -93,9 +93,12 @@ fn what_is_exported_is_in_the_format_that_its_name_says() {
     assert!(tree_as("t.png").is_err());
 
     let path = lab.path("f.safetensors");
-    export::factors(&path, &factors).unwrap();
+    let about = [("set".to_owned(), "a".to_owned())].into();
+    export::factors(&path, &factors, about).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (_, said) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(said.metadata().as_ref().unwrap()["set"], "a");
     let y = file.tensor("Y").unwrap();
     assert_eq!(y.shape(), [lab.rows(HOOKS[0]).0.len() / 64, 4]);
     // Y is row-major there, and by feature in memory.

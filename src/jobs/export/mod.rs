@@ -3,6 +3,11 @@
 //! Knows the formats by name and by file ending, and the shapes from `interop`. Invariant: a file
 //! that is written appears under its name whole or not at all.
 
+mod control_vector;
+mod saelens;
+pub mod sets;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,8 +16,12 @@ use crate::analysis::{FeatureCard, FeatureRow, Tree};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::interop::{self, card, dendrogram, json};
+use crate::interop::factor_arrays::FactorArrays;
+use crate::interop::{card, dendrogram, json, tensors};
 use crate::model::HookPoint;
+
+pub use control_vector::control_vector;
+pub use saelens::saelens;
 
 /// A dendrogram of `fit` as the text of a file, in the format that the file's ending names; `rows`
 /// are the features that are its leaves.
@@ -45,12 +54,12 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     disk::write_atomic(path, text.as_bytes())
 }
 
-/// Writes the factors Z and Y as safetensors.
+/// Writes the factors Z and Y as safetensors, with what [`sets::about`] says of them.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn factors(path: &Path, factors: &Factors) -> Result<()> {
-    interop::tensors::write_factors(path, factors)
+pub fn factors(path: &Path, factors: &Factors, about: BTreeMap<String, String>) -> Result<()> {
+    tensors::write_factors(path, &FactorArrays::new(factors, None, about))
 }
 
 /// Writes a feature's card of `set`, as `format` says: `json` or `markdown`.

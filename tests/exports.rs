@@ -1,0 +1,317 @@
+//! What `mlpeek export` writes, read back: by this crate's own readers, and by the tools that each
+//! format is for where they are installed.
+//!
+//! `MLPEEK_TEST_PYTHON=PYTHON cargo test --test exports -- --ignored` where PYTHON has sae-lens, gguf
+//! and numpy, and for control vectors llama-cpp-python.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::DType;
+use mlpeek::TaskCtx;
+use mlpeek::interop::archive::Archive;
+use mlpeek::interop::{control_vector, sae};
+use mlpeek::jobs::directions::{HookSelection, Reference};
+use mlpeek::jobs::steering::SteeredDirection;
+use mlpeek::model::decoder::Logits;
+use mlpeek::model::{Batch, HookPoint, HookSite, LoadOptions, Model, Phase, source};
+use mlpeek::steering::tap::{SteerTap, TokenSelection};
+use mlpeek::steering::{Intervention, Mode, SteerPart, SteerTerm};
+use mlpeek::study::Study;
+use serde_json::{Value, json};
+use support::program::{json_lines, mlpeek};
+use tempfile::TempDir;
+
+const K: usize = 6;
+
+struct Made {
+    dir: TempDir,
+    study: String,
+}
+
+impl Made {
+    /// A study of layer 1 at the site with a fit `one`.
+    fn new(site: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let model = support::tiny_model(dir.path()).display().to_string();
+        let data = support::corpus(dir.path(), 60).display().to_string();
+        let study = dir.path().join("study").display().to_string();
+        let made = Self { dir, study };
+        let study = made.study.as_str();
+        made.run(&[
+            "collect", "--model", &model, "--layer", "1", "--hook", site, "--data", &data, "--out",
+            study,
+        ]);
+        made.run(&[
+            "fit",
+            study,
+            "-k",
+            "6",
+            "--sparsity",
+            "0.2",
+            "--max-sweeps",
+            "30",
+            "--name",
+            "one",
+        ]);
+        made
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, args: &[&str]) -> Vec<Value> {
+        json_lines(mlpeek(self.dir.path()).args(args).arg("--json"))
+    }
+
+    fn export(&self, format: &str, name: &str, more: &[&str]) -> (PathBuf, Value) {
+        let path = self.path(name);
+        let out = path.display().to_string();
+        let words = ["export", &self.study, "--format", format, "--out", &out];
+        let line = self.run(&[&words[..], more].concat()).remove(0);
+        assert_eq!(
+            (&line["event"], &line["format"]),
+            (&json!("exported"), &json!(format))
+        );
+        (path, line)
+    }
+
+    fn open(&self) -> Study {
+        Study::open_read_only(Path::new(&self.study)).unwrap()
+    }
+
+    fn model(&self) -> Model {
+        let model = self.path("tiny-llama");
+        let files = source::resolve(model.to_str(), &TaskCtx::silent()).unwrap();
+        Model::open(&files, &LoadOptions::default(), &TaskCtx::silent()).unwrap()
+    }
+}
+
+fn logits(model: &Model, tap: &mut SteerTap) -> Vec<Vec<f32>> {
+    let batch = Batch {
+        rows: vec![vec![256, 84, 104, 101, 32, 115, 101, 97]],
+        samples: Vec::new(),
+    };
+    let all = model
+        .forward(
+            &batch,
+            Phase::Prompt,
+            None,
+            tap,
+            Logits::All,
+            &TaskCtx::silent(),
+        )
+        .unwrap()
+        .unwrap();
+    let all = all.squeeze(0).unwrap().to_dtype(DType::F32).unwrap();
+    all.to_vec2().unwrap()
+}
+
+fn steered(terms: &[SteerTerm], mode: Mode, alpha: f64) -> SteerTap {
+    let intervention = Arc::new(Intervention::new(terms, mode).unwrap());
+    SteerTap::at_strengths(&intervention, &[alpha], TokenSelection::All).unwrap()
+}
+
+fn largest_difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn arrays_and_tables_hold_what_the_fit_holds() {
+    let made = Made::new("mlp.hook_post");
+    let study = made.open();
+    let (_, factors) = study.load_fit(Some("one")).unwrap();
+    let tokens = study.tokens().unwrap();
+    let (d, n) = (factors.features.rows, factors.coefficients.rows);
+    for (format, name) in [("safetensors", "f.safetensors"), ("npz", "f.npz")] {
+        let (path, line) = made.export(format, name, &["--rows"]);
+        assert_eq!(
+            (&line["fit"], &line["z_shape"]),
+            (&json!("one"), &json!([d, K]))
+        );
+        let mut file = Archive::open(&path).unwrap();
+        let z = file.read("Z", &[d, K]).unwrap();
+        assert!((0..K).all(|j| {
+            z[j..]
+                .iter()
+                .step_by(K)
+                .eq(&factors.features.dense_column(j))
+        }));
+        let y = file.read("Y", &[n, K]).unwrap();
+        assert!((0..K).all(|j| y[j..].iter().step_by(K).eq(factors.coefficients.feature(j))));
+        assert_eq!(file.shape("samples").unwrap(), [n as u64]);
+    }
+    let file = Archive::open(&made.path("f.safetensors")).unwrap();
+    assert_eq!(file.metadata("hook"), Some("blocks.1.mlp.hook_post"));
+    let texts: Vec<String> = serde_json::from_str(file.metadata("texts").unwrap()).unwrap();
+    assert_eq!(texts, tokens.texts);
+
+    made.run(&["notes", &made.study, "2", "a name, with \"marks\""]);
+    let (path, _) = made.export("csv", "f.csv", &[]);
+    let list: Vec<csv::StringRecord> = csv::Reader::from_path(path)
+        .unwrap()
+        .records()
+        .map(Result::unwrap)
+        .collect();
+    let shown = made.run(&["features", &made.study]);
+    assert_eq!(list.len(), K);
+    for (row, line) in list.iter().zip(&shown) {
+        assert_eq!(
+            row[2].parse::<usize>().unwrap(),
+            line["feature"].as_u64().unwrap() as usize
+        );
+        let top: Value = serde_json::from_str(&row[7]).unwrap();
+        assert_eq!(top, line["top_tokens"]);
+        let promoted: Vec<String> = serde_json::from_str(&row[8]).unwrap();
+        assert_eq!(promoted.len(), line["promoted"].as_array().unwrap().len());
+    }
+    assert_eq!(&list[2][3], "a name, with \"marks\"");
+
+    let (path, _) = made.export("contexts", "c.csv", &["--directions", "diffmean"]);
+    let contexts: Vec<csv::StringRecord> = csv::Reader::from_path(path)
+        .unwrap()
+        .records()
+        .map(Result::unwrap)
+        .collect();
+    assert!(contexts.len() > 3 && contexts.iter().all(|row| &row[0] == "diffmean"));
+    for row in &contexts {
+        let words: Vec<String> = serde_json::from_str(&row[11]).unwrap();
+        let values: Vec<f32> = serde_json::from_str(&row[12]).unwrap();
+        let peak: f32 = row[10].parse().unwrap();
+        assert_eq!(words.len(), values.len());
+        assert!(
+            words
+                .iter()
+                .zip(&values)
+                .any(|(word, v)| *word == row[9] && *v == peak)
+        );
+    }
+}
+
+#[test]
+fn a_fit_as_a_standard_autoencoder_says_how_near_it_comes() {
+    let made = Made::new("mlp.hook_post");
+    let (path, line) = made.export("saelens", "sae", &[]);
+    let found = sae::open(&path, "sae").unwrap();
+    assert_eq!(found.hook.as_deref(), Some("blocks.1.mlp.hook_post"));
+    let study = made.open();
+    let source = study.activations(study.manifest().hooks[0]).unwrap();
+    let block = source.rows(0..source.shape().0).unwrap();
+    let back = found.sae.decode(&found.sae.encode(&block).unwrap());
+    let d = source.shape().1;
+    let mean: Vec<f64> = (0..d)
+        .map(|i| {
+            block.data[i..]
+                .iter()
+                .step_by(d)
+                .map(|&v| f64::from(v))
+                .sum::<f64>()
+                / block.rows as f64
+        })
+        .collect();
+    let (mut left, mut whole) = (0.0, 0.0);
+    for (at, (&x, &y)) in block.data.iter().zip(&back).enumerate() {
+        left += (f64::from(x) - f64::from(y)).powi(2);
+        whole += (f64::from(x) - mean[at % d]).powi(2);
+    }
+    let said = line["fvu"].as_f64().unwrap();
+    assert!(
+        (left / whole - said).abs() < 1e-6,
+        "{} {said}",
+        left / whole
+    );
+    // The fit's own coefficients are the best there are.
+    assert!(
+        line["own_fvu"].as_f64().unwrap() <= said && said < 1.0,
+        "{line}"
+    );
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(path.join("cfg.json")).unwrap()).unwrap();
+    assert_eq!(config["metadata"]["mlpeek"]["fvu"], line["fvu"]);
+}
+
+#[test]
+fn a_control_vector_after_its_block_is_what_steering_at_the_mlp_is() {
+    for site in ["mlp.hook_post", "hook_mlp_out", "hook_resid_post"] {
+        let made = Made::new(site);
+        let wanted = ["--feature", "0,3:-0.5", "--alpha", "4"];
+        let (path, line) = made.export("control-vector", "v.gguf", &wanted);
+        assert_eq!(line["layers"], json!([1]));
+        let vector = control_vector::read(&path).unwrap();
+        let model = made.model();
+        let references = Reference::parse_list("0,3:-0.5").unwrap();
+        let (study, place) = (made.open(), HookSelection::default());
+        let silent = TaskCtx::silent();
+        let whole = SteerPart::Whole;
+        let directions =
+            SteeredDirection::open_all(&study, &references, &place, &whole, None, &silent).unwrap();
+        let terms: Vec<SteerTerm> = directions.iter().map(|d| d.term(&model).unwrap()).collect();
+        let after = SteerTerm {
+            hook: HookPoint {
+                layer: 1,
+                site: HookSite::ResidPost,
+            },
+            direction: vector.by_block[&1].clone(),
+            weight: 1.0,
+        };
+        let ours = logits(&model, &mut steered(&terms, Mode::Add, 4.0));
+        let theirs = logits(&model, &mut steered(&[after], Mode::Add, 1.0));
+        let plain = logits(&model, &mut steered(&terms, Mode::Add, 0.0));
+        let (same, moved) = (
+            largest_difference(&ours, &theirs),
+            largest_difference(&ours, &plain),
+        );
+        assert!(same < 2e-4 && moved > 0.1, "{site}: {same} of {moved}");
+    }
+}
+
+/// Runs a script of `tests/ecosystem` with the Python that has the tools.
+fn python(script: &str, args: &[&Path]) {
+    let python = std::env::var("MLPEEK_TEST_PYTHON").expect("MLPEEK_TEST_PYTHON names a Python");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/ecosystem")
+        .join(script);
+    let output = std::process::Command::new(python)
+        .arg(script)
+        .args(args)
+        .output()
+        .unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+}
+
+#[test]
+#[ignore = "MLPEEK_TEST_PYTHON names a Python with sae-lens"]
+fn saelens_opens_the_directory_and_reconstructs_the_same() {
+    let made = Made::new("mlp.hook_post");
+    let (path, _) = made.export("saelens", "sae", &[]);
+    let found = sae::open(&path, "sae").unwrap();
+    let study = made.open();
+    let source = study.activations(study.manifest().hooks[0]).unwrap();
+    let rows = 0..source.shape().0.min(40);
+    let block = source.rows(rows.clone()).unwrap();
+    let back = found.sae.decode(&found.sae.encode(&block).unwrap());
+    let shape = vec![rows.len(), source.shape().1];
+    let held = made.path("rows.safetensors");
+    let arrays = [
+        ("x".to_owned(), shape.clone(), block.data.to_vec()),
+        ("reconstruction".to_owned(), shape, back),
+    ];
+    mlpeek::interop::tensors::write_named(&held, &arrays).unwrap();
+    python("saelens.py", &[&path, &held]);
+}
+
+#[test]
+#[ignore = "MLPEEK_TEST_PYTHON names a Python with numpy and gguf"]
+fn numpy_and_gguf_read_the_arrays_and_the_vector() {
+    let made = Made::new("mlp.hook_post");
+    let (arrays, _) = made.export("npz", "f.npz", &["--rows"]);
+    let (safetensors, _) = made.export("safetensors", "f.safetensors", &["--rows"]);
+    let (vector, _) = made.export("control-vector", "v.gguf", &["--feature", "1"]);
+    python("arrays.py", &[&arrays, &safetensors, &vector]);
+}
