@@ -143,7 +143,7 @@ fn arrays_and_tables_hold_what_the_fit_holds() {
         }));
         let y = file.read("Y", &[n, K]).unwrap();
         assert!((0..K).all(|j| y[j..].iter().step_by(K).eq(factors.coefficients.feature(j))));
-        assert_eq!(file.shape("samples").unwrap(), [n as u64]);
+        assert!(file.has("samples") && file.has("token_ids"));
     }
     let file = Archive::open(&made.path("f.safetensors")).unwrap();
     assert_eq!(file.metadata("hook"), Some("blocks.1.mlp.hook_post"));
