@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of factors or features. Hook names follow TransformerLens.
 
+pub mod chat;
 pub mod config;
 pub mod decoder;
 pub mod device;

@@ -96,6 +96,7 @@ fn refuse_dangling(dir: &Path) -> Result<()> {
         .contains(&&*name)
             || [
                 "special_tokens_map.json",
+                "chat_template.jinja",
                 "generation_config.json",
                 "model.safetensors.index.json",
             ]

@@ -278,6 +278,13 @@ impl ExtraTokens {
         found.map(|(_, named)| named.as_ref().map(|named| named.token.content.as_str()))
     }
 
+    /// The tokens that have a role, by it.
+    pub(super) fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.roles.iter().filter_map(|(role, named)| {
+            Some((role.as_str(), named.as_ref()?.token.content.as_str()))
+        })
+    }
+
     /// Adds the tokens to `inner`. Returns all of its added tokens as JSON, for a hash; `None` where
     /// it had them all before.
     ///

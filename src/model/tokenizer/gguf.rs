@@ -15,6 +15,7 @@ use tokenizers::{AddedToken, NormalizerWrapper};
 use super::pieces::{ByteEncoding, Pieces, hex_byte, piece_bytes};
 use super::{PrefixSpace, Tokenizer, deduplicated, hex, pretokenizer, sentencepiece};
 use crate::error::{Error, Result};
+use crate::model::chat::ChatTemplate;
 use crate::model::gguf::Header;
 
 /// Token types (`llama_token_attr` of the format).
@@ -85,6 +86,7 @@ pub(super) fn build(header: &Header) -> Result<Tokenizer> {
         special: ids(&[CONTROL, UNKNOWN]),
         bos: bos(header, &table)?,
         eos: eos(header, &table)?,
+        chat: ChatTemplate::of_gguf(header, |id| table.tokens.get(id as usize).cloned()),
         sha256: fingerprint(header, &table),
         file_sha256: None,
     })

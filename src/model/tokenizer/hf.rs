@@ -14,6 +14,7 @@ use super::pieces::{ByteEncoding, Pieces, piece_bytes};
 use super::{PrefixSpace, Tokenizer, deduplicated, hex};
 use crate::error::{Error, Result};
 use crate::lfs;
+use crate::model::chat::ChatTemplate;
 use crate::panics::catch_panic;
 
 /// The largest id that is accepted: the table of pieces grows to the largest id, and no vocabulary
@@ -68,6 +69,11 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
             .flat_map(|c| ids_at(c, "eos_token_id")),
     );
     out.eos = deduplicated(eos);
+    let tokens = extra
+        .roles()
+        .map(|(role, token)| (role.to_owned(), token.into()));
+    let described = optional_json(&tokenizer.with_file_name("tokenizer_config.json"))?;
+    out.chat = ChatTemplate::beside(tokenizer, &described, tokens.collect())?;
     Ok(out)
 }
 
@@ -161,6 +167,7 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
         special,
         bos: None,
         eos: Vec::new(),
+        chat: None,
         sha256,
         file_sha256: None,
     })

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub(super) use self::hf::parse_library;
 use self::pieces::Pieces;
+use super::chat::ChatTemplate;
 use super::gguf::Header;
 use super::{BosRule, ModelFiles, ModelLayout};
 use crate::error::{Error, Result};
@@ -48,6 +49,7 @@ pub struct Tokenizer {
     special: Vec<u32>,
     bos: Option<u32>,
     eos: Vec<u32>,
+    chat: Option<ChatTemplate>,
     sha256: String,
     /// sha256 of `tokenizer.json` alone, where other files add tokens.
     file_sha256: Option<String>,
@@ -180,6 +182,11 @@ impl Tokenizer {
     /// Ids that end generation.
     pub fn eos(&self) -> &[u32] {
         &self.eos
+    }
+
+    /// How the model is spoken to, where its files say so.
+    pub fn chat(&self) -> Option<&ChatTemplate> {
+        self.chat.as_ref()
     }
 
     /// Number of ids that have a piece.

@@ -27,12 +27,13 @@ pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// The file that names the shards of a checkpoint.
 const INDEX: &str = "model.safetensors.index.json";
 /// The files beside the weights that a model is opened with, fetched where a repository has them.
-const SMALL_FILES: [&str; 6] = [
+const SMALL_FILES: [&str; 7] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.jinja",
     "generation_config.json",
 ];
 
