@@ -31,7 +31,7 @@ fn methods_help() -> String {
     let usual: Vec<String> = Method::usual().iter().map(ToString::to_string).collect();
     format!(
         "Methods, separated by commas: {}, and shuffled (features of the first fit named, chosen for labels dealt out \
-         anew); fit:A+fit:B: several as one, each label's value their mean (fits that differ in their seed); the first \
+         anew), prompt (of eval steering: the model asked in words, unsteered); fit:A+fit:B: several as one, each label's value their mean (fits that differ in their seed); the first \
          is compared with the others [default: {}, and the SAEs at the fit's hook]",
         SetKind::described(),
         usual.join(", ")

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::choice::{Choose, first_tokens, with_capitals};
 use super::directions::HookSelection;
@@ -29,8 +29,10 @@ use crate::eval::steering::offline::OfflineJudge;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
 use crate::eval::steering::vocabulary::{leading, vocabulary};
+use crate::eval::steering::worded::{PROMPT, WordedConcept, asked_ids, concept_of, how_asked};
 use crate::eval::steering::{
-    LabelDirection, Run, RunEvent, SteeringConfig, TextRecord, WatchedWords, texts_of, unreached,
+    LabelDirection, Run, RunEvent, SteeringConfig, TextRecord, WatchedWords, asked_texts_of,
+    texts_of, unreached,
 };
 use crate::eval::unseen::Divided;
 use crate::model::encoder::SentenceEncoder;
@@ -43,7 +45,7 @@ use chosen::{
 use controls::{against, among_more, check_prompts, watched, with_controls};
 pub(super) use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
-pub use plan::Plan;
+pub use plan::{Plan, beside};
 
 /// What is asked of a causal evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,8 +108,10 @@ pub struct Prepared {
     config: SteeringConfig,
     seed: u64,
     reported: Vec<ReportLine>,
-    /// Where each of them lives.
-    hooks: Vec<HookPoint>,
+    /// Where each of them lives; what is asked in words lives nowhere.
+    hooks: Vec<Option<HookPoint>>,
+    /// Whether the model is also asked in words.
+    asks: bool,
     /// A direction a method and label, as it is in its set.
     directions: Vec<ChosenDirection>,
     labels: Vec<String>,
@@ -164,9 +168,15 @@ pub fn prepare(
         model: Some(model),
         effects: &ask.effects,
     };
-    let methods = with_controls(study, ask)?;
-    let choices =
-        evaluation::choose_all(study, &methods, &ask.place, &divided, ask.seed, asked, ctx)?;
+    let mut methods = with_controls(study, ask)?;
+    let asks_at = methods.iter().position(|m| *m == Method::Prompt);
+    methods.retain(|m| *m != Method::Prompt);
+    let mut choices = match methods.is_empty() {
+        true => evaluation::Choices::default(),
+        false => {
+            evaluation::choose_all(study, &methods, &ask.place, &divided, ask.seed, asked, ctx)?
+        }
+    };
     let all = &choices.offered;
     let labels: Vec<String> = split
         .labels
@@ -212,10 +222,18 @@ pub fn prepare(
         None => Vec::new(),
     };
     // Everything that decides a text: another plan is another evaluation.
-    let plan = json!({"words": watched.words, "chance": digest_of(&chance), "config": ask.config, "model": computed(study, model), "split": split.labels.len(), "seed": ask.seed,
+    let mut plan = json!({"words": watched.words, "chance": digest_of(&chance), "config": ask.config, "model": computed(study, model), "split": split.labels.len(), "seed": ask.seed,
         "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
         "directions": directions.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
             format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.column)))])).collect::<Vec<_>>()});
+    if let Some(at) = asks_at {
+        choices.reported.insert(at, ReportLine::one(PROMPT));
+        plan["asked"] = json!(asked_digests(
+            model,
+            &ask.config,
+            labels.iter().map(|l| concept_of(l))
+        )?);
+    }
     let name = ask
         .name
         .clone()
@@ -241,7 +259,8 @@ pub fn prepare(
         log,
         config: ask.config.clone(),
         seed: ask.seed,
-        hooks: hooks.iter().map(|(_, hook)| *hook).collect(),
+        hooks: choices.line_hooks(),
+        asks: asks_at.is_some(),
         reported: choices.reported,
         directions,
         labels: labels.clone(),
@@ -253,6 +272,7 @@ pub fn prepare(
             .chain(evaluation::spaces_note(&hooks))
             .chain(poor)
             .chain(among_more)
+            .chain(asks_at.map(|_| how_asked(model)))
             .collect(),
         own_words: labels.into_iter().zip(own_words).collect(),
         unseen: divided.unseen,
@@ -339,8 +359,13 @@ impl Prepared {
             each.zip(self.watched.words.iter().cloned()).collect();
         words.retain(|label, _| self.labels.iter().any(|l| l == label));
         let subjects = subjects(&self.directions, &words, model)?;
+        let concepts = match self.asks {
+            true => concepts_of(&self.labels, &words),
+            false => Vec::new(),
+        };
         note(&judge.describe());
-        let texts = texts_of(subjects.len(), &self.config);
+        let texts =
+            texts_of(subjects.len(), &self.config) + asked_texts_of(concepts.len(), &self.config);
         let takes = seconds_a_text
             .filter(|_| texts > steered)
             .map_or(String::new(), |seconds| {
@@ -351,8 +376,9 @@ impl Prepared {
                 )
             });
         note(&format!(
-            "{} directions, up to {texts} texts of {} tokens{takes}; kept in {}",
+            "{} directions{}, up to {texts} texts of {} tokens{takes}; kept in {}",
             subjects.len(),
+            beside(concepts.len()),
             self.config.sampling.max_tokens,
             run.dir().display()
         ));
@@ -360,7 +386,8 @@ impl Prepared {
             unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
         let done = run
             .chance(&self.chance, ctx)
-            .and_then(|()| run.generate_and_judge(&subjects, judge, seen, ctx));
+            .and_then(|()| run.generate_and_judge(&subjects, judge, seen, ctx))
+            .and_then(|()| run.ask_in_words(&concepts, judge, seen, ctx));
         let stopped = match done {
             Err(Error::Cancelled) => true,
             done => done.map(|()| false)?,
@@ -374,12 +401,8 @@ impl Prepared {
         Ok(Causal {
             name: self.name,
             dir: self.log.dir().to_path_buf(),
-            hook: self
-                .hooks
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            hooks: self.hooks.iter().map(ToString::to_string).collect(),
+            hook: hook_name(self.hooks.iter().flatten().next()),
+            hooks: self.hooks.iter().map(|h| hook_name(h.as_ref())).collect(),
             judge: judge.name().to_owned(),
             meaning: judge.describe(),
             labels: self.labels,
@@ -408,6 +431,39 @@ impl Prepared {
             unreached: Unreached::of(unreached(self.log.strengths())),
         })
     }
+}
+
+/// A hook as it is shown; nothing for what lives nowhere.
+fn hook_name(hook: Option<&HookPoint>) -> String {
+    hook.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Labels as the model is asked to speak of them.
+fn concepts_of(labels: &[String], words: &HashMap<&str, Vec<u32>>) -> Vec<WordedConcept> {
+    let concept = |label: &String| WordedConcept {
+        label: label.clone(),
+        concept: concept_of(label),
+        words: words.get(label.as_str()).cloned().unwrap_or_default(),
+    };
+    labels.iter().map(concept).collect()
+}
+
+/// Of what the model reads where it is asked in words: another wording is another evaluation.
+pub(super) fn asked_digests(
+    model: &Model,
+    config: &SteeringConfig,
+    concepts: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<Vec<String>> {
+    let of_concept = |concept: &str| {
+        let mut digest = Xxh3::new();
+        for prompt in &config.prompts {
+            let ids = asked_ids(model, concept, prompt, config.bos)?;
+            digest.update(bytemuck::cast_slice(&ids));
+        }
+        Ok(format!("{:016x}", digest.digest()))
+    };
+    let concepts = concepts.into_iter();
+    concepts.map(|c| of_concept(c.as_ref())).collect()
 }
 
 fn pairs(owned: &[(String, String)]) -> Vec<(&str, &str)> {

@@ -94,6 +94,11 @@ impl MethodDirections {
                     "{method} is several methods: choose each"
                 )));
             }
+            Method::Prompt => {
+                return Err(Error::usage(
+                    "prompt asks the model in words and has no direction: it stands alone, beside what steers (mlpeek eval steering)",
+                ));
+            }
         };
         let set: Box<dyn DirectionSet> = match kind {
             SetKind::Baseline { kind, hook } if kind.supervised() => {
@@ -123,7 +128,7 @@ impl MethodDirections {
         )?;
         let name = match method {
             Method::Shuffled => format!("{}, shuffled labels", set.name()),
-            Method::Set(_) | Method::Mean(_) => set.name().to_owned(),
+            Method::Set(_) | Method::Mean(_) | Method::Prompt => set.name().to_owned(),
         };
         Ok(Self {
             name,
@@ -135,6 +140,7 @@ impl MethodDirections {
 }
 
 /// What every method offers, and how it is reported on.
+#[derive(Default)]
 pub struct Choices {
     /// Every method that a line has, each once.
     pub offered: Vec<MethodDirections>,
@@ -151,6 +157,12 @@ impl Choices {
                 .map(|o| (line.name.clone(), o.set.hook()))
         };
         self.reported.iter().filter_map(hook).collect()
+    }
+
+    /// The same for every line that is reported on, also one without directions.
+    pub fn line_hooks(&self) -> Vec<Option<HookPoint>> {
+        let hook = |line: &ReportLine| self.members(line).next().map(|o| o.set.hook());
+        self.reported.iter().map(hook).collect()
     }
 
     /// The methods of a line.

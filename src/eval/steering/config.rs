@@ -178,6 +178,11 @@ pub fn unsteered_of(config: &SteeringConfig) -> usize {
     config.prompts.len() * config.samples.max(UNSTEERED_SAMPLES)
 }
 
+/// Texts that so many concepts have that the model is asked for in words.
+pub fn asked_texts_of(concepts: usize, config: &SteeringConfig) -> usize {
+    concepts * config.prompts.len() * config.samples
+}
+
 /// Texts that a run of so many subjects will hold when every target is reached.
 pub fn texts_of(subjects: usize, config: &SteeringConfig) -> usize {
     subjects * 2 * config.targets.len() * config.prompts.len() * config.samples

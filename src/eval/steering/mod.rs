@@ -25,6 +25,7 @@ mod separation;
 pub mod side;
 mod strengths;
 pub mod vocabulary;
+pub mod worded;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::steering::search::Calibration;
 use crate::steering::{Intervention, Mode, SteerTerm};
-pub use config::{Protocol, SteeringConfig, texts_of, unsteered_of};
+pub use config::{Protocol, SteeringConfig, asked_texts_of, texts_of, unsteered_of};
 pub use record::{JudgedRecord, StrengthRecord, TextKey, TextRecord, unreached};
 use rise::Percentiles;
 pub use run::Run;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::judge::Judgement;
+use super::worded::NO_TARGET;
 use super::{JudgedRecord, TextKey};
 use crate::eval::bootstrap::{Difference, paired};
 use crate::plot::{Chart, Point, Series};
@@ -131,17 +132,25 @@ pub fn chart(reports: &[SteeringReport], title: String, unsteered: Option<f64>) 
         low: c.score.low,
         high: c.score.high,
     };
+    // What is asked in words has no KL: its one score is the table's.
+    let has_points = |r: &&SteeringReport| r.cells.is_empty() || plotted(r).next().is_some();
     let series = |r: &SteeringReport| Series {
         name: r.method.clone(),
-        points: r.cells.iter().filter(|c| c.sign > 0).map(point).collect(),
+        points: plotted(r).map(point).collect(),
     };
     Chart {
         title,
         x_label: "KL(base ‖ steered), promoting".to_owned(),
         y_label: "score, 0 to 2".to_owned(),
-        series: reports.iter().map(series).collect(),
+        series: reports.iter().filter(has_points).map(series).collect(),
         level: unsteered.map(|score| ("unsteered".to_owned(), score)),
     }
+}
+
+/// The cells that have a place on a plot against KL.
+fn plotted(report: &SteeringReport) -> impl Iterator<Item = &CellReport> {
+    let cells = report.cells.iter();
+    cells.filter(|c| c.sign > 0 && c.target != NO_TARGET)
 }
 
 /// Scores of one label: by target and sign, then by prompt.

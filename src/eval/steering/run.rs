@@ -35,13 +35,16 @@ pub struct Run<'a> {
 }
 
 /// Texts to generate that differ in their draws alone: they share the prompt's key-value cache.
-struct TextGroup {
-    intervention: Option<Arc<Intervention>>,
-    key: TextKey,
-    direction: usize,
-    alpha: f64,
-    kl: f64,
-    samples: Vec<usize>,
+pub(super) struct TextGroup {
+    pub intervention: Option<Arc<Intervention>>,
+    /// What is read in place of the prompt, where the model is asked in words; it ends with the
+    /// prompt.
+    pub read: Option<Arc<Vec<u32>>>,
+    pub key: TextKey,
+    pub direction: usize,
+    pub alpha: f64,
+    pub kl: f64,
+    pub samples: Vec<usize>,
 }
 
 impl<'a> Run<'a> {
@@ -100,6 +103,7 @@ impl<'a> Run<'a> {
             let samples: Vec<usize> = samples.collect();
             groups.push(TextGroup {
                 intervention: None,
+                read: None,
                 key: key(0),
                 direction: 0,
                 alpha: 0.0,
@@ -226,6 +230,7 @@ impl<'a> Run<'a> {
         };
         let group = |prompt| TextGroup {
             intervention: Some(intervention.clone()),
+            read: None,
             key: key(prompt, 0),
             direction: subject.direction,
             alpha: found.alpha,
@@ -241,7 +246,7 @@ impl<'a> Run<'a> {
     }
 
     /// Generates, logs and judges a batch; returns the number of texts.
-    fn batch(
+    pub(super) fn batch(
         &mut self,
         groups: &[TextGroup],
         judge: &mut dyn TextJudge,
@@ -303,7 +308,10 @@ impl<'a> Run<'a> {
     fn generate(&mut self, groups: &[TextGroup], ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
         let stream = |g: &TextGroup, sample: usize| (g.key.prompt * 1000 + sample) as u64;
         let continuation = |g: &TextGroup| Continuation {
-            prompt: self.prompts[g.key.prompt].clone(),
+            prompt: match &g.read {
+                Some(read) => read.to_vec(),
+                None => self.prompts[g.key.prompt].clone(),
+            },
             streams: g.samples.iter().map(|&s| stream(g, s)).collect(),
         };
         let continuations: Vec<Continuation> = groups.iter().map(continuation).collect();
@@ -359,15 +367,15 @@ impl<'a> Run<'a> {
 }
 
 /// Turns the tokens that are generated batch by batch into the progress of the whole run.
-struct RunProgress<'a> {
-    done: usize,
-    total: usize,
-    unit: &'static str,
-    ctx: &'a TaskCtx,
+pub(super) struct RunProgress<'a> {
+    pub done: usize,
+    pub total: usize,
+    pub unit: &'static str,
+    pub ctx: &'a TaskCtx,
 }
 
 impl RunProgress<'_> {
-    fn add(&mut self, count: usize) -> Result<()> {
+    pub(super) fn add(&mut self, count: usize) -> Result<()> {
         self.done += count;
         self.ctx.checkpoint(Progress::new(
             "steering",
@@ -379,7 +387,7 @@ impl RunProgress<'_> {
 }
 
 /// How many of the first groups fill a batch: at least one.
-fn groups_in_batch(groups: &[TextGroup], batch: usize) -> usize {
+pub(super) fn groups_in_batch(groups: &[TextGroup], batch: usize) -> usize {
     let mut rows = 0;
     let count = groups.iter().take_while(|g| {
         rows += g.samples.len();

@@ -39,7 +39,7 @@ pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
     for f in &found.free_texts {
         let name = match f.method == UNSTEERED {
             true => UNSTEERED.to_owned(),
-            false => format!("{}, KL {}", found.shown(&f.method), f.target),
+            false => found.shown_at(&f.method, f.target),
         };
         let perplexity = f.perplexity.map_or("-".to_owned(), |p| format!("{p:.1}"));
         let minus = f.minus.as_ref().map_or_else(String::new, |d| {

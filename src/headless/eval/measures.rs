@@ -59,7 +59,7 @@ pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
         format!("own − {}", first.against),
     ))?;
     for row in rows() {
-        let name = format!("{}, KL {}", found.shown(&row.method), row.target);
+        let name = found.shown_at(&row.method, row.target);
         let cell = |measure| {
             let value = measured(&row.method, row.target, measure).map(|m| m.value.mean);
             value.map_or_else(|| format!("{:>11}", "-"), |v| format!("{v:>+11.3}"))

@@ -10,10 +10,11 @@ mod steering;
 
 use crate::cli::{EvalArgs, EvalCommand};
 use crate::corpus::TokenTable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::split::Holdout;
 use crate::eval::steering::report::MeanInterval;
 use crate::eval::unseen::Divided;
+use crate::jobs::directions::HookSelection;
 use crate::jobs::evaluation::Method;
 use crate::study::Study;
 
@@ -42,6 +43,12 @@ fn check_place(args: &EvalArgs, study: &Study) -> Result<()> {
         return Ok(());
     }
     let place = args.place.selection();
+    let only_words = args.methods.iter().all(|m| *m == Method::Prompt);
+    if only_words && place != HookSelection::default() {
+        return Err(Error::usage(
+            "--fit, --layer and --hook have no effect on prompt, which asks the model in words: leave them out",
+        ));
+    }
     place.check_effect(study, Method::sets(&args.methods))
 }
 

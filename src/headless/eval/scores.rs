@@ -2,6 +2,7 @@
 
 use super::{Output, free_text, measures, with_interval};
 use crate::error::Result;
+use crate::eval::steering::worded::NO_TARGET;
 use crate::jobs::causal::Causal;
 
 const NAMES: usize = 24;
@@ -36,7 +37,7 @@ pub(super) fn table(found: &Causal, out: &mut Output) -> Result<()> {
         first.method
     ))?;
     for r in &found.rises {
-        let head = format!("{}, KL {}", found.shown(&r.method), r.target);
+        let head = found.shown_at(&r.method, r.target);
         let less = r.first_minus.as_ref();
         let less = less.map_or_else(String::new, |d| {
             format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high)
@@ -62,7 +63,10 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     targets.dedup();
     let heads: String = targets
         .iter()
-        .map(|t| format!("{:>15}", format!("KL {t}")))
+        .map(|&t| match t {
+            NO_TARGET => format!("{:>15}", "no KL sought"),
+            t => format!("{:>15}", format!("KL {t}")),
+        })
         .collect();
     let (first, best, promoting) = (
         "score 0 to 2 [95 %]",

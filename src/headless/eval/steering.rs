@@ -17,8 +17,9 @@ use crate::eval::judge::{AnswerCache, Endpoint, JudgeClient};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Judgement, TextJudge};
 use crate::eval::steering::report::{CellReport, SteeringReport, chart};
+use crate::eval::steering::worded::NO_TARGET;
 use crate::eval::steering::{Protocol, RunEvent, SteeringConfig, TextRecord};
-use crate::jobs::causal::{Causal, CausalRequest, Judging, Prepared, prepare};
+use crate::jobs::causal::{Causal, CausalRequest, Judging, Prepared, beside, prepare};
 use crate::jobs::choice::Choose;
 use crate::jobs::evaluation::Method;
 use crate::jobs::measured::EffectRequest;
@@ -155,9 +156,13 @@ fn scores(found: &Causal) -> Vec<LayerScore> {
     let one = found
         .measures
         .iter()
-        .all(|m| m.target == found.measures[0].target);
+        .filter(|m| m.target != NO_TARGET)
+        .map(|m| m.target)
+        .collect::<Vec<_>>()
+        .windows(2)
+        .all(|two| two[0] == two[1]);
     out.extend(found.measures.iter().map(|m| {
-        let at = match one {
+        let at = match one || m.target == NO_TARGET {
             true => m.method.clone(),
             false => format!("{}, KL {}", m.method, m.target),
         };
@@ -208,13 +213,14 @@ fn print_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
     let plan = prepared.plan();
     if out.is_json() {
         return out.object(&json!({
-            "event": "plan", "direction_count": plan.directions, "text_count": plan.texts,
+            "event": "plan", "direction_count": plan.directions, "asked_count": plan.asked, "text_count": plan.texts,
             "written_count": plan.written, "max_token_count": plan.tokens,
         }));
     }
     out.line(&format!(
-        "{} directions, up to {} texts of {} tokens, {} of them there; a judge that asks nobody leaves out labels that it cannot judge",
+        "{} directions{}, up to {} texts of {} tokens, {} of them there; a judge that asks nobody leaves out labels that it cannot judge",
         plan.directions,
+        beside(plan.asked),
         thousands(plan.texts as u64),
         plan.tokens,
         thousands(plan.written as u64)

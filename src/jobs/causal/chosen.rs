@@ -53,7 +53,7 @@ pub(super) fn lifted(
             return Ok(None);
         }
         Method::Shuffled if !tokens.is_empty() => tokens.rotate_left(1),
-        Method::Set(_) | Method::Shuffled | Method::Mean(_) => {}
+        Method::Set(_) | Method::Shuffled | Method::Mean(_) | Method::Prompt => {}
     }
     let set = offered.set.as_ref();
     Ok(Some(match side {

@@ -9,6 +9,7 @@ use crate::directions::{Baseline, Mix, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::steering::WatchedWords;
 use crate::eval::steering::report::ReportLine;
+use crate::eval::steering::worded::PROMPT;
 use crate::study::Study;
 
 /// The methods with their controls: what chooses by effects, or mixes by them, stands beside the same
@@ -110,7 +111,10 @@ pub(super) fn watched(
 /// The line that measures are compared with: differences in means, or else the first.
 pub(super) fn against(lines: &[ReportLine]) -> String {
     let diffmean = lines.iter().find(|l| l.name == Baseline::DiffMean.name());
+    // What is asked in words has no KL at which others could be compared with it.
+    let steered = lines.iter().find(|l| l.name != PROMPT);
     diffmean
+        .or(steered)
         .or(lines.first())
         .map_or_else(String::new, |line| line.name.clone())
 }

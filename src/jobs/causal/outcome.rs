@@ -14,6 +14,7 @@ use crate::eval::steering::judge::{Judgement, TextJudge};
 use crate::eval::steering::measures::MeasureReport;
 use crate::eval::steering::report::{ScoreDifference, SteeringReport};
 use crate::eval::steering::rise::Rise;
+use crate::eval::steering::worded::NO_TARGET;
 use crate::task::TaskCtx;
 
 /// What an evaluation came to.
@@ -43,7 +44,7 @@ pub struct Causal {
     pub unrated: Option<String>,
     /// A report a method.
     pub methods: Vec<SteeringReport>,
-    /// Where each method lives, in their order.
+    /// Where each method lives, in their order; empty for what is asked in words.
     #[serde(default)]
     pub hooks: Vec<String>,
     /// The first against the others.
@@ -72,18 +73,31 @@ pub struct Causal {
 impl Causal {
     /// Whether its methods live in different spaces.
     pub fn spaces_differ(&self) -> bool {
-        self.hooks.iter().any(|h| *h != self.hook)
+        self.hooks.iter().any(|h| *h != self.hook && !h.is_empty())
     }
 
-    /// Where a method lives.
-    pub fn hook_of(&self, method: &str) -> &str {
+    /// Where a method lives; `None` for what is asked in words.
+    pub fn hook_of(&self, method: &str) -> Option<&str> {
         let at = self.methods.iter().position(|r| r.method == method);
-        at.and_then(|i| self.hooks.get(i)).unwrap_or(&self.hook)
+        let hook = at.and_then(|i| self.hooks.get(i)).unwrap_or(&self.hook);
+        Some(hook.as_str()).filter(|h| !h.is_empty())
     }
 
     /// What a method is called in a table: with its hook where hooks differ.
     pub fn shown(&self, method: &str) -> String {
-        evaluation::shown(method, self.hook_of(method), self.spaces_differ())
+        match self.hook_of(method) {
+            Some(hook) => evaluation::shown(method, hook, self.spaces_differ()),
+            None => method.to_owned(),
+        }
+    }
+
+    /// The same at a KL, where one was sought.
+    pub fn shown_at(&self, method: &str, target: f64) -> String {
+        let name = self.shown(method);
+        match target {
+            NO_TARGET => name,
+            target => format!("{name}, KL {target}"),
+        }
     }
 
     /// Where all of it is, for a title.

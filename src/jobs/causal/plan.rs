@@ -8,19 +8,29 @@ use crate::eval::judge::CostEstimate;
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{RatingCase, TextJudge};
 use crate::eval::steering::report::ReportLine;
-use crate::eval::steering::{JudgedRecord, UNSTEERED, texts_of, unsteered_of};
+use crate::eval::steering::{JudgedRecord, UNSTEERED, asked_texts_of, texts_of, unsteered_of};
 
 /// How much an evaluation generates at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Directions: one a method and label.
     pub directions: usize,
+    /// Labels that the model is asked for in words.
+    pub asked: usize,
     /// Steered texts when every KL target is reached.
     pub texts: usize,
     /// Those of them that the log has.
     pub written: usize,
     /// Tokens of a text.
     pub tokens: usize,
+}
+
+/// ", 8 labels asked in words", where there are any.
+pub fn beside(asked: usize) -> String {
+    match asked {
+        0 => String::new(),
+        n => format!(", {n} labels asked for in words"),
+    }
 }
 
 impl Prepared {
@@ -35,10 +45,20 @@ impl Prepared {
         let directions = self.directions.len();
         Plan {
             directions,
-            texts: texts_of(directions, &self.config),
+            asked: self.asked(),
+            texts: self.all_texts(),
             written,
             tokens: self.config.sampling.max_tokens,
         }
+    }
+
+    fn asked(&self) -> usize {
+        if self.asks { self.labels.len() } else { 0 }
+    }
+
+    /// Texts when every KL target is reached.
+    fn all_texts(&self) -> usize {
+        texts_of(self.directions.len(), &self.config) + asked_texts_of(self.asked(), &self.config)
     }
 
     /// What is reported on.
@@ -81,8 +101,7 @@ impl Prepared {
         // A target that is known to be out of reach will have no texts.
         let unreached = self.log.strengths().iter().filter(|s| !s.reached).count();
         let none = unreached * self.config.prompts.len() * self.config.samples;
-        let texts =
-            texts_of(self.directions.len(), &self.config).saturating_sub(steered.len() + none);
+        let texts = self.all_texts().saturating_sub(steered.len() + none);
         let bare = unsteered_of(&self.config).saturating_sub(unsteered.len());
         let longest = self
             .config

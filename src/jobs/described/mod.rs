@@ -5,6 +5,7 @@
 //! no terminal. Invariant: a text is written once, whichever side's description it is rated by, and
 //! what a difference in means is made from has no part in what it is tested on.
 
+mod kept;
 mod outcome;
 mod subjects;
 mod tables;
@@ -14,13 +15,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::causal::{Causal, unsteered_scores};
 use super::directions::HookSelection;
 use super::evaluation::Method;
-use super::measured::computed;
 use crate::directions::{Baseline, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::judge::sentences::{self, WrittenSentences};
@@ -28,16 +26,18 @@ use crate::eval::judge::{CostEstimate, describe};
 use crate::eval::phrases::Phrases;
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::TextJudge;
-use crate::eval::steering::log::Log;
 use crate::eval::steering::meaning::MeaningJudge;
 use crate::eval::steering::pace::Pace;
 use crate::eval::steering::side::{Side, SideJudge};
-use crate::eval::steering::vocabulary::LabelledText;
-use crate::eval::steering::{Run, RunEvent, SteeringConfig, WatchedWords, texts_of};
+use crate::eval::steering::worded::how_asked;
+use crate::eval::steering::{
+    Run, RunEvent, SteeringConfig, WatchedWords, asked_texts_of, texts_of,
+};
 use crate::model::Model;
 use crate::model::encoder::SentenceEncoder;
 use crate::study::Study;
 use crate::task::TaskCtx;
+use kept::examples;
 pub use outcome::{ConceptLine, Described, SideDetection};
 use subjects::{Offer, Offered, offer};
 use tables::SideOf;
@@ -156,13 +156,16 @@ impl PreparedUnits {
         };
         let means = if self.units.diffmean { 2 * first } else { 0 };
         let texts = |directions| texts_of(directions, &self.ask.config);
+        // Each side's description is asked for in words.
+        let asked = if self.units.asks { 2 * first } else { 0 };
+        let asked_texts = asked_texts_of(asked, &self.ask.config);
         let tokens = self.ask.config.sampling.max_tokens;
         let missing = self.units.to_describe().features;
-        let asked = judge.map(|judge| {
+        let questions = judge.map(|judge| {
             // Both sides rate the concept of a feature's texts, and one question asks their fluency.
             let mut sum = judge.price(
-                texts(2 * (features + random) + means),
-                texts(features + random + means),
+                texts(2 * (features + random) + means) + asked_texts,
+                texts(features + random + means) + asked_texts,
                 tokens,
             );
             sum += describe::estimate(judge.client_ref(), &missing, false, false);
@@ -181,9 +184,9 @@ impl PreparedUnits {
             features,
             undescribed: missing.len(),
             directions: features + random + means,
-            texts: texts(features + random + means),
+            texts: texts(features + random + means) + asked_texts,
             tokens,
-            asked,
+            asked: questions,
         }
     }
 
@@ -232,6 +235,9 @@ impl PreparedUnits {
             note(&format!(
                 "{set} {id} fires nowhere: there is nothing to describe"
             ));
+        }
+        if self.units.asks {
+            note(&how_asked(model));
         }
         self.describe_missing(study, voice, note, ctx)?;
         let mut concepts = self.units.concepts();
@@ -292,13 +298,24 @@ impl PreparedUnits {
                 .map(|o| o.subject.clone())
                 .collect();
             note(&format!(
-                "{side}: {} directions, up to {} texts of {} tokens; kept in {}",
+                "{side}: {} directions{}, up to {} texts of {} tokens; kept in {}",
                 subjects.len(),
+                match self.units.asks {
+                    true => ", and what is asked in words",
+                    false => "",
+                },
                 texts_of(subjects.len(), &self.ask.config),
                 self.ask.config.sampling.max_tokens,
                 run.dir().display()
             ));
-            let stopped = match run.generate_and_judge(&subjects, &mut judge, seen, ctx) {
+            let wanted = match self.units.asks {
+                true => self.worded(&concepts, side, &judge),
+                false => Vec::new(),
+            };
+            let done = run
+                .generate_and_judge(&subjects, &mut judge, seen, ctx)
+                .and_then(|()| run.ask_in_words(&wanted, &mut judge, seen, ctx));
+            let stopped = match done {
                 Err(Error::Cancelled) => true,
                 done => done.map(|()| false)?,
             };
@@ -436,57 +453,4 @@ impl PreparedUnits {
         concepts.retain(|c| enough.contains_key(&c.text));
         Ok(enough)
     }
-
-    /// Opens the log of just this evaluation.
-    fn log(
-        &self,
-        study: &Study,
-        model: &Model,
-        concepts: &[Concept],
-        offered: &[Offered],
-    ) -> Result<(String, Log)> {
-        let model = computed(study, model);
-        let keys = concepts
-            .iter()
-            .map(|c| json!([self.units.key(c.unit), c.side, c.text]));
-        let plan = json!({"config": self.ask.config, "model": model, "seed": self.ask.seed,
-            "concepts": keys.collect::<Vec<_>>(),
-            "directions": offered.iter().map(|o| json!([o.subject.method, o.subject.label, o.subject.direction,
-                format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.subject.term.direction)))])).collect::<Vec<_>>()});
-        let name =
-            self.ask.name.clone().unwrap_or_else(|| {
-                format!("described-{:016x}", xxh3_64(plan.to_string().as_bytes()))
-            });
-        let log = Log::open(&study.evaluation_dir(&name)?, &plan)?;
-        Ok((name, log))
-    }
-
-    /// Which description each key stands for on a side.
-    fn descriptions(&self, concepts: &[Concept], side: Side) -> HashMap<String, String> {
-        let of_side = concepts.iter().filter(|c| c.side == side);
-        let both = |c: &Concept| {
-            let key = self.units.key(c.unit);
-            let own = format!("{key}{}", side.suffix());
-            [(key, c.text.clone()), (own, c.text.clone())]
-        };
-        of_side.flat_map(both).collect()
-    }
-}
-
-/// What the judge by meaning learns a description from, and what it is scaled by: the description and
-/// the sentences that differences in means are made from, then those that S_CD is measured on.
-fn examples<'a>(
-    concepts: &'a [Concept],
-    written: &'a HashMap<String, WrittenSentences>,
-) -> (Vec<LabelledText<'a>>, Vec<LabelledText<'a>>) {
-    let (mut learn, mut scale) = (Vec::new(), Vec::new());
-    for text in distinct(concepts) {
-        learn.push((text, text));
-        if let Some(sentences) = written.get(text) {
-            let (first, second) = subjects::halves(&sentences.activating);
-            learn.extend(first.map(|s| (text, s.as_str())));
-            scale.extend(second.map(|s| (text, s.as_str())));
-        }
-    }
-    (learn, scale)
 }

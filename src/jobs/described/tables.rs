@@ -8,6 +8,7 @@ use crate::eval::steering::judge::Judgement;
 use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::side::Side;
+use crate::eval::steering::worded::PROMPT;
 use crate::eval::steering::{JudgedRecord, unreached};
 
 /// What is known of one side when its texts are rated.
@@ -53,6 +54,9 @@ impl PreparedUnits {
         }
         if let Some(set) = &self.units.random {
             names.push((set.name().to_owned(), first.clone()));
+        }
+        if self.units.asks {
+            names.push((PROMPT.to_owned(), String::new()));
         }
         let lines: Vec<ReportLine> = names.iter().map(|(n, _)| ReportLine::one(n)).collect();
         let methods = report(&judged, &lines, self.ask.seed);

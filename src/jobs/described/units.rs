@@ -40,6 +40,8 @@ pub struct Units {
     pub diffmean: bool,
     /// Random directions, where they are among the methods.
     pub random: Option<Box<dyn DirectionSet>>,
+    /// Whether the model is also asked in words, for the first set's descriptions.
+    pub asks: bool,
 }
 
 /// A description of one side that texts are judged by.
@@ -66,6 +68,7 @@ impl Units {
         model: &Model,
         ctx: &TaskCtx,
     ) -> Result<Self> {
+        let asks = ask.methods.contains(&Method::Prompt);
         let (kinds, diffmean, random) = sort(&ask.methods)?;
         let mut wanted = Vec::new();
         for kind in &kinds {
@@ -127,6 +130,7 @@ impl Units {
             unchecked: old,
             diffmean,
             random,
+            asks,
         })
     }
 
@@ -204,10 +208,11 @@ fn sort(methods: &[Method]) -> Result<(Vec<SetKind>, bool, Option<SetKind>)> {
             }
             Method::Set(kind) if !kind.ranked() => random = Some(kind.clone()),
             Method::Set(kind) => kinds.push(kind.clone()),
+            Method::Prompt => {}
             Method::Shuffled | Method::Mean(_) => {
                 return Err(Error::usage(format!(
                     "{method} has no descriptions of its own: with --concepts descriptions give fit, fit:NAME, sae:NAME, kmeans, \
-                     neuron, diffmean or random"
+                     neuron, diffmean, random or prompt"
                 )));
             }
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
+use crate::eval::steering::worded::PROMPT;
 
 /// A way to a direction for a label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum Method {
     /// A fit's features chosen as the best for labels that were dealt out to the sentences anew:
     /// what choosing is worth.
     Shuffled,
+    /// No direction: the model is asked in words to speak of the label.
+    Prompt,
     /// Several as one, each label's value their mean: fits that differ in their seed.
     Mean(Vec<Method>),
 }
@@ -52,7 +55,7 @@ impl Method {
     pub fn is_by_effects(&self) -> bool {
         match self {
             Self::Set(kind) => matches!(kind, SetKind::Mixed { .. }),
-            Self::Shuffled => false,
+            Self::Shuffled | Self::Prompt => false,
             Self::Mean(members) => members.iter().any(Self::is_by_effects),
         }
     }
@@ -63,6 +66,7 @@ impl fmt::Display for Method {
         match self {
             Self::Set(kind) => kind.fmt(f),
             Self::Shuffled => f.write_str("shuffled"),
+            Self::Prompt => f.write_str(PROMPT),
             Self::Mean(members) => {
                 let names: Vec<String> = members.iter().map(ToString::to_string).collect();
                 f.write_str(&names.join("+"))
@@ -77,6 +81,9 @@ impl FromStr for Method {
         if s == "shuffled" {
             return Ok(Self::Shuffled);
         }
+        if s == PROMPT {
+            return Ok(Self::Prompt);
+        }
         if s.contains('+') {
             return s
                 .split('+')
@@ -89,7 +96,7 @@ impl FromStr for Method {
                 return e;
             }
             Error::usage(format!(
-                "'{}' is no method: use {}, shuffled, or several as one: fit:A+fit:B",
+                "'{}' is no method: use {}, shuffled, {PROMPT}, or several as one: fit:A+fit:B",
                 s.escape_debug(),
                 SetKind::names()
             ))
@@ -116,6 +123,7 @@ mod tests {
             "fit:k100",
             "kmeans@3.hook_mlp_out",
             "fit:a+fit:b+neuron",
+            "prompt",
         ]
         .map(|text| text.parse().unwrap());
         for method in Method::usual().into_iter().chain(named) {

@@ -189,6 +189,7 @@ impl Values {
                     "what makes the training half's sentences likelier, by the model's gradient"
                 }
                 Method::Set(SetKind::Mixed { .. }) => "directions by what they do, of the training half",
+                Method::Prompt => "the model asked in words, unsteered",
                 Method::Mean(_) => "the mean of several",
             }
             .to_owned(),
