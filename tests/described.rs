@@ -335,6 +335,49 @@ fn offline_a_feature_is_judged_by_the_nearest_phrase_and_sentences_of_the_corpus
 }
 
 #[test]
+fn a_model_is_asked_in_words_for_both_descriptions_of_a_feature() {
+    let made = Made::new();
+    let list = made.dir.path().join("list.txt").display().to_string();
+    fs::write(
+        &list,
+        "the tide and the boat\nmonday and we met\na longer text\n",
+    )
+    .unwrap();
+    let offline = [
+        "--judge",
+        "meaning",
+        "--encoder",
+        ENCODER,
+        "--phrases",
+        &list,
+    ];
+    let asked = [&offline[..], &["--methods", "fit,prompt"]].concat();
+    let (lines, notes, code) = made.output(&made.judged(&asked));
+    assert_eq!(code, 0, "{notes}");
+    assert!(notes.contains("has no chat template"), "{notes}");
+    let described = |side: &str| {
+        let of_side = |c: &&&Value| c["side"] == side;
+        events(&lines, "concept").iter().filter(of_side).count()
+    };
+    let texts = events(&lines, "text");
+    for side in ["inputs", "outputs"] {
+        let of = |t: &&&Value| {
+            let label = t["label"].as_str().unwrap();
+            t["method"] == "prompt" && label.ends_with(&format!(" of {side}"))
+        };
+        // One prompt, two samples; a description that the judge cannot tell has none.
+        let count = texts.iter().filter(of).count();
+        assert!(
+            count > 0 && count <= 2 * described(side) && count % 2 == 0,
+            "{count}"
+        );
+    }
+    let methods = events(&lines, "method");
+    let of_words = methods.iter().filter(|m| m["method"] == "prompt");
+    assert!(of_words.clone().count() == 2 && of_words.clone().all(|m| m["hook"].is_null()));
+}
+
+#[test]
 fn the_papers_protocol_is_one_word_and_priced_first() {
     let made = Made::new();
     let steering = ["eval", "steering", &made.study, "--judge", "meaning"];

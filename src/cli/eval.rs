@@ -148,6 +148,7 @@ pub enum OfflineArg {
     \x20 mlpeek eval steering study --labels months,colours --concepts labels --protocol paper\n\
     \x20 mlpeek eval steering study --judge meaning\n\
     \x20 mlpeek eval steering study --methods diffmean,textgrad-cut,mix,effect --samples 0\n\
+    \x20 mlpeek eval steering study --methods mix,diffmean,probe,prompt --judge meaning\n\
     \x20 mlpeek eval steering study --layer 0,6,12 --samples 0 --kl 0.25\n\
     \x20 mlpeek eval steering study --concepts descriptions --judge meaning --sample 20\n\
     \x20 mlpeek eval steering study --endpoint http://127.0.0.1:8080/v1 --judge-model M")]

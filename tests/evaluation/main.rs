@@ -6,6 +6,7 @@ mod judges;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;
+mod words;
 
 use std::fs;
 use std::path::Path;

@@ -151,8 +151,8 @@ impl Run<'_> {
         ctx: &TaskCtx,
     ) -> Result<StrengthRecord> {
         let known = self.log.strengths().iter();
-        let known = known.filter(|s| s.method == PROMPT && s.label == concept.label);
-        if let Some(known) = known.last() {
+        let mut known = known.filter(|s| s.method == PROMPT && s.label == concept.label);
+        if let Some(known) = known.next_back() {
             return Ok(known.clone());
         }
         let plain = match base {
