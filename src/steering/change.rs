@@ -94,11 +94,7 @@ pub fn for_each_change(
     let read = CalibrationPrompts::read(model, prompts, &interventions, positions, ctx)?;
     let mut steering = 0;
     read.for_each_pass(steerings, ctx, |base, steered| {
-        let changes = match model.decoder().is_mapped() {
-            true => changes_on_host(&host::rows(base)?, &host::rows(steered)?),
-            false => changes_on_device(base, steered)?,
-        };
-        for change in &changes {
+        for change in &changes(model, base, steered)? {
             on_change(steering, change);
             steering += 1;
         }
@@ -128,6 +124,18 @@ pub fn change_at(
         found = Some(change.clone());
     })?;
     found.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))
+}
+
+/// What stands between `base`, a row of logits for each prompt, and `steered`, as many rows for each
+/// steering.
+///
+/// # Errors
+/// What the device returns.
+pub fn changes(model: &Model, base: &Tensor, steered: &Tensor) -> Result<Vec<Change>> {
+    match model.decoder().is_mapped() {
+        true => Ok(changes_on_host(&host::rows(base)?, &host::rows(steered)?)),
+        false => changes_on_device(base, steered),
+    }
 }
 
 fn changes_on_host(base: &[Vec<f32>], steered: &[Vec<f32>]) -> Vec<Change> {

@@ -12,10 +12,12 @@ use super::judge::TextJudge;
 use super::rise::Percentiles;
 use super::run::{Run, RunProgress, TextGroup, groups_in_batch};
 use super::{RunEvent, StrengthRecord, TextKey};
+use candle_core::Tensor;
+
 use crate::error::{Error, Result};
 use crate::model::chat::Turn;
-use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase, host};
-use crate::steering::calibrate::{kl, mean_log_prob_shifts};
+use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase};
+use crate::steering::change::changes;
 use crate::task::TaskCtx;
 
 /// The method's name, in what is typed and in the log.
@@ -147,7 +149,7 @@ impl Run<'_> {
         number: usize,
         concept: &WordedConcept,
         asked: &[Arc<Vec<u32>>],
-        base: &mut Option<Vec<Vec<f32>>>,
+        base: &mut Option<Tensor>,
         ctx: &TaskCtx,
     ) -> Result<StrengthRecord> {
         let known = self.log.strengths().iter();
@@ -156,23 +158,18 @@ impl Run<'_> {
             return Ok(known.clone());
         }
         let plain = match base {
-            Some(base) => base,
-            None => base.insert(last_logits(self.model, self.prompts.clone(), ctx)?),
+            Some(base) => &*base,
+            None => &*base.insert(last_logits(self.model, self.prompts.clone(), ctx)?),
         };
         let rows = asked.iter().map(|ids| ids.to_vec()).collect();
-        let pairs: Vec<Vec<Vec<f32>>> = plain
-            .iter()
-            .zip(last_logits(self.model, rows, ctx)?)
-            .map(|(plain, asked)| vec![plain.clone(), asked])
-            .collect();
-        let kls = pairs.iter().map(|pair| kl(&pair[0], &pair[1]));
-        let kl = kls.sum::<f64>() / pairs.len().max(1) as f64;
-        let changes = mean_log_prob_shifts(&pairs);
-        let ranks = Percentiles::of(&changes);
+        let told = last_logits(self.model, rows, ctx)?;
+        let found = changes(self.model, plain, &told)?.into_iter().next();
+        let change = found.ok_or_else(|| Error::refused("the model gave no logits"))?;
+        let ranks = Percentiles::of(&change.log_probs);
         let own = concept
             .words
             .iter()
-            .filter_map(|&w| changes.get(w as usize));
+            .filter_map(|&w| change.log_probs.get(w as usize));
         let rise = ranks.mean(&concept.words);
         let record = StrengthRecord {
             method: PROMPT.to_owned(),
@@ -181,7 +178,7 @@ impl Run<'_> {
             sign: 1,
             target: NO_TARGET,
             alpha: 0.0,
-            kl,
+            kl: change.kl,
             reached: true,
             note: None,
             rise,
@@ -226,14 +223,13 @@ impl Run<'_> {
 }
 
 /// The logits of the next token after each row.
-fn last_logits(model: &Model, rows: Vec<Vec<u32>>, ctx: &TaskCtx) -> Result<Vec<Vec<f32>>> {
+fn last_logits(model: &Model, rows: Vec<Vec<u32>>, ctx: &TaskCtx) -> Result<Tensor> {
     let batch = Batch {
         rows,
         samples: Vec::new(),
     };
     let logits = model.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::Last, ctx)?;
-    let logits = logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
-    host::rows(&logits)
+    logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))
 }
 
 #[cfg(test)]
