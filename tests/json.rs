@@ -271,6 +271,9 @@ fn everything() -> Schema {
     let words = [&export("saelens")[..], &[&out]].concat();
     made.run("export --format saelens", &words);
     let (out, vector) = (made.path("v.gguf"), ["--feature", "0,diffmean:sea:0.5"]);
+    let edited = made.path("edited");
+    let words = [&export("checkpoint")[..], &[&edited, "--feature", "0"]].concat();
+    made.run("export --format checkpoint", &words);
     let words = [&export("control-vector")[..], &[&out], &vector].concat();
     made.run("export --format control-vector", &words);
 

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{HookSelectionArgs, StudyModelArgs, values};
+use super::{HookSelectionArgs, ModeArg, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
+use crate::steering::Mode;
 
 /// What `--format` takes: what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,6 +24,8 @@ pub enum ExportFormat {
     Saelens,
     /// Directions as a control vector of llama.cpp (GGUF)
     ControlVector,
+    /// The model with directions ablated or added in its weights, a directory for any server
+    Checkpoint,
 }
 
 /// What an option is about, for the formats that take it.
@@ -31,6 +34,7 @@ enum Takes {
     Set,
     Features,
     Rows,
+    Mode,
     Model,
 }
 
@@ -44,6 +48,7 @@ impl ExportFormat {
             Self::Contexts => "contexts",
             Self::Saelens => "saelens",
             Self::ControlVector => "control-vector",
+            Self::Checkpoint => "checkpoint",
         }
     }
 
@@ -54,16 +59,17 @@ impl ExportFormat {
             Self::Npz => Some("npz"),
             Self::Csv | Self::Contexts => Some("csv"),
             Self::ControlVector => Some("gguf"),
-            Self::Saelens => None,
+            Self::Saelens | Self::Checkpoint => None,
         }
     }
 
     fn takes(self, what: Takes) -> bool {
         match what {
             Takes::Rows => matches!(self, Self::Safetensors | Self::Npz),
-            Takes::Features => self == Self::ControlVector,
-            Takes::Set => self != Self::ControlVector,
-            Takes::Model => matches!(self, Self::Csv | Self::ControlVector),
+            Takes::Features => matches!(self, Self::ControlVector | Self::Checkpoint),
+            Takes::Set => !self.takes(Takes::Features),
+            Takes::Mode => self == Self::Checkpoint,
+            Takes::Model => self == Self::Csv || self.takes(Takes::Features),
         }
     }
 }
@@ -73,15 +79,16 @@ impl ExportFormat {
 #[command(allow_negative_numbers = true)]
 #[command(after_help = "\
     Files:\n\
-    \x20 writes  --out: one file, or for saelens a directory (mlpeek guide formats says what is\n\
-    \x20         in each); one that is there is replaced only by --overwrite\n\
+    \x20 writes  --out: one file, or for saelens and checkpoint a directory (mlpeek guide formats\n\
+    \x20         says what is in each); what is there is replaced only by --overwrite\n\
     \n\
     Examples:\n\
     \x20 mlpeek export study --out factors.safetensors\n\
     \x20 mlpeek export study --fit k100 --format npz --rows --out k100.npz\n\
     \x20 mlpeek export study --format csv --directions diffmean --out diffmean.csv\n\
     \x20 mlpeek export study --format saelens --out k100-sae\n\
-    \x20 mlpeek export study --format control-vector --feature 29 --alpha 8 --out months.gguf")]
+    \x20 mlpeek export study --format control-vector --feature 29 --alpha 8 --out months.gguf\n\
+    \x20 mlpeek export study --format checkpoint --feature 29 --mode ablate --out edited")]
 pub struct ExportArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -94,13 +101,16 @@ pub struct ExportArgs {
     /// The set of directions [default: the newest fit]
     #[arg(long, value_name = "SET")]
     pub directions: Option<SetKind>,
-    /// The directions of a control vector, each with an optional weight, as for mlpeek steer: 29 or
-    /// 3:1,17:-0.5 or diffmean:months
+    /// The directions of a control vector or a checkpoint, each with an optional weight, as for
+    /// mlpeek steer: 29 or 3:1,17:-0.5 or diffmean:months
     #[arg(long, value_name = "LIST")]
     pub feature: Option<String>,
-    /// What a control vector is multiplied by, the α of mlpeek steer [default: 1]
+    /// The α of mlpeek steer, which is written [default of a control vector and to ablate: 1]
     #[arg(long, value_parser = values::finite)]
     pub alpha: Option<f64>,
+    /// What a checkpoint does along the directions [default: ablate]
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
     /// Token, position and sample of every row come along, and the texts and labels
     #[arg(long)]
     pub rows: bool,
@@ -119,6 +129,11 @@ impl ExportArgs {
     /// The set that is written.
     pub fn set(&self) -> SetKind {
         self.directions.clone().unwrap_or_default()
+    }
+
+    /// What is done along the directions.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or(ModeArg::Ablate).into()
     }
 
     /// Refuses an option that the format cannot take, and a format without what it needs.
@@ -151,6 +166,7 @@ impl ExportArgs {
                 self.alpha.is_some(),
             ),
             useless(format.takes(Takes::Rows), "--rows", self.rows),
+            useless(format.takes(Takes::Mode), "--mode", self.mode.is_some()),
         ];
         let options = options.into_iter().chain(
             of_the_model
@@ -168,6 +184,12 @@ impl ExportArgs {
                 "--format {} needs --feature: the directions to write",
                 format.name()
             )));
+        }
+        if format == ExportFormat::Checkpoint && self.alpha.is_none() && self.mode() != Mode::Ablate
+        {
+            return Err(Error::usage(
+                "a checkpoint that steers needs --alpha: mlpeek steer finds one for a wanted KL",
+            ));
         }
         if format == ExportFormat::Saelens
             && !matches!(self.set(), SetKind::Fit(_) | SetKind::Sae(_))

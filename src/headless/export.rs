@@ -15,7 +15,9 @@ use crate::jobs::directions::{self, Reference};
 use crate::jobs::export::sets::OpenSet;
 use crate::jobs::export::{self, write};
 use crate::jobs::steering::SteeredDirection;
-use crate::steering::SteerPart;
+use crate::model::{Model, source};
+use crate::steering::{Intervention, Mode, SteerPart, SteerTerm};
+use crate::study::Study;
 
 pub(super) fn run(args: &ExportArgs, out: &mut Output) -> Result<()> {
     args.check()?;
@@ -27,6 +29,7 @@ pub(super) fn run(args: &ExportArgs, out: &mut Output) -> Result<()> {
     let (object, words) = match args.format {
         ExportFormat::Saelens => saelens(args, out)?,
         ExportFormat::ControlVector => control_vector(args, out)?,
+        ExportFormat::Checkpoint => checkpoint(args, out)?,
         _ => set(args, out)?,
     };
     if out.is_json() {
@@ -145,7 +148,8 @@ fn saelens(args: &ExportArgs, out: &mut Output) -> Result<(Value, String)> {
     Ok((object, words))
 }
 
-fn control_vector(args: &ExportArgs, out: &mut Output) -> Result<(Value, String)> {
+/// The model of the study and the directions that `--feature` names.
+fn opened(args: &ExportArgs, out: &mut Output) -> Result<(Study, Model, Vec<SteeredDirection>)> {
     let ctx = out.task();
     let wanted = Reference::parse_list(args.feature.as_deref().unwrap_or_default())?;
     let mut study = open_study(&args.study, out)?;
@@ -155,6 +159,11 @@ fn control_vector(args: &ExportArgs, out: &mut Output) -> Result<(Value, String)
     let whole = SteerPart::Whole;
     let directions =
         SteeredDirection::open_all(&study, &wanted, &place, &whole, Some(&model), &ctx)?;
+    Ok((study, model, directions))
+}
+
+fn control_vector(args: &ExportArgs, out: &mut Output) -> Result<(Value, String)> {
+    let (study, model, directions) = opened(args, out)?;
     let alpha = args.alpha.unwrap_or(1.0);
     let blocks = export::control_vector(&study, &model, &directions, alpha, &args.out)?;
     let names: Vec<String> = directions.iter().map(SteeredDirection::named).collect();
@@ -167,4 +176,46 @@ fn control_vector(args: &ExportArgs, out: &mut Output) -> Result<(Value, String)
     );
     let object = json!({"steered_with": names, "alpha": alpha, "layers": blocks});
     Ok((object, words))
+}
+
+fn checkpoint(args: &ExportArgs, out: &mut Output) -> Result<(Value, String)> {
+    let (study, model, directions) = opened(args, out)?;
+    let (mode, alpha) = (args.mode(), args.alpha.unwrap_or(1.0));
+    let terms: Vec<SteerTerm> = directions
+        .iter()
+        .map(|direction| direction.term(&model))
+        .collect::<Result<_>>()?;
+    let intervention = Intervention::new(&terms, mode)?;
+    let place = match &args.model.model {
+        Some(place) => place.clone(),
+        None => study.own_model()?.id.clone(),
+    };
+    let files = source::resolve(Some(&place), &out.task())?;
+    let done = export::checkpoint(&files, &intervention, alpha, &args.out)?;
+    if done.added_bias {
+        out.note("the MLPs have biases now, which config.json says by mlp_bias");
+    }
+    let names: Vec<String> = directions.iter().map(SteeredDirection::named).collect();
+    let layers: Vec<String> = done.layers.iter().map(ToString::to_string).collect();
+    let words = format!(
+        "{} with {} {} at α = {alpha} in the down projection of layer {} ({})",
+        files.id,
+        names.join(", "),
+        past(mode),
+        layers.join(", "),
+        done.dtype
+    );
+    let object = json!({
+        "steered_with": names, "mode": mode, "alpha": alpha, "layers": done.layers, "dtype": done.dtype,
+        "added_bias": done.added_bias,
+    });
+    Ok((object, words))
+}
+
+fn past(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Add => "added",
+        Mode::Set => "set",
+        Mode::Ablate => "ablated",
+    }
 }

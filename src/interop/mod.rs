@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod card;
+pub mod checkpoint;
 pub mod control_vector;
 pub mod dendrogram;
 pub mod explanations;

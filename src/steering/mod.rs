@@ -4,6 +4,7 @@
 //! Knows directions, not where they come from, except in [`terms`]. Invariant: baseline and steered
 //! rows are rows of one batch with the same draws, so at α = 0 their texts are the same.
 
+mod baked;
 pub mod bisection;
 pub mod calibrate;
 pub mod change;
@@ -32,6 +33,7 @@ use calibrate::SignedIntervention;
 use change::change_at;
 use tap::{SteerTap, Steering, TokenSelection};
 
+pub use baked::DownProjection;
 pub use intervention::{Intervention, Mode};
 pub use terms::{
     SteerPart, core_term, direction_term, feature_term, part_direction, part_term, unit,

@@ -413,6 +413,14 @@ const REFUSED: &[(&str, &str)] = &[
         "--directions has no effect",
     ),
     (
+        "export S --out new --format checkpoint --feature 1 --mode add",
+        "needs --alpha",
+    ),
+    (
+        "export S --out new.csv --format csv --mode add",
+        "--mode has no effect with --format csv",
+    ),
+    (
         "export S --out new --format saelens --directions neuron",
         "takes a fit or an autoencoder, not neuron",
     ),

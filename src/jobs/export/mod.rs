@@ -3,6 +3,7 @@
 //! Knows the formats by name and by file ending, and the shapes from `interop`. Invariant: a file
 //! that is written appears under its name whole or not at all.
 
+mod checkpoint;
 mod control_vector;
 mod saelens;
 pub mod sets;
@@ -20,6 +21,7 @@ use crate::interop::factor_arrays::FactorArrays;
 use crate::interop::{card, dendrogram, json, tensors};
 use crate::model::HookPoint;
 
+pub use checkpoint::checkpoint;
 pub use control_vector::control_vector;
 pub use saelens::saelens;
 
