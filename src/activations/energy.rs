@@ -2,7 +2,7 @@
 //! have most of it.
 //!
 //! A fit lowers a sum of squares: if one neuron has most of ‖A‖², features are spent on that
-//! neuron, and a small relative error says little of all others. Knows nothing of fits.
+//! neuron, and a small relative error says little about all others. Knows nothing of fits.
 
 use std::ops::Range;
 
@@ -15,13 +15,14 @@ use crate::task::{Progress, TaskCtx};
 
 /// A single neuron or row with at least this share of ‖A‖² is reported.
 const SINGLE_SHARE: f64 = 0.1;
-/// [`MAX_MEMBERS`] that have at least this share together are reported.
+/// [`MAX_MEMBERS`] neurons or rows that have at least this share together are reported.
 const JOINT_SHARE: f64 = 0.5;
+/// The largest number of neurons or rows that are reported.
 const MAX_MEMBERS: usize = 10;
 /// A share is reported only if it is this many times what the same number of members would have if
 /// the energy were uniform.
 const UNIFORM_FACTOR: f64 = 5.0;
-/// Rows whose sums one task takes.
+/// The number of rows that one task sums, and that are read at a time.
 const PIECE_ROWS: usize = 256;
 const BLOCK_ROWS: usize = 4096;
 
@@ -36,7 +37,7 @@ pub struct Energy {
     pub strongest: Vec<(usize, f64)>,
 }
 
-/// What a concentration is about.
+/// Whether neurons or rows are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
@@ -62,7 +63,7 @@ pub struct Concentration {
 }
 
 impl Energy {
-    /// The sums of no rows, for `width` neurons.
+    /// Empty sums for `width` neurons.
     pub fn new(width: usize) -> Self {
         Self {
             neurons: vec![0.0; width],
@@ -70,8 +71,8 @@ impl Energy {
         }
     }
 
-    /// Builds the sums from those of each neuron and each row.
-    pub fn of_sums(neurons: Vec<f64>, row_squares: &[f64]) -> Self {
+    /// Makes the sums from the known Σ a² of each neuron and ‖a‖² of each row.
+    pub fn from_sums(neurons: Vec<f64>, row_squares: &[f64]) -> Self {
         let mut energy = Self {
             neurons,
             ..Self::default()
@@ -85,13 +86,13 @@ impl Energy {
     /// Adds the rows that follow; `rows` is row-major and holds whole rows.
     pub fn add(&mut self, rows: &[f32]) {
         for row in rows.chunks_exact(self.neurons.len().max(1)) {
-            let mut whole = 0.0;
+            let mut row_square = 0.0;
             for (sum, &v) in self.neurons.iter_mut().zip(row) {
                 let square = f64::from(v) * f64::from(v);
                 *sum += square;
-                whole += square;
+                row_square += square;
             }
-            self.count_row(whole);
+            self.count_row(row_square);
         }
     }
 
@@ -130,7 +131,7 @@ impl Energy {
     ///
     /// # Errors
     /// Errors of the source, [`Error::Cancelled`](crate::Error::Cancelled).
-    pub fn of(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
+    pub fn measure(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
         let (n, d) = source.shape();
         let mut energy = Self::new(d);
         for first in (0..n).step_by(BLOCK_ROWS) {
@@ -160,8 +161,8 @@ impl Energy {
     /// The few neurons or rows, if any, that have much of the energy; `name` gives the name of a
     /// row.
     pub fn concentrations(&self, name: impl Fn(usize) -> String) -> Vec<Concentration> {
-        let whole: f64 = self.neurons.iter().sum();
-        if !(whole > 0.0 && whole.is_finite()) {
+        let total: f64 = self.neurons.iter().sum();
+        if !(total > 0.0 && total.is_finite()) {
             return Vec::new();
         }
         let mut neurons: Vec<(usize, f64)> = self.neurons.iter().copied().enumerate().collect();
@@ -174,9 +175,9 @@ impl Energy {
             let shares: Vec<(usize, f64)> = strongest
                 .iter()
                 .take(MAX_MEMBERS)
-                .map(|&(i, v)| (i, v / whole))
+                .map(|&(i, v)| (i, v / total))
                 .collect();
-            let members = outstanding(&shares, count)?;
+            let members = reportable(&shares, count)?;
             let share = members.iter().map(|m| m.1).sum();
             let first = match axis {
                 Axis::Neurons => format!("neuron {}", members[0].0),
@@ -194,9 +195,10 @@ impl Energy {
     }
 }
 
-/// The strongest members, of `count` in all, if their shares are worth a report; `shares` are those
-/// of the strongest, largest first.
-fn outstanding(shares: &[(usize, f64)], count: usize) -> Option<&[(usize, f64)]> {
+/// The members whose share is reported: those with at least [`SINGLE_SHARE`] each, otherwise all of
+/// `shares` if they have [`JOINT_SHARE`] together; `None` if neither holds. `shares` are the
+/// largest ones, in descending order, of `count` members.
+fn reportable(shares: &[(usize, f64)], count: usize) -> Option<&[(usize, f64)]> {
     let uniform_share = |members: usize| UNIFORM_FACTOR * members as f64 / count.max(1) as f64;
     let strong = shares
         .iter()
@@ -272,6 +274,7 @@ impl Concentration {
         )
     }
 
+    /// The option that gives every neuron or row the same weight.
     fn remedy(&self) -> &'static str {
         match self.axis {
             Axis::Neurons => "--scale-neurons",
@@ -297,7 +300,7 @@ mod tests {
     }
 
     fn found(source: &InMemory) -> Vec<Concentration> {
-        Energy::of(source, &TaskCtx::silent())
+        Energy::measure(source, &TaskCtx::silent())
             .unwrap()
             .concentrations(|row| format!("row {row}"))
     }
@@ -332,18 +335,18 @@ mod tests {
     #[test]
     fn ten_that_hold_half_are_told_where_ten_are_few() {
         let shares: Vec<(usize, f64)> = (0..10).map(|i| (i, 0.055)).collect();
-        assert_eq!(outstanding(&shares, 5000).map(<[_]>::len), Some(10));
+        assert_eq!(reportable(&shares, 5000).map(<[_]>::len), Some(10));
         assert!(
-            outstanding(&shares, 20).is_none(),
+            reportable(&shares, 20).is_none(),
             "ten of twenty hold half by right"
         );
-        assert!(outstanding(&shares[..5], 5000).is_none());
+        assert!(reportable(&shares[..5], 5000).is_none());
         assert_eq!(
-            outstanding(&[(0, 0.3), (1, 0.12), (2, 0.05)], 5000).map(<[_]>::len),
+            reportable(&[(0, 0.3), (1, 0.12), (2, 0.05)], 5000).map(<[_]>::len),
             Some(2)
         );
         assert!(
-            outstanding(&[(0, 0.3), (1, 0.2)], 4).is_none(),
+            reportable(&[(0, 0.3), (1, 0.2)], 4).is_none(),
             "of four neurons one holds a quarter by right"
         );
     }
@@ -351,7 +354,7 @@ mod tests {
     #[test]
     fn counting_in_pieces_is_counting_at_once() {
         let source = source(5.0, 9.0);
-        let whole = Energy::of(&source, &TaskCtx::silent()).unwrap();
+        let whole = Energy::measure(&source, &TaskCtx::silent()).unwrap();
         let mut pieces = Energy::new(200);
         for range in [0..1, 1..333, 333..1000] {
             pieces.add(&source.rows(range).unwrap().data);
@@ -377,7 +380,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            Energy::of_sums(whole.neurons.clone(), &squares).strongest,
+            Energy::from_sums(whole.neurons.clone(), &squares).strongest,
             whole.strongest
         );
     }

@@ -48,47 +48,48 @@ pub trait ActivationSource: Sync {
     fn shape(&self) -> (usize, usize);
 
     /// The rows of `range`, which must lie inside the shape. A source may be larger than memory, so
-    /// callers ask for blocks.
+    /// callers read it in blocks.
     ///
     /// # Errors
-    /// Those of the source: a file that is damaged or cannot be read, a range outside the shape.
+    /// The source returns an error for a file that is damaged or cannot be read, and for a range
+    /// outside the shape.
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>>;
 
-    /// Copies the rows of `range` into `out`, which has exactly their number of values: a source
+    /// Copies the rows of `range` into `out`, whose length must be their number of values. A source
     /// that converts its values then needs no memory of its own.
     ///
     /// # Errors
-    /// As [`Self::rows`].
+    /// What [`Self::rows`] returns.
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         out.copy_from_slice(&self.rows(range)?.data);
         Ok(())
     }
 
-    /// The type in which [`Self::stored`] gives the values.
+    /// The type in which [`Self::for_each_stored`] gives the values.
     fn stored_dtype(&self) -> CacheDtype {
         CacheDtype::F32
     }
 
-    /// Calls `take` with the rows of `range` as they are stored, in order and in pieces of whole rows,
-    /// so that a device can be sent narrow values without a wide copy in memory.
+    /// Calls `f` with the rows of `range` as they are stored, in order and in pieces of whole rows,
+    /// so that 2-byte values can be copied to a device without a copy in f32.
     ///
     /// # Errors
-    /// As [`Self::rows`], and what `take` returns.
-    fn stored(
+    /// What [`Self::rows`] and `f` return.
+    fn for_each_stored(
         &self,
         range: Range<usize>,
-        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+        f: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
     ) -> Result<()> {
         let block = self.rows(range)?;
-        take(StoredRows {
+        f(StoredRows {
             rows: block.rows,
             dtype: CacheDtype::F32,
             bytes: bytemuck::cast_slice(&block.data),
         })
     }
 
-    /// Advises the source that a pass over all rows, in order, now reads those of `range`, so that
-    /// a source on disk can start to read the following ones.
+    /// Tells the source that a pass over all rows in order has come to those of `range`, so that a
+    /// source on disk can start to read the rows after them.
     fn advise_pass(&self, _: Range<usize>) {}
 
     /// The name of a row in an error message ("row 17, token ' Monday' of sample 3").
@@ -109,7 +110,7 @@ impl InMemory {
     /// Copies row-major `data` onto cache lines.
     ///
     /// # Panics
-    /// If `data` has not `rows * cols` values.
+    /// If the length of `data` is not `rows * cols`.
     pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         Self::from_aligned(rows, cols, data.into())
     }
@@ -117,7 +118,7 @@ impl InMemory {
     /// Wraps row-major `data`.
     ///
     /// # Panics
-    /// If `data` has not `rows * cols` values.
+    /// If the length of `data` is not `rows * cols`.
     pub fn from_aligned(rows: usize, cols: usize, data: AlignedVec) -> Self {
         assert_eq!(
             data.len(),

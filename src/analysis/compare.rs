@@ -1,28 +1,28 @@
-//! A few features compared: their neurons, cosines, and coefficients over the same tokens.
+//! Compares a few features: their neurons, cosines, and coefficients over the same tokens.
 //!
 //! Sees factors and the token table, no model. Invariant: every matrix is symmetric, m × m, in the
-//! order asked for.
+//! requested order.
 
 use super::contexts::{check_id, context, top_contexts};
-use super::hierarchy::shared;
+use super::hierarchy::shared_neurons;
 use super::scan::sum_and_max;
 use super::{ComparedText, Comparison};
 use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 
-/// The most features that are compared at a time.
-pub const MOST: usize = 8;
-/// Contexts that are shown of each feature.
-const CONTEXTS: usize = 2;
-/// Contexts that are shown in which several features fire together.
-const TOGETHER: usize = 4;
+/// The largest number of features that are compared at a time.
+pub const MAX_FEATURES: usize = 8;
+/// The number of contexts that are shown for each feature.
+const CONTEXTS_EACH: usize = 2;
+/// The number of contexts that are shown in which several features fire together.
+const JOINT_CONTEXTS: usize = 4;
 
-/// Compares the features `ids`, each once, without the residual stream (see
-/// [`super::lens::residual_cosines`]).
+/// Compares the features `ids`; a repeated id counts once. The cosines in the residual stream are
+/// not computed here (see [`super::lens::residual_cosines`]).
 ///
 /// # Errors
-/// [`Error::Usage`] for fewer than two or more than [`MOST`] features, and for an id that the fit does
+/// [`Error::Usage`] for fewer than two or more than [`MAX_FEATURES`] features, and for an id that the fit does
 /// not have.
 pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<Comparison> {
     let mut members: Vec<usize> = Vec::new();
@@ -32,9 +32,9 @@ pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<
             members.push(id);
         }
     }
-    if !(2..=MOST).contains(&members.len()) {
+    if !(2..=MAX_FEATURES).contains(&members.len()) {
         return Err(Error::usage(format!(
-            "{} features marked: mark 2 to {MOST} to compare",
+            "{} features marked: mark 2 to {MAX_FEATURES} to compare",
             members.len()
         )));
     }
@@ -48,7 +48,7 @@ pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<
         .collect();
     let peaks: Vec<f32> = coefficients.iter().map(|y| sum_and_max(y).1).collect();
     Ok(Comparison {
-        shared: shared(&factors.features, &members),
+        shared: shared_neurons(&factors.features, &members),
         neurons: neurons(&columns),
         cosines: cosines(&columns.iter().map(Vec::as_slice).collect::<Vec<_>>()),
         residual: None,
@@ -82,7 +82,8 @@ fn neurons(columns: &[Vec<f32>]) -> Vec<(usize, Vec<f32>)> {
     out
 }
 
-/// Cosines of every two lines in f64, row-major; 0 for a line of zeros.
+/// The cosines of every two of the m `lines`, computed in f64: m × m, row-major; 0 for a line of
+/// zeros.
 pub(super) fn cosines(lines: &[&[f32]]) -> Vec<f32> {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter()
@@ -108,7 +109,7 @@ pub(super) fn cosines(lines: &[&[f32]]) -> Vec<f32> {
 }
 
 /// Windows of the corpus: first those in which two or more features fire most strongly together,
-/// then each feature's strongest.
+/// then the strongest of each feature.
 fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<ComparedText> {
     let rows = coefficients.first().map_or(0, |y| y.len());
     let relative = |j: usize, row: usize| {
@@ -118,7 +119,7 @@ fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<Com
             0.0
         }
     };
-    // The second largest of the relative coefficients: how strongly at least two fire.
+    // The second largest of the relative coefficients says how strongly at least two features fire.
     let second = |row: usize| {
         let mut best = [0f32; 2];
         for j in 0..coefficients.len() {
@@ -131,22 +132,22 @@ fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<Com
         }
         best[1]
     };
-    let both: Vec<f32> = (0..rows).map(second).collect();
-    let (_, most) = sum_and_max(&both);
-    let mut chosen: Vec<usize> = top_contexts(&both, most, tokens)
+    let second_largest: Vec<f32> = (0..rows).map(second).collect();
+    let (_, strongest) = sum_and_max(&second_largest);
+    let mut chosen: Vec<usize> = top_contexts(&second_largest, strongest, tokens)
         .iter()
-        .take(TOGETHER)
+        .take(JOINT_CONTEXTS)
         .map(|p| p.row)
         .collect();
     for (y, &peak) in coefficients.iter().zip(peaks) {
         chosen.extend(
             top_contexts(y, peak, tokens)
                 .iter()
-                .take(CONTEXTS)
+                .take(CONTEXTS_EACH)
                 .map(|p| p.row),
         );
     }
-    let mut seen: Vec<usize> = Vec::new();
+    let mut shown_samples: Vec<usize> = Vec::new();
     let mut out = Vec::new();
     for row in chosen {
         let windows: Vec<super::Context> = coefficients
@@ -156,10 +157,10 @@ fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<Com
         let Some(first) = windows.first() else {
             continue;
         };
-        if seen.contains(&first.sample) {
+        if shown_samples.contains(&first.sample) {
             continue;
         }
-        seen.push(first.sample);
+        shown_samples.push(first.sample);
         out.push(ComparedText {
             tokens: first.tokens.clone(),
             cut: first.cut,

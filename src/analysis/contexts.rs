@@ -2,7 +2,7 @@
 //! neuron.
 //!
 //! Sees factors, token tables and an activation source, no model. Invariant: a feature's purity,
-//! top tokens and label shares are all read off the same top contexts.
+//! top tokens and label shares are computed from the same top contexts.
 
 use rayon::prelude::*;
 
@@ -17,27 +17,28 @@ use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::pieces;
 
-/// Contexts kept of a feature or neuron.
+/// The number of contexts of a feature or neuron.
 pub const TOP_CONTEXTS: usize = 25;
-/// Tokens of a context on either side of its peak.
+/// The number of tokens of a context on either side of its peak.
 pub const CONTEXT_TOKENS: usize = 15;
-/// A character of UTF-8 has at most so many bytes, and so is split over at most so many tokens.
+/// The largest number of tokens that one character is split over: a character of UTF-8 has at most
+/// four bytes.
 const MAX_TOKENS_PER_CHARACTER: usize = 4;
-/// Bins of a card's histogram.
+/// The number of bins of a card's histogram.
 pub const HISTOGRAM_BINS: usize = 24;
-/// Quantiles of the non-zero coefficients at which a card shows a context.
+/// The quantiles of the non-zero coefficients at which a card shows a context.
 pub const QUANTILES: [f32; 9] = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
-/// Related features on a card.
+/// The number of related features on a card.
 pub const RELATED: usize = 10;
-/// Distinct tokens in the feature list.
+/// The number of distinct tokens in a row of the feature list.
 const TOP_TOKENS: usize = 8;
-/// A feature is on where it exceeds this share of its own maximum.
+/// A feature counts as active at a row where its coefficient exceeds this share of its maximum.
 const DENSITY_THRESHOLD: f32 = 0.05;
-/// Values of a block of activations read at a time (16 MiB as f32).
+/// The number of values of activations that are read at a time (16 MiB as f32).
 const BLOCK_VALUES: usize = 4 << 20;
 
-/// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every
-/// snapshot: two passes over each feature's coefficients, features in parallel.
+/// The feature list of a fit (without `promoted`: see [`super::lens`]). It is cheap enough for
+/// every snapshot of a fit: two passes over each feature's coefficients, with features in parallel.
 pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Vec<FeatureRow> {
     let feature_reader = FeatureReader::new(factors, tokens);
     let scans: Vec<FeatureScan> = (0..factors.features.columns())
@@ -53,10 +54,10 @@ pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Ve
 }
 
 /// The card of a feature, without the logit lens. Its share of ΣY takes a pass over every feature;
-/// [`card_of_row`] does without that pass where the feature list is already loaded.
+/// [`card_of_row`] avoids that pass if the feature list is already loaded.
 ///
 /// # Errors
-/// [`Error::Usage`] names the range for an unknown id.
+/// [`Error::Usage`] with the range of ids for an unknown one.
 pub fn feature_card(
     factors: &Factors,
     tokens: &TokenTable,
@@ -65,7 +66,8 @@ pub fn feature_card(
 ) -> Result<FeatureCard> {
     check_id(factors, id)?;
     let feature_reader = FeatureReader::new(factors, tokens);
-    // Summed in feature order, so the share is the list's to the bit.
+    // The sums are added in the order of features, so that the share has the same bits as in the
+    // list.
     let sums: Vec<f64> = (0..factors.features.columns())
         .into_par_iter()
         .map(|j| scan::sum_and_max(factors.coefficients.feature(j)).0)
@@ -77,11 +79,11 @@ pub fn feature_card(
     ))
 }
 
-/// The card of a feature, without the logit lens, from its line in the list of the same fit: reads
-/// the coefficients of that feature alone.
+/// The card of a feature, without the logit lens, from its row in the feature list of the same fit.
+/// Only the coefficients of that feature are read.
 ///
 /// # Errors
-/// [`Error::Usage`] names the range for an unknown id.
+/// [`Error::Usage`] with the range of ids for an unknown one.
 pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> Result<FeatureCard> {
     check_id(factors, row.id)?;
     let feature_reader = FeatureReader::new(factors, tokens);
@@ -90,24 +92,23 @@ pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> R
 }
 
 /// The largest coefficient of feature `id`.
-pub fn peak(factors: &Factors, id: usize) -> f32 {
+pub fn peak_coefficient(factors: &Factors, id: usize) -> f32 {
     scan::sum_and_max(factors.coefficients.feature(id)).1
 }
 
-/// For each feature, the share of its strongest contexts whose sample contains `text`, ignoring
-/// case.
-pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
+/// For each feature the share of its top contexts whose sample contains `text`, ignoring case.
+pub fn context_shares(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
     let text = text.to_lowercase();
-    let holds: Vec<bool> = tokens
+    let contains: Vec<bool> = tokens
         .texts
         .par_iter()
         .map(|sample| sample.to_lowercase().contains(&text))
         .collect();
-    let hit = |row: usize| {
+    let is_in_match = |row: usize| {
         tokens
             .rows
             .get(row)
-            .and_then(|r| holds.get(r.sample as usize))
+            .and_then(|r| contains.get(r.sample as usize))
             .copied()
             .unwrap_or(false)
     };
@@ -115,19 +116,21 @@ pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f3
         .into_par_iter()
         .map(|id| {
             let coefficients = factors.coefficients.feature(id);
-            let peaks = top_contexts(coefficients, peak(factors, id), tokens);
-            let hits = peaks.iter().filter(|p| hit(p.row)).count();
+            let peaks = top_contexts(coefficients, peak_coefficient(factors, id), tokens);
+            let hits = peaks.iter().filter(|p| is_in_match(p.row)).count();
             hits as f32 / peaks.len().max(1) as f32
         })
         .collect()
 }
 
-/// The card of a neuron, without the logit lens; its contexts need one pass over its column of the activations.
-/// Gated neurons fire both ways, so its contexts are those of the largest |activation| with their
-/// signed values, the positive peaks first, each side strongest first.
+/// The card of a neuron, without the logit lens; its contexts need one pass over its column of the
+/// activations. The activations of gated neurons have both signs, so its contexts are those of the
+/// largest |activation| with their signed values: the positive peaks first, then the negative ones,
+/// each strongest first.
 ///
 /// # Errors
-/// [`Error::Usage`] names the range for an unknown neuron; what reading the activations returns.
+/// [`Error::Usage`] with the range of neurons for an unknown one; what reading the activations
+/// returns.
 pub fn neuron_card(
     factors: &Factors,
     tokens: &TokenTable,
@@ -174,13 +177,13 @@ pub fn neuron_card(
     })
 }
 
-/// Writes the user's name and note of a feature into its line of the list.
+/// Writes the user's name and note of a feature into its row of the list.
 pub fn apply_notes(row: &mut FeatureRow, notes: &Notes) {
     row.name = notes.names.get(&row.id).cloned();
     row.note = notes.details.get(&row.id).cloned().unwrap_or_default();
 }
 
-/// Fails with the range of ids when feature `id` is not in the fit.
+/// Checks that feature `id` is in the fit; the error says which ids there are.
 pub(crate) fn check_id(factors: &Factors, id: usize) -> Result<()> {
     match factors.features.columns() {
         0 => Err(Error::usage(format!(
@@ -202,7 +205,7 @@ struct FeatureScan {
     contexts: Vec<Peak>,
 }
 
-/// Makes list lines and cards of the features of one fit over one corpus.
+/// Makes list rows and cards of the features of one fit over one corpus.
 struct FeatureReader<'a> {
     factors: &'a Factors,
     tokens: &'a TokenTable,
@@ -269,7 +272,7 @@ impl<'a> FeatureReader<'a> {
                 .into_iter()
                 .map(|(q, row)| (q, context(self.tokens, coefficients, row)))
                 .collect(),
-            neurons: neurons::neurons_of(features, &index, id),
+            neurons: neurons::weights_by_magnitude(features, &index, id),
             promoted: Vec::new(),
             suppressed: Vec::new(),
             lens_note: None,
@@ -281,9 +284,9 @@ impl<'a> FeatureReader<'a> {
     }
 }
 
-/// The strongest contexts: one a sample, because a second peak a few tokens on shows the same text
-/// again. Where fewer samples than contexts have any (long texts), further windows of the same
-/// samples that do not touch those chosen.
+/// The strongest contexts: one per sample, because a second peak a few tokens later shows the same
+/// text again. If fewer samples than contexts have a peak (few long texts), further windows of the
+/// same samples are added that do not overlap those chosen.
 pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
     let sample = |row: usize| tokens.rows.get(row).map_or(row, |r| r.sample as usize);
     let floor = scan::zero_threshold(peak);
@@ -301,7 +304,7 @@ pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Ve
     peaks
 }
 
-/// The window around `row` within its sample, with the values there.
+/// The window around `row` within its sample, with its tokens and `values`.
 pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
     let sample = tokens.rows.get(row).map(|r| r.sample);
     // An imported matrix has no token table: each row is a sample of its own.
@@ -313,13 +316,13 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
         .count();
     let (first, end) = (row - before, row + after + 1);
     // The window is extended so that it begins and ends with whole characters.
-    let goes_on = |r: usize| same(&r) && pieces::is_continuation(tokens.piece(r));
+    let continues = |r: usize| same(&r) && pieces::is_continuation(tokens.piece(r));
     let earlier = (1..MAX_TOKENS_PER_CHARACTER)
-        .take_while(|&n| n <= first && same(&(first - n)) && goes_on(first + 1 - n))
+        .take_while(|&n| n <= first && same(&(first - n)) && continues(first + 1 - n))
         .count();
     let later = (end..values.len())
         .take(MAX_TOKENS_PER_CHARACTER - 1)
-        .take_while(|&r| goes_on(r))
+        .take_while(|&r| continues(r))
         .count();
     let span = first - earlier..end + later;
     let shown: Vec<String> = span.clone().map(|r| piece(tokens, r)).collect();
@@ -342,22 +345,22 @@ fn label(tokens: &TokenTable, sample: u32) -> Option<String> {
     tokens.labels.get(label as usize).cloned()
 }
 
-/// A row's token as it is shown by itself: its piece, or the whole character where the token is a
+/// A row's token as it is shown by itself: its piece, or the whole character if the token is only a
 /// part of one.
 fn character(tokens: &TokenTable, row: usize) -> String {
     let sample = tokens.rows.get(row).map(|r| r.sample);
-    let goes_on = |r: usize| {
+    let continues = |r: usize| {
         tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample)
             && pieces::is_continuation(tokens.piece(r))
     };
     let first = (0..=row)
         .rev()
         .take(MAX_TOKENS_PER_CHARACTER)
-        .find(|&r| !goes_on(r))
+        .find(|&r| !continues(r))
         .unwrap_or(row);
     let end = (row + 1..)
         .take(MAX_TOKENS_PER_CHARACTER)
-        .find(|&r| !goes_on(r))
+        .find(|&r| !continues(r))
         .unwrap_or(row + 1);
     let whole =
         pieces::join_characters(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());
@@ -368,7 +371,7 @@ fn character(tokens: &TokenTable, row: usize) -> String {
     }
 }
 
-/// The display piece of a row's token, or the row's number where it has no token.
+/// The display piece of a row's token, or the row's number if it has no token.
 fn piece(tokens: &TokenTable, row: usize) -> String {
     if row < tokens.rows.len() {
         tokens.piece(row).to_owned()
@@ -377,11 +380,11 @@ fn piece(tokens: &TokenTable, row: usize) -> String {
     }
 }
 
-/// Distinct pieces of `rows` in their order; pieces that differ only by surrounding blanks count
-/// once.
+/// The distinct tokens of `rows` in their order; tokens that differ only by surrounding blanks
+/// count once.
 pub(super) fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
-    // A piece that is nothing but white space (a line break) is compared as it is.
+    // A token that is only white space (a line break) is compared untrimmed.
     let key = |piece: &str| {
         if piece.trim().is_empty() {
             piece.to_owned()

@@ -1,4 +1,4 @@
-//! Features clustered by the neurons they share: dendrograms, cuts, core and exclusive neurons.
+//! Clusters features by the neurons they share: dendrograms, cuts, core and exclusive neurons.
 //!
 //! Sees sparse columns alone. Invariant of a [`Tree`]: leaves `0..k` first, then k − 1 merges with
 //! heights that never fall; a merge's children come before it.
@@ -25,7 +25,7 @@ pub enum Linkage {
 }
 
 impl Linkage {
-    /// Its name in a tree's measure.
+    /// The name of the linkage in [`Tree::measure`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Average => "average linkage",
@@ -43,13 +43,13 @@ impl Linkage {
     }
 }
 
-/// Average-linkage dendrogram of 1 − weighted Jaccard overlap of same-sign weights.
+/// The average-linkage dendrogram of 1 − weighted Jaccard overlap of same-sign weights.
 pub fn tree(features: &SparseColumns) -> Tree {
     tree_by(features, Overlap::WeightedJaccard, Linkage::Average)
 }
 
-/// Dendrogram of 1 − `overlap` (so heights lie in 0..=1, for the cosine in 0..=2) by a linkage of
-/// choice. One feature gives one leaf, none gives no node.
+/// The dendrogram of 1 − `overlap` by the given linkage. Heights lie in 0..=1, for the cosine in
+/// 0..=2. One feature gives one leaf, no feature gives no node.
 pub fn tree_by(features: &SparseColumns, overlap: Overlap, linkage: Linkage) -> Tree {
     let k = features.columns();
     let measure = format!("{}, {}", overlap.name(), linkage.name());
@@ -84,8 +84,8 @@ pub fn tree_by(features: &SparseColumns, overlap: Overlap, linkage: Linkage) -> 
     Tree { nodes, measure }
 }
 
-/// The features in an order that draws without crossings: of each merge the tighter child first,
-/// then the one with the lower feature id.
+/// The features in an order in which the tree can be drawn without crossings: of each merge the
+/// child with the smaller height comes first, of equal ones that with the lower feature id.
 pub fn leaf_order(tree: &Tree) -> Vec<usize> {
     let mut order = Vec::new();
     let mut open: Vec<&TreeNode> = tree.nodes.last().into_iter().collect();
@@ -107,7 +107,8 @@ pub fn leaf_order(tree: &Tree) -> Vec<usize> {
 /// The clusters that are left when every merge above `height` is undone, in the order of
 /// [`leaf_order`]; a cluster's features ascend.
 pub fn cut(tree: &Tree, height: f32) -> Vec<Vec<usize>> {
-    // Heights never fall, so the last cluster a leaf belongs to below the cut is its largest.
+    // Heights never fall, so the last cluster below the cut that contains a leaf is the largest
+    // one.
     let mut cluster: BTreeMap<usize, usize> = BTreeMap::new();
     for node in tree
         .nodes
@@ -123,10 +124,11 @@ pub fn cut(tree: &Tree, height: f32) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// The neurons that features share and those that each has alone. Core: the neurons in more than
-/// half of the members' supports, those of most members first, then by |mean weight| (over the
-/// members that have it). Exclusive: the neurons of one member alone, by |weight|. A repeated id counts once; an id beyond the fit is left out of `features` as well.
-pub fn shared(features: &SparseColumns, ids: &[usize]) -> SharedNeurons {
+/// The neurons that the features `ids` share, and those that only one of them uses. Core neurons
+/// are in more than half of the members' supports, sorted by the number of members, then by |mean
+/// weight| over the members that have them. Exclusive neurons are in the support of one member
+/// only, sorted by |weight|. A repeated id counts once; an id that is not in the fit is left out.
+pub fn shared_neurons(features: &SparseColumns, ids: &[usize]) -> SharedNeurons {
     let mut members: Vec<usize> = Vec::with_capacity(ids.len());
     for &id in ids {
         if id < features.columns() && !members.contains(&id) {
@@ -240,7 +242,7 @@ mod tests {
                 vec![0.2, 0.0, 0.0, 0.0, 0.0],
             ],
         );
-        let found = shared(&features, &[0, 1, 2, 3, 1, 99]);
+        let found = shared_neurons(&features, &[0, 1, 2, 3, 1, 99]);
         assert_eq!(found.features, [0, 1, 2, 3]);
         assert_eq!(found.core.len(), 1, "two of four are not more than half");
         let (neuron, mean, members) = found.core[0];
@@ -255,9 +257,9 @@ mod tests {
                 (3, vec![])
             ]
         );
-        let alone = shared(&features, &[2]);
+        let alone = shared_neurons(&features, &[2]);
         assert_eq!((alone.core.len(), alone.exclusive[0].1.len()), (2, 2));
-        assert_eq!(shared(&features, &[]), SharedNeurons::default());
+        assert_eq!(shared_neurons(&features, &[]), SharedNeurons::default());
     }
 
     /// Average linkage from its definition: merge the pair of clusters with the least mean

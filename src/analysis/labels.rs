@@ -1,7 +1,7 @@
 //! Label purity: how a feature's coefficients and contexts are distributed over the labels of the
 //! corpus.
 //!
-//! Knows token tables and rows, not where the rows' values come from. Shares are of *all* rows or
+//! Knows token tables and rows, not the source of the rows' values. Shares are of *all* rows or
 //! contexts, labelled or not, so in a partly labelled corpus they sum to less than 1.
 
 use rayon::prelude::*;
@@ -10,16 +10,15 @@ use super::{LabelMatrix, LabelShare, Purity};
 use crate::corpus::TokenTable;
 use crate::factor::Factors;
 
-/// The labels of a corpus with their base rates over the first `rows` rows; made once for all
-/// features of a fit.
+/// The labels of a corpus with their base rates; made once for all features of a fit.
 pub struct LabelBase<'a> {
     tokens: &'a TokenTable,
-    /// Label l's share of all rows.
+    /// The share of all rows that have label l.
     base: Vec<f32>,
 }
 
 impl<'a> LabelBase<'a> {
-    /// Counts rows by label: one pass over the table.
+    /// Counts the first `rows` rows by label, in one pass over the table.
     pub fn new(tokens: &'a TokenTable, rows: usize) -> Self {
         let mut counts = vec![0u64; tokens.labels.len()];
         for (sample, run) in sample_runs(tokens, rows) {
@@ -35,7 +34,7 @@ impl<'a> LabelBase<'a> {
     }
 
     /// The label with the largest share of `rows` (the top contexts of a feature); of equal shares
-    /// the rarer label. `None` where no row has a label.
+    /// the rarer label. `None` if no row has a label.
     pub fn purity(&self, rows: &[usize]) -> Option<Purity> {
         let counts = self.count(rows);
         let rank = |l: &usize| {
@@ -54,7 +53,7 @@ impl<'a> LabelBase<'a> {
     }
 
     /// Each label's share of a feature's mass ΣY and of its top contexts, largest mass first;
-    /// labels with neither are left out. `coefficients` holds one value a row.
+    /// labels with neither are left out. `coefficients` holds one value per row.
     pub fn shares(&self, coefficients: &[f32], contexts: &[usize]) -> Vec<LabelShare> {
         let (masses, total) = self.masses(coefficients);
         let counts = self.count(contexts);
@@ -78,7 +77,7 @@ impl<'a> LabelBase<'a> {
         shares
     }
 
-    /// Each label's mass, and that of all rows.
+    /// The sum of the coefficients over each label's rows, and that over all rows.
     fn masses(&self, coefficients: &[f32]) -> (Vec<f64>, f64) {
         let mut masses = vec![0f64; self.base.len()];
         let mut total = 0f64;
@@ -89,7 +88,7 @@ impl<'a> LabelBase<'a> {
                 masses[label] += mass;
             }
         }
-        // Rows beyond the table have no sample; their mass still belongs to the whole.
+        // Rows beyond the table have no sample; their coefficients still count in the total.
         total += coefficients
             .iter()
             .skip(self.tokens.rows.len())
@@ -107,8 +106,8 @@ impl<'a> LabelBase<'a> {
     }
 }
 
-/// For each feature, the share of its ΣY on the labels whose name contains `text`, ignoring case.
-pub fn shares_on(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
+/// For each feature the share of its ΣY on the labels whose name contains `text`, ignoring case.
+pub fn mass_shares(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
     let found = matrix(factors, tokens);
     let text = text.to_lowercase();
     let wanted: Vec<bool> = found
@@ -161,8 +160,8 @@ fn label_of_sample(tokens: &TokenTable, sample: u32) -> Option<usize> {
     (label < tokens.labels.len()).then_some(label)
 }
 
-/// Runs of rows of one sample among the first `rows` rows: labels are looked up once a sample, not
-/// once a row.
+/// The runs of rows of one sample among the first `rows` rows, so that labels are looked up once
+/// per sample instead of once per row.
 fn sample_runs(
     tokens: &TokenTable,
     rows: usize,
@@ -198,7 +197,7 @@ mod tests {
             (purity.label.as_str(), purity.share, purity.base),
             ("day", 0.5, 0.5)
         );
-        // One each: the rarer label says more.
+        // One context each: the rarer label is the more informative one.
         assert_eq!(base.purity(&[0, 6]).unwrap().label, "month");
         assert_eq!(base.purity(&[4, 5]), None, "no context has a label");
         assert_eq!(base.purity(&[]), None);

@@ -1,7 +1,8 @@
 //! The logit lens of features and neurons, and features on new text: the only module of `analysis`
 //! that sees a model.
 //!
-//! Invariant: new text is run as collecting runs it (BOS by the same rule, its row dropped).
+//! Invariant: new text is run in the same way as when activations are collected (the same BOS rule,
+//! without the row of BOS).
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -15,17 +16,18 @@ use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, T
 use crate::pieces;
 use crate::task::{Progress, TaskCtx};
 
-/// Most logits that are held at a time (32 MiB as f32).
+/// The largest number of logits in memory at a time (32 MiB as f32).
 const LENS_VALUES: usize = 8 << 20;
-/// A feature fires on a text where it exceeds this share of the largest coefficient in it.
-const FIRES: f32 = 1e-3;
+/// A feature fires on a text if it exceeds this share of the largest coefficient in the text.
+const FIRING_SHARE: f32 = 1e-3;
 
-/// Top and bottom `count` tokens of each direction (each of the hook's width), by the logit lens of
-/// the direction at unit norm (`src/guide/method.md`, section 3). A direction of zeros has neither.
+/// The `count` tokens of the largest and of the smallest logits of each direction (of the hook's
+/// width), by the logit lens of the direction at unit norm (`src/guide/method.md`, section 3). A
+/// direction of zeros has none.
 ///
 /// # Errors
 /// [`Error::Usage`] for a direction of another width; what the model returns.
-pub fn promoted(
+pub fn promoted_tokens(
     model: &Model,
     hook: HookPoint,
     directions: &[Vec<f32>],
@@ -49,7 +51,7 @@ pub fn promoted(
         let unit = Tensor::from_vec(unit, (chunk.len(), width), model.device())?;
         let logits = model.logit_lens(&model.residual_direction(hook, &unit)?)?;
         let logits = logits.to_dtype(DType::F32)?;
-        // A device gives only the strongest back; NaN, which it does not sort, is told apart here.
+        // A device returns only the extreme logits. It does not sort NaN, so rows with NaN are read here.
         if !model.decoder().is_mapped() && host::all_finite(&logits)? {
             let read = strongest_tokens(&logits, count, model.tokenizer())?;
             let named = read.into_iter().zip(&norms);
@@ -60,7 +62,7 @@ pub fn promoted(
         }
         let logits = host::rows(&logits)?;
         let read = |(row, &norm): (&Vec<f32>, &f32)| match norm > 0.0 {
-            true => extremes(row, count, model.tokenizer()),
+            true => extreme_tokens(row, count, model.tokenizer()),
             false => (Vec::new(), Vec::new()),
         };
         out.par_extend(logits.par_iter().zip(&norms).map(read));
@@ -71,7 +73,7 @@ pub fn promoted(
 /// Tokens by strength, the largest value first, and the smallest first.
 type Extremes = (Vec<ScoredToken>, Vec<ScoredToken>);
 
-/// [`extremes`] of each row `[rows, vocab]`, found where it lies.
+/// The [`extreme_tokens`] of each row of `[rows, vocab]`, selected on the device that holds them.
 fn strongest_tokens(logits: &Tensor, count: usize, tokenizer: &Tokenizer) -> Result<Vec<Extremes>> {
     let known = logits.dim(1)?.min(tokenizer.vocab_size());
     let logits = logits.narrow(1, 0, known)?.contiguous()?;
@@ -94,8 +96,8 @@ fn strongest_tokens(logits: &Tensor, count: usize, tokenizer: &Tokenizer) -> Res
 }
 
 /// The `count` largest values, largest first, and the `count` smallest, smallest first, as tokens.
-/// Ids beyond the tokenizer (padding of the embedding matrix) are no tokens.
-pub(crate) fn extremes(
+/// Ids beyond the tokenizer's vocabulary (padding of the embedding matrix) are left out.
+pub(crate) fn extreme_tokens(
     values: &[f32],
     count: usize,
     tokenizer: &Tokenizer,
@@ -114,8 +116,8 @@ pub(crate) fn extremes(
     (named(top), named(bottom))
 }
 
-/// Ids of the `count` largest and smallest values by partial selection; of equal values the lower
-/// id first. NaN is neither.
+/// The ids of the `count` largest and of the `count` smallest values, by partial selection; of
+/// equal values the lower id comes first. NaN is left out.
 fn extreme_ids(values: &[f32], count: usize) -> (Vec<u32>, Vec<u32>) {
     let mut ids: Vec<u32> = (0..values.len() as u32)
         .filter(|&id| !values[id as usize].is_nan())
@@ -137,11 +139,12 @@ fn extreme_ids(values: &[f32], count: usize) -> (Vec<u32>, Vec<u32>) {
     (strongest(1.0), strongest(-1.0))
 }
 
-/// How strongly rows of activations express each direction: `[rows][k]`, row-major.
+/// A function that computes how strongly rows of activations express each direction: `[rows][k]`,
+/// row-major.
 pub type Encode<'a> = dyn Fn(&Block<'_>, &TaskCtx) -> Result<Vec<f32>> + 'a;
 
-/// Which features fire on `text`. A text longer than the model's context is read in windows, as
-/// collecting does; a text without tokens gives an empty trace.
+/// Finds the features that fire on `text`. A text longer than the model's context is read in
+/// windows, as collecting does; a text without tokens gives an empty trace.
 ///
 /// # Errors
 /// [`Error::Usage`] for a fit of another width; what the model and `encode` return;
@@ -182,8 +185,8 @@ pub fn trace(
     ))
 }
 
-/// How strongly each text expresses a direction of the hook's width: the largest cosine of its
-/// tokens, 0 without tokens.
+/// How strongly each text expresses a direction of the hook's width: the largest cosine between a
+/// token's activations and the direction, 0 without tokens.
 ///
 /// # Errors
 /// [`Error::Usage`] for a direction of another width; what the model returns.
@@ -210,7 +213,7 @@ pub fn best_cosines(
     Ok(out)
 }
 
-/// The largest cosine of rows of a direction's width to it; 0 without rows.
+/// The largest cosine between a row (of the direction's width) and the direction; 0 without rows.
 pub fn best_cosine(rows: &[f32], direction: &[f32]) -> f64 {
     let cosines = rows
         .chunks_exact(direction.len().max(1))
@@ -232,7 +235,7 @@ pub fn text_rows(
     Ok(hook_activations(model, hook, text, bos, ctx)?.1)
 }
 
-/// The cosine of two vectors in f64; 0 where either is all zeros.
+/// The cosine of two vectors, computed in f64; 0 if either is all zeros.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter()
@@ -290,8 +293,8 @@ fn hook_activations(
     Ok((ids.to_vec(), activations))
 }
 
-/// Cosines of every two directions (each of the hook's width) in the residual stream, row-major
-/// (`src/guide/method.md`, section 3).
+/// The cosines of every two directions (of the hook's width) after they are mapped to the residual
+/// stream, row-major (`src/guide/method.md`, section 3).
 ///
 /// # Errors
 /// What the model returns.
@@ -309,12 +312,13 @@ pub fn residual_cosines(
     ))
 }
 
-/// Cuts ids into windows of at most `length` (at least 1) tokens.
+/// Divides ids into windows of at most `length` (at least 1) tokens.
 fn windows(ids: &[u32], length: usize) -> Vec<&[u32]> {
     ids.chunks(length.max(1)).collect()
 }
 
-/// Captures the activations at one hook, of a batch of one row but its first tokens.
+/// A tap that captures the activations of a batch of one text at one hook, without those of the first
+/// `lead` tokens.
 struct CaptureTap {
     hook: [HookPoint; 1],
     lead: usize,
@@ -348,7 +352,7 @@ fn build_trace(
             .fold(0f32, f32::max)
     };
     let maxima: Vec<f32> = (0..k).map(maximum).collect();
-    let threshold = FIRES * maxima.iter().copied().fold(0f32, f32::max);
+    let threshold = FIRING_SHARE * maxima.iter().copied().fold(0f32, f32::max);
     let mut firing: Vec<usize> = (0..k).filter(|&id| maxima[id] > threshold).collect();
     firing.sort_by(|&a, &b| maxima[b].total_cmp(&maxima[a]).then(a.cmp(&b)));
     let values = |id: usize| (0..block.rows).map(|r| coefficients[r * k + id]).collect();
@@ -381,14 +385,14 @@ fn unexplained(
     row: &[f32],
     coefficients: &[f32],
 ) -> f32 {
-    let whole: f64 = row.iter().map(|&v| f64::from(v).powi(2)).sum();
-    let left: f64 = coding
+    let square: f64 = row.iter().map(|&v| f64::from(v).powi(2)).sum();
+    let unexplained: f64 = coding
         .residual(features, row, coefficients)
         .iter()
         .map(|v| v * v)
         .sum();
-    if whole > 0.0 {
-        (left / whole).sqrt() as f32
+    if square > 0.0 {
+        (unexplained / square).sqrt() as f32
     } else {
         0.0
     }

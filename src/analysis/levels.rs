@@ -1,5 +1,5 @@
-//! Levels of recursive semi-NMF as trees: of which finer features a coarse feature is made, and on
-//! which tokens it fires.
+//! Describes levels of recursive semi-NMF as trees: the finer features that make up a coarse
+//! feature, and the tokens on which it fires.
 //!
 //! Invariant of [`Levels`]: children lie one level below their parent and come before it.
 
@@ -13,25 +13,25 @@ use super::scan::sum_and_max;
 use super::{LevelInfo, LevelNode, Levels};
 use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::factor::recursive::{Growth, KEPT_SHARE, KeptChildren, Level, weights};
+use crate::factor::recursive::{ChildRule, Growth, Level, MIN_CHILD_SHARE, weights};
 use crate::factor::{Factors, SparseColumns};
 use crate::model::{HookPoint, Model};
 
-/// Promoted tokens that a node lists.
+/// The number of promoted tokens of a node.
 const PROMOTED: usize = 6;
-/// Contexts that a node holds.
+/// The number of contexts of a node.
 const CONTEXTS: usize = 4;
 
-/// The levels over a fit as plain data; `sparsity` is the p of the fit, `tuned` each level's error
-/// before and after they were tuned together (empty where they were not), `kept` which children a node
-/// has.
+/// The levels over a fit as plain data. `sparsity` is the p of the fit, `tuned` holds each level's
+/// error before and after the levels were tuned together (empty if they were not), and `child_rule`
+/// chooses the children of a node.
 pub fn describe(
     factors: &Factors,
     levels: &[Level],
     growth: Growth,
     sparsity: f64,
     tuned: &[(f64, f64)],
-    kept: KeptChildren,
+    child_rule: ChildRule,
     tokens: &TokenTable,
 ) -> Levels {
     let k = factors.features.columns();
@@ -40,7 +40,7 @@ pub fn describe(
         tokens,
         labels: LabelBase::new(tokens, factors.coefficients.rows),
     };
-    let own = |j: usize| {
+    let unit_vector = |j: usize| {
         let mut weights = vec![0.0; k];
         weights[j] = 1.0;
         weights
@@ -53,7 +53,7 @@ pub fn describe(
     }];
     let mut nodes: Vec<LevelNode> = (0..k)
         .into_par_iter()
-        .map(|j| reader.node(j, 0, j, &factors.features, &own(j)))
+        .map(|j| reader.node(j, 0, j, &factors.features, &unit_vector(j)))
         .collect();
     nodes
         .iter_mut()
@@ -76,13 +76,13 @@ pub fn describe(
             joint: tuned.get(l).copied(),
         });
         let first = below + finer;
-        let mut made: Vec<LevelNode> = (0..count)
+        let mut level_nodes: Vec<LevelNode> = (0..count)
             .into_par_iter()
             .map(|j| reader.node(first + j, l + 1, j, &level.features, &weights(levels, l, j)))
             .collect();
-        for node in &mut made {
+        for node in &mut level_nodes {
             (node.children, node.shares) = level
-                .children(node.feature, kept)
+                .children(node.feature, child_rule)
                 .into_iter()
                 .map(|(i, s)| (below + i, s))
                 .unzip();
@@ -94,7 +94,7 @@ pub fn describe(
             node.features.sort_unstable();
             node.features.dedup();
         }
-        nodes.extend(made);
+        nodes.extend(level_nodes);
         below = first;
     }
     Levels {
@@ -108,14 +108,14 @@ pub fn describe(
 /// `levels` was made.
 ///
 /// # Errors
-/// What [`lens::promoted`] returns.
+/// What [`lens::promoted_tokens`] returns.
 pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPoint) -> Result<()> {
     let mut at = levels.levels[0].features;
     for level in found {
         let directions: Vec<Vec<f32>> = (0..level.features.columns())
             .map(|j| level.features.dense_column(j))
             .collect();
-        for (top, _) in lens::promoted(model, hook, &directions, PROMOTED)? {
+        for (top, _) in lens::promoted_tokens(model, hook, &directions, PROMOTED)? {
             levels.nodes[at].promoted = top;
             at += 1;
         }
@@ -123,6 +123,7 @@ pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPo
     Ok(())
 }
 
+/// Makes the nodes of the levels over one fit.
 struct NodeReader<'a> {
     factors: &'a Factors,
     tokens: &'a TokenTable,
@@ -130,7 +131,7 @@ struct NodeReader<'a> {
 }
 
 impl NodeReader<'_> {
-    /// A node that is made of the fit's features by `weights`, without its children.
+    /// The node whose token coefficients are Y₁ · `weights`, without its children.
     fn node(
         &self,
         id: usize,
@@ -147,7 +148,7 @@ impl NodeReader<'_> {
             .collect();
         let strong = rows
             .iter()
-            .take_while(|&&row| values[row] >= KEPT_SHARE * peak)
+            .take_while(|&&row| values[row] >= MIN_CHILD_SHARE * peak)
             .count();
         LevelNode {
             id,
@@ -168,7 +169,7 @@ impl NodeReader<'_> {
         }
     }
 
-    /// Y₁ · weights, a value a row.
+    /// Y₁ · weights: one value per token row.
     fn values(&self, weights: &[f32]) -> Vec<f32> {
         let mut values = vec![0f32; self.factors.coefficients.rows];
         for (j, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
@@ -230,7 +231,7 @@ mod tests {
             Growth::Growing,
             0.34,
             &[],
-            KeptChildren::default(),
+            ChildRule::default(),
             &tokens,
         );
         assert_eq!(
@@ -262,7 +263,11 @@ mod tests {
                 ["Jun", "May"]
             };
             assert_eq!(tokens, expected);
-            assert!(node.shares.iter().all(|s| *s >= KEPT_SHARE && *s <= 1.0));
+            assert!(
+                node.shares
+                    .iter()
+                    .all(|s| *s >= MIN_CHILD_SHARE && *s <= 1.0)
+            );
             assert!(
                 node.children
                     .iter()

@@ -1,17 +1,17 @@
-//! Which features of one fit correspond to those of another: a one-to-one matching by the cosine of
-//! their columns.
+//! Finds the features of one fit that correspond to those of another, by a one-to-one matching with
+//! the cosine of their columns.
 //!
 //! Sees sparse columns alone. The cosine is signed: coefficients are ≥ 0, so −z is another feature
-//! than z. Invariant: a feature is in one pair at most.
+//! than z. Invariant: a feature is in at most one pair.
 
 use serde::{Deserialize, Serialize};
 
 use super::neurons::{NeuronIndex, Overlap};
-use crate::directions::matching::{FOUND_AGAIN, assign};
+use crate::directions::matching::{SAME_COSINE, assign};
 use crate::factor::SparseColumns;
 
-/// A matched pair below this cosine counts as different features.
-pub const DOUBTFUL: f32 = 0.3;
+/// The cosine below which the features of a matched pair count as different.
+pub const MIN_COSINE: f32 = 0.3;
 
 /// A pair of matched features of two fits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -46,17 +46,18 @@ pub struct FitComparison {
     pub lost: Vec<Unmatched>,
     /// Features of the second without a counterpart.
     pub appeared: Vec<Unmatched>,
-    /// Mean cosine over all pairs of the assignment (as many as the smaller fit has features).
+    /// The mean cosine over all pairs of the assignment, whose number is that of the features of
+    /// the smaller fit.
     pub stability: f64,
-    /// Share of those pairs that are matched.
+    /// The share of those pairs that are in `matched`.
     pub found_again: f64,
-    /// A short description of each feature of the second fit; empty where it was not asked for.
+    /// A short description of each feature of the second fit; empty if it was not requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub b_words: Vec<String>,
 }
 
-/// Cosines of every column of `a` with every column of `b`, `[a][b]`, in f64; 0 for a column of
-/// zeros.
+/// The cosines of every column of `a` with every column of `b`, `[a][b]`, computed in f64; 0 for a
+/// column of zeros.
 fn cosines(a: &SparseColumns, b: &SparseColumns) -> Vec<f64> {
     let index = NeuronIndex::new(b);
     let sizes: Vec<f64> = (0..b.columns())
@@ -69,15 +70,15 @@ fn cosines(a: &SparseColumns, b: &SparseColumns) -> Vec<f64> {
         out.extend(
             sums.iter()
                 .zip(&sizes)
-                .map(|(&sum, &size)| Overlap::Cosine.finish(sum, own, size)),
+                .map(|(&sum, &size)| Overlap::Cosine.normalise(sum, own, size)),
         );
     }
     out
 }
 
-/// The one-to-one assignment with the largest sum of cosines (Kuhn, Munkres), one below 0 counting
-/// as 0: as many pairs as the smaller has features, by the first fit's ids. Features of different
-/// widths have no match.
+/// The one-to-one assignment with the largest sum of cosines (Kuhn, Munkres), in which negative
+/// cosines count as 0. It has as many pairs as the smaller set has features, sorted by the ids of
+/// `a`. Features of different widths have no match.
 pub fn assignment(a: &SparseColumns, b: &SparseColumns) -> Vec<Match> {
     if a.rows != b.rows {
         return Vec::new();
@@ -85,6 +86,7 @@ pub fn assignment(a: &SparseColumns, b: &SparseColumns) -> Vec<Match> {
     pairs(&cosines(a, b), a.columns(), b.columns())
 }
 
+/// The pairs of the best assignment for the `cosines` `[rows][cols]`, by row.
 fn pairs(cosines: &[f64], rows: usize, cols: usize) -> Vec<Match> {
     let pair = |a: usize, b: usize| Match {
         a,
@@ -123,7 +125,7 @@ pub fn compare(a: (&str, &SparseColumns), b: (&str, &SparseColumns)) -> FitCompa
     let mut matched: Vec<Match> = all
         .iter()
         .copied()
-        .filter(|m| f64::from(m.cosine) >= FOUND_AGAIN)
+        .filter(|m| f64::from(m.cosine) >= SAME_COSINE)
         .collect();
     matched.sort_by(|x, y| y.cosine.total_cmp(&x.cosine).then(x.a.cmp(&y.a)));
     let nearest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max) as f32;

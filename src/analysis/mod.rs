@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use notes::{FeatureNote, Notes};
 
-/// A token with a number: a logit, a delta.
+/// A token with a number: a logit, or the change of a log-probability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoredToken {
     /// Its number in the vocabulary.
@@ -30,7 +30,7 @@ pub struct ScoredToken {
     pub value: f32,
 }
 
-/// How much of a feature's top contexts fall on one label.
+/// The share of a feature's top contexts that have one label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Purity {
     /// The label with the largest share.
@@ -41,14 +41,14 @@ pub struct Purity {
     pub base: f32,
 }
 
-/// A line of the feature list.
+/// A row of the feature list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureRow {
     /// Its number in the fit.
     pub id: usize,
     /// Its share of ΣY.
     pub share: f32,
-    /// Share of rows where it exceeds 5 % of its own maximum.
+    /// The share of rows where it exceeds 5 % of its own maximum.
     pub density: f32,
     /// How many neurons its column uses.
     pub neurons: usize,
@@ -56,7 +56,7 @@ pub struct FeatureRow {
     pub top_tokens: Vec<String>,
     /// Tokens it promotes most (empty until the lens has run).
     pub promoted: Vec<ScoredToken>,
-    /// Label purity, where the corpus has labels.
+    /// The label purity; `None` if no top context has a label.
     pub purity: Option<Purity>,
     /// The user's name for it.
     pub name: Option<String>,
@@ -74,14 +74,14 @@ pub struct Context {
     pub sample: usize,
     /// The tokens as they are displayed.
     pub tokens: Vec<String>,
-    /// Whether the text goes on before the first of them, and after the last.
+    /// Whether the text continues before the first of them, and after the last.
     #[serde(default)]
     pub cut: [bool; 2],
     /// The feature's coefficient at each token.
     pub values: Vec<f32>,
     /// Index of the peak in `tokens`.
     pub peak: usize,
-    /// The label of the sample; `None` where the corpus gives it none.
+    /// The label of the sample; `None` if the corpus gives it none.
     pub label: Option<String>,
 }
 
@@ -118,27 +118,27 @@ pub struct LabelShare {
     pub base: f32,
 }
 
-/// Every feature against every label.
+/// The share of every feature on every label.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct LabelMatrix {
     /// The labels of the corpus.
     pub labels: Vec<String>,
     /// Each label's share of all rows.
     pub base: Vec<f32>,
-    /// Of each feature, by id, the share of its ΣY on each label.
+    /// For each feature, by id, the share of its ΣY on each label.
     pub shares: Vec<Vec<f32>>,
 }
 
-/// The card of a feature: all that is known of it.
+/// The card of a feature: everything that is known about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureCard {
     /// Its line in the list.
     pub row: FeatureRow,
-    /// The sweep after which the fit stood as it is read here.
+    /// The sweep of the fit after which the card was made.
     #[serde(default)]
     pub sweep: usize,
-    /// Strongest contexts, at most 25, one a sample (in corpora of few long texts: windows that do
-    /// not touch).
+    /// The strongest contexts, at most 25, one per sample (in corpora of few long texts: windows
+    /// that do not overlap).
     pub contexts: Vec<Context>,
     /// Contexts at lower quantiles of the non-zero coefficients: (quantile, context).
     pub quantiles: Vec<(f32, Context)>,
@@ -148,7 +148,7 @@ pub struct FeatureCard {
     pub promoted: Vec<ScoredToken>,
     /// Logit lens, bottom tokens.
     pub suppressed: Vec<ScoredToken>,
-    /// Why there is no logit lens, when there is none.
+    /// The reason why there is no logit lens; `None` if there is one.
     pub lens_note: Option<String>,
     /// Features with shared neurons, largest overlap first.
     pub related: Vec<Related>,
@@ -168,8 +168,8 @@ pub struct NeuronCard {
     pub index: usize,
     /// Every feature that uses it, by |weight|: (feature, weight, the feature's strongest token).
     pub features: Vec<(usize, f32, String)>,
-    /// Rows where |activation| is largest, one a sample, with the activation as value: positive
-    /// peaks first, then negative ones, each strongest first.
+    /// The rows where |activation| is largest, one per sample, with the activation as value:
+    /// positive peaks first, then negative ones, each strongest first.
     pub contexts: Vec<Context>,
     /// Logit lens of its own output direction.
     pub promoted: Vec<ScoredToken>,
@@ -182,7 +182,7 @@ pub struct NeuronCard {
 pub struct TreeNode {
     /// Its index in [`Tree::nodes`].
     pub id: usize,
-    /// Empty for a leaf, else two.
+    /// The two children of a merge; empty for a leaf.
     pub children: Vec<usize>,
     /// Dissimilarity of the merge, 0 for a leaf.
     pub height: f32,
@@ -195,7 +195,8 @@ pub struct TreeNode {
 pub struct Tree {
     /// Leaves first, then merges in the order of height; the last is the root.
     pub nodes: Vec<TreeNode>,
-    /// What was measured: "weighted Jaccard, average linkage". A height is 1 − overlap.
+    /// The overlap and the linkage in words: "weighted Jaccard, average linkage". A height is 1 −
+    /// overlap.
     pub measure: String,
 }
 
@@ -204,30 +205,30 @@ pub struct Tree {
 pub struct ComparedText {
     /// The tokens as they are displayed.
     pub tokens: Vec<String>,
-    /// Whether the text goes on before the first of them, and after the last.
+    /// Whether the text continues before the first of them, and after the last.
     #[serde(default)]
     pub cut: [bool; 2],
-    /// The label of the sample; `None` where the corpus gives it none.
+    /// The label of the sample; `None` if the corpus gives it none.
     pub label: Option<String>,
     /// The token that the window is about.
     pub peak: usize,
-    /// Of each feature compared, its coefficient at each token.
+    /// For each compared feature its coefficient at each token.
     pub values: Vec<Vec<f32>>,
 }
 
-/// Some features side by side. Matrices are m × m, row-major, in the order of `features`.
+/// The comparison of m features. Matrices are m × m, row-major, in the order of `features`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
     /// The ids of the features that are compared.
     pub features: Vec<usize>,
     /// Core and exclusive neurons.
     pub shared: SharedNeurons,
-    /// Every neuron that any uses, with its weight in each: those of most features first, then by
-    /// Σ|weight|.
+    /// Every neuron that any of the features uses, with its weight in each: sorted by the number of
+    /// features that use it, then by Σ|weight|.
     pub neurons: Vec<(usize, Vec<f32>)>,
     /// Cosines of the columns of Z.
     pub cosines: Vec<f32>,
-    /// Cosines of the residual directions; `None` where no model was loaded.
+    /// Cosines of the directions in the residual stream; `None` if no model was loaded.
     pub residual: Option<Vec<f32>>,
     /// Cosines of the coefficients over all token rows: whether they fire on the same tokens.
     pub together: Vec<f32>,
@@ -244,10 +245,11 @@ pub struct LevelInfo {
     pub features: usize,
     /// The share of neurons that each may use.
     pub sparsity: f64,
-    /// Of the level below, ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖²; of the fit itself its own error.
+    /// The relative error on the level below, ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖²; for the fit
+    /// itself its own error.
     pub relative_error: f64,
-    /// What its product leaves of the activations, ‖A − Y₁ ⋯ Y_l Z_lᵀ‖² / ‖A‖², before and after
-    /// the levels were tuned together; `None` where they were not.
+    /// The relative error on the activations, ‖A − Y₁ ⋯ Y_l Z_lᵀ‖² / ‖A‖², before and after the
+    /// levels were tuned together; `None` if they were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joint: Option<(f64, f64)>,
 }
@@ -269,29 +271,29 @@ pub struct LevelNode {
     pub features: Vec<usize>,
     /// How many neurons its column uses.
     pub neurons: usize,
-    /// Distinct tokens where the product of the coefficients is largest, at least 0.3 of its
+    /// Distinct tokens where the product of the coefficients is largest and at least 0.3 of its
     /// maximum.
     pub top_tokens: Vec<String>,
-    /// Tokens it promotes most (empty where no model was loaded).
+    /// Tokens it promotes most (empty if no model was loaded).
     pub promoted: Vec<ScoredToken>,
     /// Label purity of its strongest contexts.
     pub purity: Option<Purity>,
-    /// Its strongest contexts, a few.
+    /// A few of its strongest contexts.
     pub contexts: Vec<Context>,
 }
 
 /// Features of features: levels of recursive semi-NMF.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Levels {
-    /// From the fit itself up.
+    /// The fit itself first, then each level above it.
     pub levels: Vec<LevelInfo>,
     /// The fit's features first (id = feature), then level by level.
     pub nodes: Vec<LevelNode>,
-    /// How p went from level to level: "growing" or "fixed".
+    /// How p changes from level to level: "growing" or "fixed".
     pub growth: String,
 }
 
-/// What the members of a cluster share.
+/// The neurons that the members of a cluster share, and those of each member alone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SharedNeurons {
     /// The ids of the members.
@@ -299,22 +301,22 @@ pub struct SharedNeurons {
     /// Neurons in more than half of the members' supports: (neuron, mean weight over the members
     /// that have it, how many members).
     pub core: Vec<(usize, f32, usize)>,
-    /// Of each member the neurons that no other member has: (feature, neurons with weights).
+    /// For each member the neurons that no other member has: (feature, neurons with weights).
     pub exclusive: Vec<(usize, Vec<(usize, f32)>)>,
 }
 
-/// Features on new text.
+/// The features that fire on a new text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
     /// The tokens as they are displayed, BOS left out.
     pub tokens: Vec<String>,
-    /// Features that fire anywhere, strongest first, with a coefficient a token.
+    /// The features that fire at any token, strongest first, with a coefficient per token.
     pub features: Vec<TraceFeature>,
-    /// ‖a − Zy‖ / ‖a‖ of each token: what the features leave unexplained.
+    /// ‖a − Zy‖ / ‖a‖ of each token: the share that the features do not explain.
     pub unexplained: Vec<f32>,
 }
 
-/// A feature on new text.
+/// A feature that fires on a new text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceFeature {
     /// The number of the feature in the fit.

@@ -1,7 +1,7 @@
 //! From a feature to its neurons, from a neuron to its features, and how much two features overlap.
 //!
-//! Sees sparse columns alone. Invariant: an overlap is symmetric, 1 for a feature with itself
-//! unless it is empty.
+//! Sees sparse columns alone. Invariant: an overlap is symmetric, and 1 for a feature with itself
+//! unless the feature is empty.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub enum Overlap {
 }
 
 impl Overlap {
-    /// Its name in a tree's measure.
+    /// The name of the overlap in [`super::Tree::measure`].
     pub fn name(self) -> &'static str {
         match self {
             Self::WeightedJaccard => "weighted Jaccard",
@@ -53,13 +53,13 @@ impl Overlap {
 
     /// The overlap from the shared sum and the sizes of both columns, by Σmax = |a| + |b| − Σmin. An
     /// empty feature has overlap 0 with every other.
-    pub(super) fn finish(self, shared: f64, a: f64, b: f64) -> f64 {
-        let whole = if self == Self::Cosine {
+    pub(super) fn normalise(self, shared: f64, a: f64, b: f64) -> f64 {
+        let total = if self == Self::Cosine {
             (a * b).sqrt()
         } else {
             a + b - shared
         };
-        if whole > 0.0 { shared / whole } else { 0.0 }
+        if total > 0.0 { shared / total } else { 0.0 }
     }
 }
 
@@ -108,8 +108,8 @@ impl NeuronIndex {
         self.shared_sums_with(features, j, features.columns(), overlap)
     }
 
-    /// The shared sums of feature j of `features` with each of the `count` features that this index
-    /// is of.
+    /// The shared sums of feature j of `features` with each of the `count` features of this index,
+    /// which may be those of another fit.
     pub(super) fn shared_sums_with(
         &self,
         features: &SparseColumns,
@@ -127,18 +127,18 @@ impl NeuronIndex {
     }
 }
 
-/// Z̄ᵀZ̄, where Z̄ is Z with 1 for every weight that is not zero: how many neurons each two features
-/// share, and on the diagonal how many each has.
+/// The number of neurons that every two features share, and on the diagonal the number of each
+/// feature: Z̄ᵀZ̄, where Z̄ is Z with 1 for every weight that is not zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedCounts {
     features: usize,
-    /// Row by row.
+    /// k × k, row-major.
     counts: Vec<u32>,
 }
 
 impl SharedCounts {
-    /// Counts over the non-zeros alone.
-    pub fn of_features(features: &SparseColumns) -> Self {
+    /// Counts the shared neurons of all pairs of features.
+    pub fn new(features: &SparseColumns) -> Self {
         let (k, index) = (features.columns(), NeuronIndex::new(features));
         let mut counts = vec![0u32; k * k];
         for (j, row) in counts.chunks_exact_mut(k.max(1)).enumerate() {
@@ -159,20 +159,20 @@ impl SharedCounts {
         self.features
     }
 
-    /// The neurons that two features share.
-    pub fn of(&self, a: usize, b: usize) -> u32 {
+    /// The number of neurons that two features share.
+    pub fn count(&self, a: usize, b: usize) -> u32 {
         self.counts[a * self.features + b]
     }
 
-    /// The most that two different features share.
-    pub fn most_of_two(&self) -> u32 {
-        let apart = self.counts.iter().enumerate();
-        let apart = apart.filter(|(at, _)| at / self.features != at % self.features);
-        apart.map(|(_, &count)| count).max().unwrap_or(0)
+    /// The largest number of neurons that two different features share.
+    pub fn largest_of_pairs(&self) -> u32 {
+        let pairs = self.counts.iter().enumerate();
+        let pairs = pairs.filter(|(at, _)| at / self.features != at % self.features);
+        pairs.map(|(_, &count)| count).max().unwrap_or(0)
     }
 }
 
-/// The neurons of feature j that are not zero.
+/// The neurons of feature j whose weight is not zero, with their weights.
 pub(super) fn nonzeros(
     features: &SparseColumns,
     j: usize,
@@ -186,7 +186,11 @@ pub(super) fn nonzeros(
 }
 
 /// The neurons of feature j by |weight|, largest first, with how many features use each.
-pub fn neurons_of(features: &SparseColumns, index: &NeuronIndex, j: usize) -> Vec<NeuronWeight> {
+pub fn weights_by_magnitude(
+    features: &SparseColumns,
+    index: &NeuronIndex,
+    j: usize,
+) -> Vec<NeuronWeight> {
     let mut neurons: Vec<NeuronWeight> = nonzeros(features, j)
         .map(|(i, weight)| NeuronWeight {
             index: i,
@@ -218,7 +222,7 @@ pub fn related(
         .filter(|&i| i != j && sums[i] > 0.0)
         .map(|i| Related {
             id: i,
-            overlap: overlap.finish(sums[i], own, size(i)) as f32,
+            overlap: overlap.normalise(sums[i], own, size(i)) as f32,
         })
         .collect();
     out.sort_by(|a, b| b.overlap.total_cmp(&a.overlap).then(a.id.cmp(&b.id)));
@@ -226,18 +230,18 @@ pub fn related(
     out
 }
 
-/// Cosine of feature j with every feature (itself included), by id.
+/// The cosine of feature j with every feature (itself included), by id.
 pub fn cosines_with(features: &SparseColumns, j: usize) -> Vec<f32> {
     let sums = NeuronIndex::new(features).shared_sums(features, j, Overlap::Cosine);
     let size = |i: usize| Overlap::Cosine.size(features.column(i).1);
     sums.iter()
         .enumerate()
-        .map(|(i, &sum)| Overlap::Cosine.finish(sum, size(j), size(i)) as f32)
+        .map(|(i, &sum)| Overlap::Cosine.normalise(sum, size(j), size(i)) as f32)
         .collect()
 }
 
-/// Overlaps of all pairs i < j in the order (0,1), (0,2), …, (1,2), …: k(k − 1)/2 values. Costs one
-/// visit a pair of features a shared neuron.
+/// The overlaps of all pairs i < j in the order (0,1), (0,2), …, (1,2), …: k(k − 1)/2 values. The
+/// cost is one visit for each neuron and each pair of features that share it.
 pub fn pairwise(features: &SparseColumns, overlap: Overlap) -> Vec<f64> {
     let k = features.columns();
     let index = NeuronIndex::new(features);
@@ -245,7 +249,7 @@ pub fn pairwise(features: &SparseColumns, overlap: Overlap) -> Vec<f64> {
     let mut out = Vec::with_capacity(k * k.saturating_sub(1) / 2);
     for i in 0..k {
         let sums = index.shared_sums(features, i, overlap);
-        out.extend((i + 1..k).map(|j| overlap.finish(sums[j], sizes[i], sizes[j])));
+        out.extend((i + 1..k).map(|j| overlap.normalise(sums[j], sizes[i], sizes[j])));
     }
     out
 }
@@ -282,21 +286,21 @@ mod tests {
                 (0..d).map(value).collect()
             })
             .collect();
-        let counts = SharedCounts::of_features(&columns(d, &dense));
+        let counts = SharedCounts::new(&columns(d, &dense));
         let binary = |v: f32| f64::from(u8::from(v != 0.0));
         let mut most = 0.0f64;
         for a in 0..k {
             for b in 0..k {
                 let each = (0..d).map(|i| binary(dense[a][i]) * binary(dense[b][i]));
                 let wanted: f64 = each.sum();
-                assert_eq!(f64::from(counts.of(a, b)), wanted, "{a} {b}");
+                assert_eq!(f64::from(counts.count(a, b)), wanted, "{a} {b}");
                 if a != b {
                     most = most.max(wanted);
                 }
             }
         }
         assert_eq!(
-            (counts.features(), f64::from(counts.most_of_two())),
+            (counts.features(), f64::from(counts.largest_of_pairs())),
             (k, most)
         );
         assert!(most > 0.0);
@@ -344,7 +348,7 @@ mod tests {
             ],
         );
         let index = NeuronIndex::new(&features);
-        let neurons = neurons_of(&features, &index, 0);
+        let neurons = weights_by_magnitude(&features, &index, 0);
         assert_eq!(
             neurons,
             [
@@ -366,7 +370,7 @@ mod tests {
             index.users(4).is_empty() && index.users(usize::MAX).is_empty(),
             "no such neuron"
         );
-        assert!(neurons_of(&features, &index, 2).is_empty());
+        assert!(weights_by_magnitude(&features, &index, 2).is_empty());
     }
 
     #[test]

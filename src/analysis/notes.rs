@@ -1,14 +1,14 @@
 //! The user's notes on features: names, tags, ratings, texts.
 //!
-//! Knows no file. Invariant: notes that a refit leaves without a feature are kept as lines, never
-//! dropped.
+//! Knows no file. Invariant: a note whose feature is missing from a new fit is kept as a line,
+//! never dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::matching::{self, DOUBTFUL};
-use crate::directions::matching::FOUND_AGAIN;
+use super::matching::{self, MIN_COSINE};
+use crate::directions::matching::SAME_COSINE;
 use crate::error::{Error, Result};
 use crate::factor::SparseColumns;
 
@@ -24,8 +24,9 @@ pub struct FeatureNote {
     /// Free text of the note.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// The cosine between the feature that the note was written for and the one that a refit carried
-    /// it over to, where that is between 0.3 and 0.7. Writing the note again removes it.
+    /// The cosine between the feature that the note was written for and the feature of a new fit
+    /// that it was carried over to, if that is between 0.3 and 0.7. Writing the note again removes
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f32>,
 }
@@ -39,8 +40,8 @@ pub struct Notes {
     /// The note on each feature that has one, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<usize, FeatureNote>,
-    /// The notes on features that a refit under the same name no longer has, one line each (see
-    /// [`Notes::line`]), so that nothing is lost.
+    /// The notes on features that a new fit under the same name no longer has, one line each (see
+    /// [`Notes::format_line`]), so that nothing is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unplaced: Vec<String>,
 }
@@ -72,8 +73,8 @@ impl Notes {
         self.details.extend(other.details);
     }
 
-    /// The names and notes of these features alone.
-    pub fn of(&self, ids: &[usize]) -> Self {
+    /// Only the names and notes of these features.
+    pub fn subset(&self, ids: &[usize]) -> Self {
         let mut out = Self::default();
         for id in ids {
             out.names
@@ -93,8 +94,9 @@ impl Notes {
         self.merge(other);
     }
 
-    /// Feature `id` as one line that [`Notes::set`] reads: `a name #tag #tag *4 -- a text`.
-    pub fn line(name: Option<&str>, note: &FeatureNote) -> String {
+    /// Formats a name and a note as the line that [`Notes::set`] reads: `a name #tag #tag *4 -- a
+    /// text`.
+    pub fn format_line(name: Option<&str>, note: &FeatureNote) -> String {
         let mut parts: Vec<String> = name.map(str::to_owned).into_iter().collect();
         parts.extend(note.tags.iter().map(|tag| format!("#{tag}")));
         parts.extend(note.rating.map(|r| format!("*{r}")));
@@ -104,22 +106,22 @@ impl Notes {
         parts.join(" ")
     }
 
-    /// Sets the name and note of feature `id` from a line, as [`Notes::of_line`] reads it. An empty
-    /// line removes both.
+    /// Sets the name and note of feature `id` from a line that [`Notes::parse_line`] reads. An
+    /// empty line removes both.
     ///
     /// # Errors
-    /// What [`Notes::of_line`] returns; the notes stay as they are.
+    /// What [`Notes::parse_line`] returns; the notes stay as they are.
     pub fn set(&mut self, id: usize, line: &str) -> Result<()> {
-        self.replace(&[id], Self::of_line(id, line)?);
+        self.replace(&[id], Self::parse_line(id, line)?);
         Ok(())
     }
 
-    /// The name and note of feature `id` alone, from a line: words that begin with `#` are tags, `*1`
-    /// to `*5` is a rating, what follows ` -- ` is free text, the rest is the name.
+    /// Parses a line to the name and note of feature `id`: words that begin with `#` are tags, `*1`
+    /// to `*5` is a rating, the part after ` -- ` is free text, the rest is the name.
     ///
     /// # Errors
     /// [`Error::Usage`] for a rating outside of its range.
-    pub fn of_line(id: usize, line: &str) -> Result<Self> {
+    pub fn parse_line(id: usize, line: &str) -> Result<Self> {
         // A space is added, so that dashes at the end of the line are a word of their own too.
         let padded = format!("{line} ");
         let dashes = padded
@@ -163,10 +165,11 @@ impl Notes {
         Ok(notes)
     }
 
-    /// These notes carried over to the features of another fit: each goes to the feature that its own
-    /// is matched with ([`matching::assignment`]). From a cosine of 0.7 on it is the same feature; below, the note is flagged as
-    /// doubtful; below 0.3 it becomes `unplaced`.
-    pub fn carried(&self, from: &SparseColumns, to: &SparseColumns) -> Self {
+    /// Carries these notes over to the features of another fit: each goes to the feature that its
+    /// own is matched with ([`matching::assignment`]). With a cosine of 0.7 or more it counts as
+    /// the same feature; with a lower one the note is flagged as doubtful; below 0.3 it is moved to
+    /// `unplaced`.
+    pub fn carry_over(&self, from: &SparseColumns, to: &SparseColumns) -> Self {
         let mut out = Self {
             unplaced: self.unplaced.clone(),
             ..Self::default()
@@ -179,7 +182,7 @@ impl Notes {
             .collect();
         for pair in matching::assignment(from, to)
             .into_iter()
-            .filter(|m| m.cosine >= DOUBTFUL)
+            .filter(|m| m.cosine >= MIN_COSINE)
         {
             let (name, note) = (self.names.get(&pair.a), self.details.get(&pair.a));
             if name.is_none() && note.is_none() {
@@ -188,7 +191,7 @@ impl Notes {
             unmatched.remove(&pair.a);
             out.names.extend(name.map(|name| (pair.b, name.clone())));
             let mut note = note.cloned().unwrap_or_default();
-            if f64::from(pair.cosine) < FOUND_AGAIN {
+            if f64::from(pair.cosine) < SAME_COSINE {
                 note.doubtful = Some(
                     note.doubtful
                         .map_or(pair.cosine, |before| before.min(pair.cosine)),
@@ -200,7 +203,7 @@ impl Notes {
         }
         let nothing = FeatureNote::default();
         let line = |id: &usize| {
-            Self::line(
+            Self::format_line(
                 self.names.get(id).map(String::as_str),
                 self.details.get(id).unwrap_or(&nothing),
             )
@@ -229,7 +232,7 @@ mod tests {
             (1, Some(4), "not the #verb")
         );
         assert_eq!(
-            Notes::line(Some("months of the year"), note),
+            Notes::format_line(Some("months of the year"), note),
             "months of the year #time *4 -- not the #verb"
         );
         notes.set(3, "*b* * # -- ").unwrap();
@@ -269,7 +272,7 @@ mod tests {
         notes.set(0, "days").unwrap();
         notes.set(1, "months #time").unwrap();
         notes.set(2, "gone").unwrap();
-        let carried = notes.carried(&old, &new);
+        let carried = notes.carry_over(&old, &new);
         assert_eq!(
             carried.names,
             BTreeMap::from([(2, "days".to_owned()), (1, "months".to_owned())])
@@ -277,7 +280,7 @@ mod tests {
         assert_eq!(carried.details[&1].doubtful, Some(0.6));
         assert_eq!(carried.unplaced, ["gone"]);
         assert_eq!(
-            carried.carried(&new, &new).details[&1].doubtful,
+            carried.carry_over(&new, &new).details[&1].doubtful,
             Some(0.6),
             "doubt stays until it is noted anew"
         );
@@ -291,7 +294,7 @@ mod tests {
                 return Ok(()); // A rating that there is not.
             }
             let note = notes.details.get(&0).cloned().unwrap_or_default();
-            let again = Notes::line(notes.names.get(&0).map(String::as_str), &note);
+            let again = Notes::format_line(notes.names.get(&0).map(String::as_str), &note);
             let mut other = Notes::default();
             other.set(0, &again).unwrap();
             prop_assert_eq!(&other.details, &notes.details, "{:?} {:?}", line, again);

@@ -1,8 +1,8 @@
-//! One pass over a feature's coefficients: peaks, sums, quantiles, histograms. Knows numbers, no
-//! tokens.
+//! Statistics of a feature's coefficients in one pass: peaks, sums, quantiles, histograms. Knows
+//! numbers, no tokens.
 //!
-//! Invariant: every answer is the same as that of a full sort by (value descending, row ascending),
-//! whatever the number of threads.
+//! Invariant: every result is that of a full sort by (value descending, row ascending), whatever
+//! the number of threads.
 
 /// Coefficients at or below this share of a feature's maximum count as zero: multiplicative updates
 /// never reach 0.
@@ -15,7 +15,8 @@ pub(super) struct Peak {
     pub(super) row: usize,
 }
 
-/// Sum (f64) and maximum of non-negative values; (0, 0) for none. NaN never becomes the maximum.
+/// The sum (in f64) and the maximum of non-negative values; (0, 0) for none. NaN never becomes the
+/// maximum.
 pub(super) fn sum_and_max(values: &[f32]) -> (f64, f32) {
     const LANES: usize = 8;
     let (mut sums, mut maxima) = ([0f64; LANES], [0f32; LANES]);
@@ -32,12 +33,12 @@ pub(super) fn sum_and_max(values: &[f32]) -> (f64, f32) {
     (sum, max)
 }
 
-/// The value above which a coefficient of a feature with maximum `peak` is not zero.
+/// The value above which a coefficient of a feature with the maximum `peak` counts as non-zero.
 pub(super) fn zero_threshold(peak: f32) -> f32 {
     peak * NUMERICAL_ZERO
 }
 
-/// Share of `values` above `threshold`; 0 for no values.
+/// The share of `values` above `threshold`; 0 for no values.
 pub(super) fn share_above(values: &[f32], threshold: f32) -> f32 {
     if values.is_empty() {
         return 0.0;
@@ -49,8 +50,9 @@ pub(super) fn share_above(values: &[f32], threshold: f32) -> f32 {
     (above as f64 / values.len() as f64) as f32
 }
 
-/// The strongest row of each group, strongest `count` groups first. One scan with a bounded list: a
-/// row is looked at closer only when it beats the weakest peak kept so far.
+/// The strongest row above `floor` of each group, for the `count` strongest groups, in descending
+/// order. One scan keeps a list of `count` peaks; only a row above the weakest of them is compared
+/// with the list.
 pub(super) fn group_peaks(
     values: &[f32],
     floor: f32,
@@ -85,8 +87,8 @@ pub(super) fn group_peaks(
     peaks
 }
 
-/// The strongest rows such that no two of one group are within `apart` rows of each other, given
-/// those already chosen; `count` in all.
+/// Adds the strongest rows to those already chosen until there are `count`, such that no two rows
+/// of one group are within `apart` rows of each other.
 pub(super) fn spread_peaks(
     chosen: &mut Vec<Peak>,
     values: &[f32],
@@ -95,12 +97,12 @@ pub(super) fn spread_peaks(
     apart: usize,
     group: impl Fn(usize) -> usize,
 ) {
-    // A chosen row rules out at most 2·apart + 1 rows, so the answer lies within this many of the
-    // strongest.
-    let enough = count * (2 * apart + 1);
+    // A chosen row rules out at most 2·apart + 1 rows, so the result lies within this many of the
+    // strongest rows.
+    let candidates_needed = count * (2 * apart + 1);
     let mut keys = active_keys(values, floor);
-    if keys.len() > enough {
-        let cut = keys.len() - enough;
+    if keys.len() > candidates_needed {
+        let cut = keys.len() - candidates_needed;
         keys.select_nth_unstable_by_key(cut, ascending);
         keys.drain(..cut);
     }
@@ -120,8 +122,9 @@ pub(super) fn spread_peaks(
     chosen.sort_by(strongest_first);
 }
 
-/// The row at each quantile (descending, in 0..=1) of the values above `floor`: index round(q·(m −
-/// 1)) of the m of them in ascending order. A row that two quantiles share is given once.
+/// The row at each quantile (descending, in 0..=1) of the values above `floor`: the row with index
+/// round(q·(m − 1)) of these m values in ascending order. A row that two quantiles share is
+/// returned once.
 pub(super) fn quantile_rows(values: &[f32], floor: f32, quantiles: &[f32]) -> Vec<(f32, usize)> {
     let mut keys = active_keys(values, floor);
     let mut out: Vec<(f32, usize)> = Vec::with_capacity(quantiles.len());
@@ -131,8 +134,8 @@ pub(super) fn quantile_rows(values: &[f32], floor: f32, quantiles: &[f32]) -> Ve
     let mut end = keys.len();
     for &quantile in quantiles {
         let index = (f64::from(quantile) * last as f64).round() as usize;
-        // Everything below the previous quantile's index is already to its left: each selection is
-        // smaller.
+        // All values below the previous quantile's index already lie to its left, so each selection
+        // is smaller.
         if index >= end {
             continue;
         }
@@ -163,7 +166,7 @@ fn active_keys(values: &[f32], floor: f32) -> Vec<(u32, u32)> {
     values.iter().enumerate().filter_map(active).collect()
 }
 
-/// Weakest first; of equal values the later row first.
+/// The sort key for weakest first; of equal values the later row comes first.
 fn ascending(&(bits, row): &(u32, u32)) -> (u32, u32) {
     (bits, u32::MAX - row)
 }

@@ -4,7 +4,7 @@
 //! Knows no command. Each function is a clap value parser, and its error completes "invalid value
 //! '…' for --option:".
 
-use crate::factor::MOST_THREADS;
+use crate::factor::MAX_THREADS;
 
 /// A number of things of which there must be one: features, sweeps, threads.
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
@@ -16,11 +16,11 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// A number of threads.
 pub(super) fn threads(text: &str) -> Result<usize, String> {
-    let range = 1..=MOST_THREADS;
+    let range = 1..=MAX_THREADS;
     text.parse()
         .ok()
         .filter(|n| range.contains(n))
-        .ok_or_else(|| format!("give a whole number from 1 to {MOST_THREADS}"))
+        .ok_or_else(|| format!("give a whole number from 1 to {MAX_THREADS}"))
 }
 
 fn number(text: &str, wanted: &str, fits: impl Fn(f64) -> bool) -> Result<f64, String> {

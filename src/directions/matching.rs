@@ -10,14 +10,14 @@ use crate::matrix::gemm::row_major_product;
 /// |cos| above which two columns of one basis are duplicates.
 pub const DUPLICATE: f32 = 0.9;
 /// |cos| of a matched pair from which a feature counts as found again.
-pub const FOUND_AGAIN: f64 = 0.7;
+pub const SAME_COSINE: f64 = 0.7;
 
 /// Agreement of fits that differ in their seed alone.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Stability {
     /// Mean |cos| of matched columns over all pairs of fits.
     pub mean: f64,
-    /// Share of matched columns with |cos| of [`FOUND_AGAIN`] or more.
+    /// Share of matched columns with |cos| of [`SAME_COSINE`] or more.
     pub found_again: f64,
     /// Number of pairs of fits that were matched.
     pub pairs: usize,
@@ -84,7 +84,7 @@ pub fn stability(fits: &[&Directions]) -> Option<Stability> {
     let count = matched.len() as f64;
     (pairs > 0 && !matched.is_empty()).then(|| Stability {
         mean: matched.iter().sum::<f64>() / count,
-        found_again: matched.iter().filter(|&&c| c >= FOUND_AGAIN).count() as f64 / count,
+        found_again: matched.iter().filter(|&&c| c >= SAME_COSINE).count() as f64 / count,
         pairs,
     })
 }

@@ -59,7 +59,9 @@ pub(super) fn tree(session: &Session, overlap: Overlap, linkage: Linkage) -> Res
 pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
     let features = &session.shown()?.factors.features;
     check_ids(ids, features.columns())?;
-    session.emit(Event::Shared(Box::new(hierarchy::shared(features, ids))));
+    session.emit(Event::Shared(Box::new(hierarchy::shared_neurons(
+        features, ids,
+    ))));
     Ok(())
 }
 
@@ -214,8 +216,8 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
             check_ids(&[*id], factors.features.columns())?;
             neurons::cosines_with(&factors.features, *id)
         }
-        Probe::Label(text) => labels::shares_on(factors, &*session.tokens()?, text),
-        Probe::Context(text) => contexts::shares_with(factors, &*session.tokens()?, text),
+        Probe::Label(text) => labels::mass_shares(factors, &*session.tokens()?, text),
+        Probe::Context(text) => contexts::context_shares(factors, &*session.tokens()?, text),
         Probe::Fires(text) => {
             let model = session.model()?;
             let bos = bos_rule(session);
@@ -223,7 +225,7 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
             let trace = reading::trace(&model, shown.hook, &reader, factors, text, bos, &silent)?;
             let mut scores = vec![0.0; factors.features.columns()];
             for feature in &trace.features {
-                let peak = contexts::peak(factors, feature.id);
+                let peak = contexts::peak_coefficient(factors, feature.id);
                 let highest = feature.values.iter().copied().fold(0.0, f32::max);
                 scores[feature.id] = if peak > 0.0 { highest / peak } else { 0.0 };
             }
@@ -237,7 +239,7 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
 /// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it
 /// was typed.
 pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
-    let typed = Notes::of_line(note.id, &note.line)?;
+    let typed = Notes::parse_line(note.id, &note.line)?;
     let is_open = session.has_open(&note.study);
     let shown = session
         .shown()
@@ -286,7 +288,7 @@ fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> 
         ));
     }
     let fit = shown.fit;
-    let before = save(session, &fit, change)?.of(ids);
+    let before = save(session, &fit, change)?.subset(ids);
     let mut undo = lock(&session.undo);
     if undo.len() == UNDO {
         undo.remove(0);

@@ -114,7 +114,7 @@ pub fn reuse(
         tokens,
         ctx,
     };
-    let shared = hierarchy::shared(&factors.features, &ids);
+    let shared = hierarchy::shared_neurons(&factors.features, &ids);
     let mut rows = vec![run.row(
         None,
         "core",

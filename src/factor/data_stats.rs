@@ -57,7 +57,7 @@ impl DataStats {
         let values = (stream.n * stream.d) as f64;
         let mut stats = Self::read(stream, ctx)?;
         stats.check_range(stream)?;
-        stats.energy = Energy::of_sums(stats.column_squares.clone(), &stats.row_squares);
+        stats.energy = Energy::from_sums(stats.column_squares.clone(), &stats.row_squares);
         let rms = (stats.prepared_square / values).sqrt();
         let scale = shared.map_or_else(|| preprocessing::safe_scale(rms), |shared| shared.scale);
         stream.preprocessing.scaling.scale = scale;
@@ -220,7 +220,7 @@ impl DataStats {
         } else {
             &self.row_squares[..]
         };
-        let energy = Energy::of_sums(self.column_squares.clone(), row_squares);
+        let energy = Energy::from_sums(self.column_squares.clone(), row_squares);
         energy.concentrations(|row| stream.source.describe_row(row))
     }
 

@@ -327,7 +327,7 @@ impl<'a> Factoriser<'a> {
 
 /// The largest number of threads that a fit may have: starting as many as a mistyped number says
 /// could exhaust the machine.
-pub(crate) const MOST_THREADS: usize = 1024;
+pub(crate) const MAX_THREADS: usize = 1024;
 
 /// The threads of a fit: a pool of its own, or rayon's global pool.
 pub(super) struct FitThreads(Option<rayon::ThreadPool>);
@@ -337,9 +337,9 @@ impl FitThreads {
         let Some(count) = count else {
             return Ok(Self(None));
         };
-        if !(1..=MOST_THREADS).contains(&count) {
+        if !(1..=MAX_THREADS).contains(&count) {
             return Err(Error::usage(format!(
-                "a fit takes 1 to {MOST_THREADS} threads, not {count}"
+                "a fit takes 1 to {MAX_THREADS} threads, not {count}"
             )));
         }
         rayon::ThreadPoolBuilder::new()

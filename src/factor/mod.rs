@@ -48,7 +48,7 @@ pub(crate) use preprocessing::safe_scale;
 pub use config::{FitConfig, Init, PreprocessingChoice, Solver};
 pub use device::{Accelerator, CPU_STEPS, DeviceBytes, PassRates};
 pub use fit::Factoriser;
-pub(crate) use fit::MOST_THREADS;
+pub(crate) use fit::MAX_THREADS;
 pub use mini_batch::MiniBatchFit;
 
 /// Features Z \[d × k\] as sparse columns, of unit norm outside a fit.

@@ -19,24 +19,24 @@ mod search;
 mod tests;
 
 /// The default of the smallest coefficient of a child, as a share of its parent's largest one.
-pub const KEPT_SHARE: f32 = 0.3;
+pub const MIN_CHILD_SHARE: f32 = 0.3;
 /// The default of the largest number of children of a node.
-pub const MOST_CHILDREN: usize = 3;
+pub const MAX_CHILDREN: usize = 3;
 
 /// The rule that chooses which finer features are shown as children of a coarser one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct KeptChildren {
+pub struct ChildRule {
     /// The largest number of children of a node.
     pub most: usize,
     /// The smallest coefficient of a child, as a share of the largest one of its parent.
     pub share: f32,
 }
 
-impl Default for KeptChildren {
+impl Default for ChildRule {
     fn default() -> Self {
         Self {
-            most: MOST_CHILDREN,
-            share: KEPT_SHARE,
+            most: MAX_CHILDREN,
+            share: MIN_CHILD_SHARE,
         }
     }
 }
@@ -162,10 +162,10 @@ impl Level {
         &self.coefficients[j * below..(j + 1) * below]
     }
 
-    /// The children of feature j by the rule `kept_children`, largest first: pairs of a finer
-    /// feature and the ratio of its coefficient to the largest one. A feature whose coefficients
-    /// are all zero has no children.
-    pub fn children(&self, j: usize, kept_children: KeptChildren) -> Vec<(usize, f32)> {
+    /// The children of feature j by `rule`, largest first: pairs of a finer feature and the ratio
+    /// of its coefficient to the largest one. A feature whose coefficients are all zero has no
+    /// children.
+    pub fn children(&self, j: usize, rule: ChildRule) -> Vec<(usize, f32)> {
         let column = self.column(j);
         let largest = column.iter().copied().fold(0f32, f32::max);
         if largest <= 0.0 {
@@ -175,10 +175,10 @@ impl Level {
             .iter()
             .map(|&v| v / largest)
             .enumerate()
-            .filter(|(_, share)| *share > 0.0 && *share >= kept_children.share)
+            .filter(|(_, share)| *share > 0.0 && *share >= rule.share)
             .collect();
         kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        kept.truncate(kept_children.most);
+        kept.truncate(rule.most);
         kept
     }
 }

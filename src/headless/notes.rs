@@ -31,7 +31,7 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
     }
     let taken = match (&args.import, args.id) {
         (Some(path), _) => study::read_notes(path)?,
-        (None, Some(id)) => Notes::of_line(id, args.text.as_deref().unwrap_or_default())?,
+        (None, Some(id)) => Notes::parse_line(id, args.text.as_deref().unwrap_or_default())?,
         (None, None) => return list(&entry.name, &study.notes(&entry.name)?, None, out),
     };
     // An empty line takes away what was noted: it names a feature all the same.
@@ -57,7 +57,7 @@ fn list(fit: &str, notes: &Notes, asked: Option<usize>, out: &mut Output) -> Res
             let doubt = note.doubtful.map_or(String::new(), |c| {
                 format!("  (doubtful since a refit: cosine {c:.2})")
             });
-            let line = Notes::line(name.map(String::as_str), note);
+            let line = Notes::format_line(name.map(String::as_str), note);
             let line = match line.is_empty() {
                 true => "(no note)",
                 false => &line,

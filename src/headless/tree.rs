@@ -11,7 +11,7 @@ use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy};
 use crate::cli::{TreeArgs, TreeFormat};
 use crate::error::{Error, Result};
 use crate::factor::SparseColumns;
-use crate::factor::recursive::KeptChildren;
+use crate::factor::recursive::ChildRule;
 use crate::interop::{dendrogram, json, overlap};
 use crate::jobs;
 use crate::jobs::export;
@@ -146,7 +146,7 @@ fn matrix(
     fit: &str,
     out: &mut Output,
 ) -> Result<()> {
-    let (counts, order) = (SharedCounts::of_features(features), leaf_order(tree));
+    let (counts, order) = (SharedCounts::new(features), leaf_order(tree));
     let label = |id: usize| dendrogram::leaf_label(&rows[id]);
     let row = |i: usize| order.iter().map(move |&j| (i, j));
     match format {
@@ -154,7 +154,7 @@ fn matrix(
         TreeFormat::Svg => write(args, &overlap::to_svg(&counts, &order, &label), out),
         TreeFormat::Json => {
             let lines = order.iter().map(|&i| {
-                let shared: Vec<u32> = row(i).map(|(i, j)| counts.of(i, j)).collect();
+                let shared: Vec<u32> = row(i).map(|(i, j)| counts.count(i, j)).collect();
                 object!({"fit": fit, "feature": i, "leaf_label": label(i), "features": order, "shared_neurons": shared})
             });
             let lines: Vec<Value> = lines.collect();
@@ -167,10 +167,10 @@ fn matrix(
             }
         }
         TreeFormat::Text | TreeFormat::Newick => {
-            let width = counts.most_of_two().max(1).to_string().len().max(3);
+            let width = counts.largest_of_pairs().max(1).to_string().len().max(3);
             let line = |&i: &usize| {
                 let cells: String = row(i)
-                    .map(|(i, j)| format!(" {:>width$}", counts.of(i, j)))
+                    .map(|(i, j)| format!(" {:>width$}", counts.count(i, j)))
                     .collect();
                 let name = text::truncate(&text::clean(&label(i)), 32);
                 format!("{}{cells}", text::pad(&name, 32))
@@ -262,11 +262,11 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         tokens: &*study.tokens()?,
         tune_on: source.as_deref().map(|source| source as _),
     };
-    let usual = KeptChildren::default();
+    let usual = ChildRule::default();
     let request = LevelsRequest {
         counts: args.levels.clone(),
         growth: args.growth.into(),
-        children: KeptChildren {
+        children: ChildRule {
             most: args.max_children.unwrap_or(usual.most),
             share: args.child_share.map_or(usual.share, |share| share as f32),
         },

@@ -30,7 +30,7 @@ pub fn to_csv(counts: &SharedCounts, order: &[usize], label: &dyn Fn(usize) -> S
             .collect();
         let _ = write!(out, "{i},\"{}\"", text.replace('"', "\"\""));
         for &j in order {
-            let _ = write!(out, ",{}", counts.of(i, j));
+            let _ = write!(out, ",{}", counts.count(i, j));
         }
         out.push('\n');
     }
@@ -40,7 +40,7 @@ pub fn to_csv(counts: &SharedCounts, order: &[usize], label: &dyn Fn(usize) -> S
 /// A picture: a cell for each two features in `order`, the darker the more neurons they share. The
 /// darkest is the most that two different features share, so that the diagonal hides nothing.
 pub fn to_svg(counts: &SharedCounts, order: &[usize], label: &dyn Fn(usize) -> String) -> String {
-    let most = counts.most_of_two().max(1);
+    let most = counts.largest_of_pairs().max(1);
     let side = CELL * order.len();
     let (width, height) = (LEFT + side + 20, TOP + side + 40);
     let mut out = format!(
@@ -60,8 +60,8 @@ pub fn to_svg(counts: &SharedCounts, order: &[usize], label: &dyn Fn(usize) -> S
         // Neighbours of one colour are one rectangle, and white ones none.
         let mut from = 0;
         while from < order.len() {
-            let count = counts.of(i, order[from]).min(most);
-            let same = |&j: &usize| counts.of(i, j).min(most) == count;
+            let count = counts.count(i, order[from]).min(most);
+            let same = |&j: &usize| counts.count(i, j).min(most) == count;
             let run = order[from..].iter().take_while(|j| same(j)).count();
             if count > 0 {
                 let _ = writeln!(
@@ -95,7 +95,7 @@ mod tests {
             vec![0.0, -3.0, 0.5],
             vec![0.0, 0.0, 0.0],
         ];
-        SharedCounts::of_features(&crate::analysis::tests::columns(3, &columns))
+        SharedCounts::new(&crate::analysis::tests::columns(3, &columns))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::activations::ActivationSource;
 use crate::analysis::{Levels, levels as described};
 use crate::corpus::TokenTable;
 use crate::error::Result;
-use crate::factor::recursive::{self, Growth, KeptChildren, joint};
+use crate::factor::recursive::{self, ChildRule, Growth, joint};
 use crate::factor::{Factors, FitConfig};
 use crate::model::{HookPoint, Model};
 use crate::task::TaskCtx;
@@ -18,7 +18,7 @@ pub struct LevelsRequest {
     /// How the share of neurons goes from level to level.
     pub growth: Growth,
     /// Which finer features are children of a coarser one.
-    pub children: KeptChildren,
+    pub children: ChildRule,
 }
 
 /// The fit that levels are of.

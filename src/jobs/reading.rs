@@ -24,7 +24,7 @@ const CARD_PROMOTED: usize = 25;
 /// The tokens that the features `ids` promote most, as a list shows them.
 ///
 /// # Errors
-/// What [`lens::promoted`] returns.
+/// What [`lens::promoted_tokens`] returns.
 pub fn promoted(
     model: &Model,
     hook: HookPoint,
@@ -32,7 +32,7 @@ pub fn promoted(
     ids: Range<usize>,
 ) -> Result<Vec<Vec<ScoredToken>>> {
     let directions: Vec<_> = ids.map(|j| factors.features.dense_column(j)).collect();
-    let lens = lens::promoted(model, hook, &directions, LIST_PROMOTED)?;
+    let lens = lens::promoted_tokens(model, hook, &directions, LIST_PROMOTED)?;
     Ok(lens.into_iter().map(|(top, _)| top).collect())
 }
 
@@ -40,13 +40,13 @@ pub fn promoted(
 /// shows them.
 ///
 /// # Errors
-/// What [`lens::promoted`] returns.
+/// What [`lens::promoted_tokens`] returns.
 pub fn card_lens(
     model: &Model,
     hook: HookPoint,
     direction: Vec<f32>,
 ) -> Result<(Vec<ScoredToken>, Vec<ScoredToken>)> {
-    let both = lens::promoted(model, hook, &[direction], CARD_PROMOTED)?.pop();
+    let both = lens::promoted_tokens(model, hook, &[direction], CARD_PROMOTED)?.pop();
     Ok(both.unwrap_or_default())
 }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::ScoredToken;
-use crate::analysis::lens::extremes;
+use crate::analysis::lens::extreme_tokens;
 use crate::error::{Error, Result};
 use crate::model::generate::{
     Arithmetic, Continuation, GeneratedRow, NewToken, Sampling, generate,
@@ -387,7 +387,7 @@ fn steer_info(
     };
     let change = change_at(model, intervention, prompts, alpha, request.positions, ctx)?;
     let shifts: Vec<f32> = change.log_probs.iter().map(|&s| s as f32).collect();
-    let (risen, fallen) = extremes(&shifts, SHIFTED, model.tokenizer());
+    let (risen, fallen) = extreme_tokens(&shifts, SHIFTED, model.tokenizer());
     Ok(SteerInfo {
         alpha,
         kl: change.kl,

@@ -248,7 +248,7 @@ fn a_direction_and_its_opposite_swap_what_they_promote() {
     let forward = direction(&model);
     let back: Vec<f32> = forward.iter().map(|v| -3.0 * v).collect();
     let zeros = vec![0.0; forward.len()];
-    let found = lens::promoted(&model, hook(&model), &[forward, back, zeros], 20).unwrap();
+    let found = lens::promoted_tokens(&model, hook(&model), &[forward, back, zeros], 20).unwrap();
     // Root-mean-square norms are odd functions and forget the length.
     let ids =
         |tokens: &[crate::analysis::ScoredToken]| tokens.iter().map(|t| t.id).collect::<Vec<_>>();

@@ -153,7 +153,7 @@ pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<
             cluster
                 .iter()
                 .try_for_each(|&other| check_id(factors, other))?;
-            let core = hierarchy::shared(features, cluster).core;
+            let core = hierarchy::shared_neurons(features, cluster).core;
             (
                 core.into_iter().map(|(neuron, ..)| neuron).collect(),
                 "none that more than half of the cluster has",
@@ -164,7 +164,10 @@ pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<
                 .iter()
                 .try_for_each(|&other| check_id(factors, other))?;
             let all: Vec<usize> = std::iter::once(id).chain(others.iter().copied()).collect();
-            let own = hierarchy::shared(features, &all).exclusive.swap_remove(0).1;
+            let own = hierarchy::shared_neurons(features, &all)
+                .exclusive
+                .swap_remove(0)
+                .1;
             (
                 own.into_iter().map(|(neuron, _)| neuron).collect(),
                 "none of its own beside the others'",

@@ -67,7 +67,7 @@ impl Study {
         if let Some(known) = self.saved_energy(hook)? {
             return Ok(known);
         }
-        let energy = Energy::of(self.activations(hook)?.as_ref(), ctx)?;
+        let energy = Energy::measure(self.activations(hook)?.as_ref(), ctx)?;
         self.save_energy(hook, &energy);
         Ok(energy)
     }

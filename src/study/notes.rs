@@ -132,7 +132,7 @@ impl Study {
             }
         };
         let (_, factors) = self.saved_fit(source).ok()?;
-        let mut carried = noted(source)?.carried(&factors.features, to);
+        let mut carried = noted(source)?.carry_over(&factors.features, to);
         if source != fit {
             // They are still there, with their own fit.
             carried.unplaced.clear();

@@ -12,7 +12,7 @@ use super::Study;
 use super::energy;
 use super::tokens::{Log, LogWriter, Segment};
 use crate::activations::energy::Energy;
-use crate::activations::store::{CacheWriter, widen};
+use crate::activations::store::{CacheWriter, convert_to_f32};
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
@@ -175,7 +175,7 @@ impl<'s> Appender<'s> {
         for (energy, rows) in self.energies.iter_mut().zip(data) {
             if let Some(energy) = energy {
                 self.wide.resize(rows.len() / dtype.size(), 0.0);
-                widen(dtype, rows, &mut self.wide);
+                convert_to_f32(dtype, rows, &mut self.wide);
                 energy.add(&self.wide);
             }
         }

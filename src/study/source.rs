@@ -33,12 +33,12 @@ impl ActivationSource for StudyRows {
         self.reader.dtype()
     }
 
-    fn stored(
+    fn for_each_stored(
         &self,
         range: Range<usize>,
-        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+        f: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.reader.stored(range, take)
+        self.reader.for_each_stored(range, f)
     }
 
     fn advise_pass(&self, rows: Range<usize>) {

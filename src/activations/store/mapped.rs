@@ -14,7 +14,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use crate::error::{Error, Result};
 
-/// Maps a whole file, which must never be changed in place.
+/// Maps a whole file for reading. The file must never be changed in place while it is mapped.
 #[allow(unsafe_code)]
 pub(super) fn map_file(file: &File, path: &Path) -> Result<Mmap> {
     // SAFETY: the bytes of a mapping must not change or vanish while borrowed. Shards are written
@@ -25,8 +25,8 @@ pub(super) fn map_file(file: &File, path: &Path) -> Result<Mmap> {
     Ok(map)
 }
 
-/// Asks the kernel to start reading a part of a mapping. Its own read-ahead would begin at the
-/// first access and reach only as far as the disk's setting.
+/// Asks the kernel to start reading a part of a mapping. The kernel's own read-ahead would begin at
+/// the first access and read only a short distance ahead.
 #[cfg(unix)]
 pub(super) fn prefetch_pages(map: &Mmap, bytes: Range<usize>) {
     /// Linux limits a single request to about this size.
@@ -46,8 +46,8 @@ pub(super) fn prefetch_pages(_: &Mmap, _: Range<usize>) {}
 pub(super) fn release_pages(map: &Mmap, path: &Path, bytes: Range<usize>) {
     let Ok(file) = File::open(path) else { return };
     // SAFETY: the mapping is shared and read-only, so its pages hold nothing that the file does
-    // not: a dropped page is read again. Nothing but pages that are no one's goes from the kernel's
-    // cache, and no memory is handed to either call.
+    // not: a dropped page is read again. The kernel drops only cached pages that no process uses,
+    // and neither call gets a pointer to memory of ours.
     unsafe {
         let _ = map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len());
         libc::posix_fadvise(

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of tokens, samples or models. Invariant: a shard file is complete, checksummed and
 //! never changed in place (it may be replaced by a rename or removed), so that a mapping of it
-//! stays what it was.
+//! stays valid.
 
 mod mapped;
 mod read_ahead;
@@ -17,7 +17,7 @@ use crate::error::Error;
 
 pub use mapped::MappedF32;
 pub use reader::CacheReader;
-pub(crate) use reader::widen;
+pub(crate) use reader::convert_to_f32;
 pub use writer::CacheWriter;
 
 // Values are little-endian on disk and are borrowed from the mapping without conversion.
@@ -40,7 +40,7 @@ pub enum CacheDtype {
 }
 
 impl CacheDtype {
-    /// The bytes of a value.
+    /// The number of bytes of a value.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -57,8 +57,8 @@ impl CacheDtype {
         }
     }
 
-    /// Whether a number is within the range of the values, once it is rounded to one.
-    pub(crate) fn holds(self, value: f32) -> bool {
+    /// Whether `value` is finite after it is rounded to this type.
+    pub(crate) fn can_hold(self, value: f32) -> bool {
         match self {
             Self::F32 => value.is_finite(),
             Self::F16 => f16::from_f32(value).is_finite(),
@@ -66,7 +66,7 @@ impl CacheDtype {
         }
     }
 
-    /// The error for an activation that [`Self::holds`] says no of.
+    /// The error for an activation `value` of which [`Self::can_hold`] is false.
     pub(crate) fn too_large(self, value: f32, neuron: usize) -> Error {
         Error::refused(format!(
             "the activation {value} of neuron {neuron} is beyond the range of {}: collect with --dtype f32",

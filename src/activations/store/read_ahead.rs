@@ -1,8 +1,9 @@
-//! Read-ahead for a pass over a cache: the next blocks are read while the pass works, and the
-//! memory of passed blocks is released if the cache does not fit. Both happen on a thread of their
-//! own, because the system calls would delay the pass.
+//! Read-ahead for a pass over a cache: the next blocks are read while the pass computes, and the
+//! memory of earlier blocks is released if the cache does not fit into memory. Both happen on a
+//! separate thread, because the system calls would delay the pass.
 //!
-//! Invariant: these are hints alone; whatever the kernel refuses, a pass reads the same values.
+//! Invariant: these calls are only hints; if the kernel refuses them, a pass still reads the same
+//! values.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use crate::memory;
 
 /// The number of blocks that are read ahead of a pass.
 const BLOCKS_AHEAD: usize = 4;
-/// Blocks behind the present one that a pass may still work on, beside one for each thread.
+/// The number of blocks before the present one that a pass may still read, in addition to one for
+/// each thread.
 const BLOCKS_BEHIND: usize = 2;
-/// The divisor of the free memory that gives the bytes which a cache may occupy from one pass to
-/// the next.
-const FREE_SHARE: u64 = 2;
+/// A cache stays in memory between passes if it needs at most the free memory divided by this.
+const FREE_DIVISOR: u64 = 2;
 
 /// The sending end of the read-ahead thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
+    /// Starts the thread for a pass over these shards.
     pub(super) fn start(shards: Arc<[Shard]>) -> Self {
         let (blocks, passed) = mpsc::channel::<Range<usize>>();
         let bytes: u64 = shards.iter().map(|s| s.map.len() as u64).sum();
@@ -36,7 +38,7 @@ impl ReadAhead {
         let stays = memory::available()
             .ok()
             .flatten()
-            .is_none_or(|free| bytes <= free / FREE_SHARE);
+            .is_none_or(|free| bytes <= free / FREE_DIVISOR);
         let run = move || {
             passed
                 .iter()
@@ -46,15 +48,17 @@ impl ReadAhead {
         Self { blocks }
     }
 
+    /// Tells the thread which block the pass reads now.
     pub(super) fn advise_pass(&self, block: Range<usize>) {
         let _ = self.blocks.send(block);
     }
 }
 
+/// Prefetches the blocks after `block`; unless the cache `stays` in memory, releases an earlier one.
 fn advise(shards: &[Shard], block: &Range<usize>, stays: bool) {
     let rows = block.len();
     let until = block.end + BLOCKS_AHEAD * rows;
-    // All but the last block were requested with the blocks before.
+    // The blocks before the last one were requested with the previous blocks.
     let from = if block.start == 0 {
         block.end
     } else {
@@ -87,7 +91,7 @@ mod tests {
     use crate::activations::store::{CacheDtype, CacheReader, CacheWriter};
 
     #[test]
-    fn rows_that_were_let_go_are_read_again() {
+    fn rows_whose_memory_was_released_are_read_again() {
         // Shards of whole pages and of parts of pages, and blocks that span them.
         let (n, d) = (3000, 16);
         let values: Vec<f32> = (0..n * d).map(|i| (i % 2048) as f32).collect();

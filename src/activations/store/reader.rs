@@ -1,5 +1,5 @@
-//! Reading the cache through memory mappings, so that no shard is ever read whole. Knows nothing of
-//! tokens or samples.
+//! Reads the cache through memory mappings, so that no shard is ever copied to memory as a whole.
+//! Knows nothing of tokens or samples.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,8 +17,8 @@ use super::{CacheDtype, mapped};
 use crate::activations::{ActivationSource, Block, StoredRows};
 use crate::error::{Error, Result};
 
-/// A read-only view of a hook's complete shards. A shard's checksum is verified when its rows are
-/// first read, so that no flipped bit reaches a result.
+/// A read-only view of a hook's complete shards. The checksum of a shard is verified when its rows
+/// are first read, so that no flipped bit reaches a result.
 #[derive(Debug)]
 pub struct CacheReader {
     shards: Arc<[Shard]>,
@@ -99,7 +99,7 @@ impl CacheReader {
     /// [`Error::File`] for the first shard whose checksum is wrong.
     pub fn verify(&self) -> Result<()> {
         self.shards.iter().try_for_each(|s| {
-            if s.is_sound() {
+            if s.checksum_matches() {
                 Ok(())
             } else {
                 Err(s.damaged())
@@ -109,10 +109,11 @@ impl CacheReader {
 }
 
 impl Shard {
-    fn is_sound(&self) -> bool {
+    fn checksum_matches(&self) -> bool {
         xxh3_64(&self.map[HEADER..]) == self.header.checksum
     }
 
+    /// The error for a shard whose checksum is wrong.
     fn damaged(&self) -> Error {
         Error::file(
             &self.path,
@@ -120,16 +121,17 @@ impl Shard {
         )
     }
 
+    /// The rows of the cache that this shard holds.
     pub(super) fn range(&self) -> Range<usize> {
         self.header.first_row..self.header.first_row + self.header.rows
     }
 
     /// The byte range in the file of the shard's rows that lie in `range`.
     pub(super) fn byte_range(&self, range: &Range<usize>) -> Range<usize> {
-        let own = self.range();
+        let shard_rows = self.range();
         let (start, end) = (
-            range.start.max(own.start) - own.start,
-            range.end.min(own.end) - own.start,
+            range.start.max(shard_rows.start) - shard_rows.start,
+            range.end.min(shard_rows.end) - shard_rows.start,
         );
         let width = self.header.row_bytes();
         HEADER + start * width..HEADER + end * width
@@ -137,7 +139,7 @@ impl Shard {
 
     /// The bytes of the shard's rows that lie in `range`, after the checksum was verified once.
     fn checked_bytes(&self, range: &Range<usize>) -> Result<&[u8]> {
-        if !*self.checksum_ok.get_or_init(|| self.is_sound()) {
+        if !*self.checksum_ok.get_or_init(|| self.checksum_matches()) {
             return Err(self.damaged());
         }
         Ok(&self.map[self.byte_range(range)])
@@ -202,8 +204,8 @@ impl ActivationSource for CacheReader {
             .take_while(|s| s.range().start < range.end)
         {
             let bytes = shard.checked_bytes(&range)?;
-            let (now, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
-            widen(shard.header.dtype, bytes, now);
+            let (target, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
+            convert_to_f32(shard.header.dtype, bytes, target);
             rest = later;
         }
         Ok(())
@@ -213,10 +215,10 @@ impl ActivationSource for CacheReader {
         self.dtype()
     }
 
-    fn stored(
+    fn for_each_stored(
         &self,
         range: Range<usize>,
-        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+        f: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
     ) -> Result<()> {
         self.check_range(&range)?;
         for shard in self.shards[self.first_shard(&range)..]
@@ -224,7 +226,7 @@ impl ActivationSource for CacheReader {
             .take_while(|s| s.range().start < range.end)
         {
             let bytes = shard.checked_bytes(&range)?;
-            take(StoredRows {
+            f(StoredRows {
                 rows: bytes.len() / shard.header.row_bytes(),
                 dtype: shard.header.dtype,
                 bytes,
@@ -241,8 +243,9 @@ impl ActivationSource for CacheReader {
     }
 }
 
-/// Stored values as f32; `bytes` begin where a value of the dtype may.
-pub(crate) fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
+/// Converts stored values to f32; `bytes` must be aligned for the dtype and hold `out.len()`
+/// values.
+pub(crate) fn convert_to_f32(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         CacheDtype::F32 => out.copy_from_slice(bytemuck::cast_slice(bytes)),
         CacheDtype::F16 => bytemuck::cast_slice::<u8, f16>(bytes).convert_to_f32_slice(out),
@@ -251,7 +254,7 @@ pub(crate) fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
             let bits = bytemuck::cast_slice::<u8, u16>(bytes);
             out.iter_mut()
                 .zip(bits)
-                .for_each(|(wide, &b)| *wide = f32::from_bits(u32::from(b) << 16));
+                .for_each(|(v, &b)| *v = f32::from_bits(u32::from(b) << 16));
         }
     }
 }

@@ -22,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::CacheDtype;
 use crate::error::{Error, Result};
 
+/// The bytes of a header.
 pub(super) const HEADER: usize = 64;
 /// A shard is sealed when it has grown to this many bytes: a crash loses no more than that, and a
 /// directory has few files.
@@ -61,7 +62,10 @@ impl Header {
         out
     }
 
-    /// Decodes a header, or returns a few words on what is wrong with it.
+    /// Decodes a header.
+    ///
+    /// # Errors
+    /// A phrase that says what is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let Some(bytes) = bytes.get(..HEADER) else {
             return Err(format!(
@@ -119,6 +123,15 @@ impl Header {
     }
 }
 
+/// Whether the bytes begin with an undamaged header that another version of mlpeek wrote.
+fn is_other_version(bytes: &[u8]) -> bool {
+    bytes.get(..HEADER).is_some_and(|bytes| {
+        &bytes[..8] == MAGIC
+            && xxh3_64(&bytes[..56]) == u64_at(bytes, 56)
+            && u32_at(bytes, 8) != VERSION
+    })
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut raw = [0; 4];
     raw.copy_from_slice(&bytes[at..at + 4]);
@@ -131,6 +144,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(raw)
 }
 
+/// The path of the shard `index` in `dir`.
 pub(super) fn path_of(dir: &Path, index: usize) -> PathBuf {
     dir.join(format!("shard-{index:06}.rows"))
 }
@@ -166,6 +180,14 @@ pub(super) fn open(dir: &Path, index: usize, first_row: usize) -> Result<(PathBu
         .take(HEADER as u64)
         .read_to_end(&mut head)
         .map_err(Error::io("read", &path))?;
+    if is_other_version(&head) {
+        // This is no damage: a usage error, so that the writer never removes the shard.
+        let found = u32_at(&head, 8);
+        return Err(Error::usage(format!(
+            "{}: shard version {found}; this mlpeek reads version {VERSION}",
+            path.display()
+        )));
+    }
     let header = Header::decode(&head).map_err(wrong)?;
     let expected = (HEADER + header.data_len().unwrap_or(0)) as u64;
     if len != expected {

@@ -65,7 +65,7 @@ fn rows_are_lent_as_they_are_stored_a_piece_a_shard() {
         assert_eq!(reader.stored_dtype(), dtype);
         let (mut pieces, mut values) = (Vec::new(), Vec::new());
         reader
-            .stored(3..9, &mut |piece| {
+            .for_each_stored(3..9, &mut |piece| {
                 assert_eq!(piece.dtype, dtype);
                 pieces.push(piece.rows);
                 values.extend_from_slice(piece.bytes);
@@ -82,7 +82,7 @@ fn rows_are_lent_as_they_are_stored_a_piece_a_shard() {
             })
             .collect();
         assert_eq!(values, want);
-        assert!(reader.stored(9..11, &mut |_| Ok(())).is_err());
+        assert!(reader.for_each_stored(9..11, &mut |_| Ok(())).is_err());
     }
     // A shard that is damaged is not lent either.
     let dir = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn rows_are_lent_as_they_are_stored_a_piece_a_shard() {
     );
     flip(&path, shard::HEADER + 1);
     let reader = CacheReader::open(dir.path()).unwrap();
-    let error = reader.stored(0..2, &mut |_| Ok(())).unwrap_err();
+    let error = reader.for_each_stored(0..2, &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
 }
 
@@ -258,6 +258,28 @@ fn shards_of_another_run_are_never_dropped() {
     assert!(CacheWriter::open(dir.path(), 4, CacheDtype::F32).is_err());
     assert!(CacheWriter::open(dir.path(), 3, CacheDtype::F16).is_err());
     assert_eq!(CacheReader::open(dir.path()).unwrap().shape(), (10, 3));
+}
+
+#[test]
+fn a_shard_of_another_version_is_never_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    ten_rows(dir.path(), CacheDtype::F32);
+    let path = shard::path_of(dir.path(), 2);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    let own = xxhash_rust::xxh3::xxh3_64(&bytes[..56]);
+    bytes[56..64].copy_from_slice(&own.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let error = CacheWriter::open(dir.path(), 3, CacheDtype::F32)
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("shard-000002.rows") && error.contains("version 2"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert!(CacheReader::open(dir.path()).is_err());
 }
 
 #[test]

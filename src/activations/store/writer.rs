@@ -1,4 +1,4 @@
-//! Writing the cache: a shard grows under a temporary name and is sealed by a rename. Knows nothing
+//! Writes the cache: a shard grows under a temporary name and is sealed by a rename. Knows nothing
 //! of tokens or samples.
 
 use std::fs;
@@ -70,7 +70,8 @@ impl CacheWriter {
         Ok(writer)
     }
 
-    /// The number of rows of a shard on disk that continues the sealed ones.
+    /// Checks that the shard on disk follows the sealed ones, with its checksum if `with_data`, and
+    /// returns its number of rows.
     fn check_shard(&self, index: usize, with_data: bool) -> Result<usize> {
         let (path, file, header) = shard::open(&self.dir, index, self.rows())?;
         if (header.cols, header.dtype) != (self.cols, self.dtype) {
@@ -110,7 +111,7 @@ impl CacheWriter {
     /// [`Error::Usage`] for a part of a row, [`Error::Refused`] for a value beyond the range of a
     /// 2-byte dtype, [`Error::Io`].
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
-        match self.narrow(rows) {
+        match self.to_two_bytes(rows) {
             Ok(Some(bits)) => self.push_stored(bytemuck::cast_slice(&bits)),
             Ok(None) => self.push_stored(bytemuck::cast_slice(rows)),
             Err(e) => {
@@ -120,7 +121,8 @@ impl CacheWriter {
         }
     }
 
-    /// Appends rows whose values are in the cache's dtype already, as bytes; else as [`Self::push`].
+    /// Does the same as [`Self::push`] for rows whose values already have the cache's dtype, given
+    /// as bytes.
     ///
     /// # Errors
     /// [`Error::Usage`] for a part of a row, [`Error::Io`].
@@ -135,9 +137,9 @@ impl CacheWriter {
         }
         let mut rest = rows;
         while !rest.is_empty() {
-            let room = self.shard_rows - self.open_shard.as_ref().map_or(0, |g| g.rows);
-            let (now, later) = rest.split_at((room * row).min(rest.len()));
-            if let Err(e) = self.append(now, now.len() / row) {
+            let rows_left = self.shard_rows - self.open_shard.as_ref().map_or(0, |g| g.rows);
+            let (part, later) = rest.split_at((rows_left * row).min(rest.len()));
+            if let Err(e) = self.append(part, part.len() / row) {
                 self.open_shard = None;
                 return Err(e);
             }
@@ -153,6 +155,7 @@ impl CacheWriter {
         Ok(())
     }
 
+    /// Writes rows to the shard in progress, which is started if there is none.
     fn append(&mut self, bytes: &[u8], rows: usize) -> Result<()> {
         if self.open_shard.is_none() {
             let mut file = NewFile::create(&shard::path_of(&self.dir, self.sealed.len()))?;
@@ -171,8 +174,9 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// The values as bits of a 2-byte dtype; `None` for f32, which is written unchanged.
-    fn narrow(&self, rows: &[f32]) -> Result<Option<Vec<u16>>> {
+    /// Converts the values to the bits of a 2-byte dtype; `None` for f32, which is written
+    /// unchanged.
+    fn to_two_bytes(&self, rows: &[f32]) -> Result<Option<Vec<u16>>> {
         if self.dtype == CacheDtype::F32 {
             return Ok(None);
         }
@@ -241,8 +245,8 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Replaces a shard by one of its first `keep` rows.
-    fn truncate_shard(&mut self, index: usize, first_row: usize, keep: usize) -> Result<()> {
+    /// Replaces a shard by one with only its first `rows` rows.
+    fn truncate_shard(&mut self, index: usize, first_row: usize, rows: usize) -> Result<()> {
         let (path, file, header) = shard::open(&self.dir, index, first_row)?;
         let map = mapped::map_file(&file, &path)?;
         if xxh3_64(&map[HEADER..]) != header.checksum {
@@ -251,9 +255,9 @@ impl CacheWriter {
                 format!("its data is damaged (checksum); {REMEDY}"),
             ));
         }
-        let data = &map[HEADER..HEADER + keep * header.row_bytes()];
+        let data = &map[HEADER..HEADER + rows * header.row_bytes()];
         let shorter = Header {
-            rows: keep,
+            rows,
             checksum: xxh3_64(data),
             ..header
         };
@@ -261,7 +265,7 @@ impl CacheWriter {
         new.write(&shorter.encode())?;
         new.write(data)?;
         new.commit()?;
-        self.sealed[index] = keep;
+        self.sealed[index] = rows;
         Ok(())
     }
 

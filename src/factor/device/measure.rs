@@ -71,12 +71,12 @@ impl ActivationSource for FirstRows<'_> {
         self.source.stored_dtype()
     }
 
-    fn stored(
+    fn for_each_stored(
         &self,
         range: Range<usize>,
-        take: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
+        f: &mut dyn FnMut(StoredRows<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.source.stored(range, take)
+        self.source.for_each_stored(range, f)
     }
 }
 

@@ -145,7 +145,7 @@ impl DeviceRows {
     fn upload(&self, stream: &Stream<'_>, rows: Range<usize>) -> Result<Tensor> {
         stream.source.advise_pass(rows.clone());
         let mut parts = Vec::new();
-        stream.source.stored(rows, &mut |stored| {
+        stream.source.for_each_stored(rows, &mut |stored| {
             let dtype = match stored.dtype {
                 CacheDtype::F32 => DType::F32,
                 CacheDtype::F16 => DType::F16,

@@ -133,7 +133,7 @@ fn levels_are_no_worse_than_the_plain_formulas_and_find_the_groups() {
     let mut pairs: Vec<Vec<usize>> = (0..6)
         .map(|j| {
             let mut ids: Vec<usize> = found[0]
-                .children(j, KeptChildren::default())
+                .children(j, ChildRule::default())
                 .into_iter()
                 .map(|(i, _)| i)
                 .collect();
@@ -155,7 +155,7 @@ fn levels_are_no_worse_than_the_plain_formulas_and_find_the_groups() {
             let column = weights(&grown, 1, j);
             let largest = column.iter().copied().fold(0.0, f32::max);
             (0..12)
-                .filter(|&i| column[i] >= KEPT_SHARE * largest)
+                .filter(|&i| column[i] >= MIN_CHILD_SHARE * largest)
                 .collect()
         })
         .collect();
@@ -249,15 +249,15 @@ proptest! {
                 .map(|i| (0..3).map(|m| f32::from(y2[m * 5 + i]) * f32::from(y3[j * 3 + m]) * 0.25).sum())
                 .collect();
             prop_assert_eq!(weights(&both, 1, j), plain);
-            let kept = both[1].children(j, KeptChildren::default());
+            let kept = both[1].children(j, ChildRule::default());
             let largest = both[1].column(j).iter().copied().fold(0.0, f32::max);
             // The paper's concept trees: up to four children, from 0.15 of the largest coefficient on.
-            let papers = both[1].children(j, KeptChildren { most: 4, share: 0.15 });
+            let papers = both[1].children(j, ChildRule { most: 4, share: 0.15 });
             let large = both[1].column(j).iter().filter(|&&v| v > 0.0 && v / largest >= 0.15);
             prop_assert_eq!(papers.len(), large.count().min(4));
             prop_assert!(papers.starts_with(&kept[..kept.len().min(papers.len())]));
-            prop_assert!(kept.len() <= MOST_CHILDREN);
-            prop_assert!(kept.iter().all(|&(i, s)| both[1].column(j)[i] >= KEPT_SHARE * largest && s <= 1.0));
+            prop_assert!(kept.len() <= MAX_CHILDREN);
+            prop_assert!(kept.iter().all(|&(i, s)| both[1].column(j)[i] >= MIN_CHILD_SHARE * largest && s <= 1.0));
             prop_assert_eq!(kept.is_empty(), largest == 0.0);
         }
     }

@@ -244,10 +244,10 @@ impl ActivationSource for Crowded<'_> {
         self.inner.rows(range)
     }
 
-    fn stored(
+    fn for_each_stored(
         &self,
         range: std::ops::Range<usize>,
-        take: &mut dyn FnMut(StoredRows<'_>) -> crate::Result<()>,
+        f: &mut dyn FnMut(StoredRows<'_>) -> crate::Result<()>,
     ) -> crate::Result<()> {
         if range.len() > self.most {
             let cause = "CUDA_ERROR_OUT_OF_MEMORY".to_owned();
@@ -255,7 +255,7 @@ impl ActivationSource for Crowded<'_> {
         }
         let largest = &self.largest;
         largest.fetch_max(range.len(), std::sync::atomic::Ordering::Relaxed);
-        self.inner.stored(range, take)
+        self.inner.for_each_stored(range, f)
     }
 }
 

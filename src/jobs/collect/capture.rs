@@ -79,7 +79,7 @@ impl Capture {
                     } else {
                         &mut no_number
                     };
-                    if first.is_none() && !self.dtype.holds(value) {
+                    if first.is_none() && !self.dtype.can_hold(value) {
                         *first = Some(Unstorable {
                             row: first_row + i,
                             hook,

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::need;
 use super::subject::{Subject, subjects};
 use crate::analysis::ScoredToken;
-use crate::analysis::lens::extremes;
+use crate::analysis::lens::extreme_tokens;
 use crate::directions::DirectionSet;
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
@@ -341,7 +341,7 @@ impl Effects {
             return (Vec::new(), Vec::new());
         }
         let shifts: Vec<f32> = self.mean_shifts(j).into_iter().map(|v| v as f32).collect();
-        extremes(&shifts, most, tokenizer)
+        extreme_tokens(&shifts, most, tokenizer)
     }
 
     /// For each list of tokens the direction, with its sign, that raises them most among all tokens;

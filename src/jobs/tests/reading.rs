@@ -133,7 +133,7 @@ fn every_level_has_the_features_that_were_asked_for() {
     // The paper's concept trees have up to four children, from 0.15 of the largest coefficient on.
     let request = LevelsRequest {
         counts: vec![4, 2],
-        children: crate::factor::recursive::KeptChildren {
+        children: crate::factor::recursive::ChildRule {
             most: 4,
             share: 0.15,
         },

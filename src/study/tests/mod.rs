@@ -348,7 +348,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
         ("by hand", 1)
     );
     let undone = study
-        .change_notes("f", |notes| notes.replace(&[3], before.of(&[3])))
+        .change_notes("f", |notes| notes.replace(&[3], before.subset(&[3])))
         .unwrap()
         .1;
     assert_eq!(

@@ -138,7 +138,7 @@ impl App {
         let saved = || {
             self.world
                 .row(id)
-                .map(|r| Notes::line(r.name.as_deref(), &r.note))
+                .map(|r| Notes::format_line(r.name.as_deref(), &r.note))
                 .unwrap_or_default()
         };
         let waits = self
