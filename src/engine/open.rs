@@ -43,7 +43,7 @@ impl Opener {
         if let Some(dir) = request
             .study
             .as_ref()
-            .filter(|dir| request.corpus.is_none() && Study::is_at(dir))
+            .filter(|dir| request.corpus.is_none() && Study::exists_at(dir))
         {
             // A study and perhaps a layer of it, or where its model lies now: its own texts are
             // meant.
@@ -271,7 +271,7 @@ impl Opener {
         hook: HookPoint,
         ctx: &TaskCtx,
     ) -> Result<(HookPoint, String)> {
-        let (mut study, hook) = if Study::is_at(dir) {
+        let (mut study, hook) = if Study::exists_at(dir) {
             let existing = Study::open_read_only(dir)?;
             let hook = if request.layer.is_some() {
                 hook

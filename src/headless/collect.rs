@@ -31,7 +31,7 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
             )),
         };
     }
-    let (study, done) = if Study::is_at(&args.out) || args.append {
+    let (study, done) = if Study::exists_at(&args.out) || args.append {
         into_study(args, out, &ctx)?
     } else {
         into_new_study(args, out, &ctx)?

@@ -1,8 +1,8 @@
-//! Corpora that are added to a complete study, and taken out again while collecting them has not
-//! come to its end.
+//! Adds corpora to a complete study, and removes the last one again while it is not completely
+//! collected.
 //!
-//! Invariant: until the last sample of an added corpus is there, the study can go back to what it
-//! was before it.
+//! Invariant: until the last sample of an added corpus is collected, the study can be restored to
+//! its state before.
 
 use super::manifest::CorpusEntry;
 use super::rows::Appender;
@@ -12,10 +12,10 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 
 impl Study {
-    /// Whether a corpus can be added: to a complete study, which was not imported.
+    /// Checks that a corpus can be added: the study must be complete, and not imported.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// [`Error::Usage`] for an imported study; [`Error::Refused`] for one that is not complete.
     pub fn check_append(&self, corpus: &Corpus) -> Result<()> {
         let dir = self.dir.display();
         if self.manifest.model.is_none() {
@@ -27,13 +27,13 @@ impl Study {
             return Ok(());
         }
         let due = &self.manifest.corpora[self.corpus_due()?].name;
-        let or = if self.manifest.corpora.len() > 1 {
+        let alternative = if self.manifest.corpora.len() > 1 {
             ", or take it out again by --withdraw"
         } else {
             ""
         };
         Err(Error::refused(format!(
-            "{dir} is not yet complete ({}): finish {due} first by mlpeek collect --out {dir}{or}",
+            "{dir} is not yet complete ({}): finish {due} first by mlpeek collect --out {dir}{alternative}",
             self.collected()?
         )))
     }
@@ -53,7 +53,7 @@ impl Study {
         }
         samples::write(&self.dir, self.manifest.corpora.len(), &corpus.samples)?;
         let mut manifest = self.manifest.clone();
-        manifest.corpora.push(CorpusEntry::of(corpus));
+        manifest.corpora.push(CorpusEntry::new(corpus));
         manifest.complete = false;
         manifest.write(&self.dir)?;
         self.manifest = manifest;
@@ -61,8 +61,8 @@ impl Study {
         Ok(())
     }
 
-    /// Takes the corpus that was added last out again, with those of its rows that are there, where
-    /// collecting it was cut short; its name.
+    /// Removes the corpus that was added last, with the rows that were collected of it, if
+    /// collecting it was interrupted. Returns its name.
     ///
     /// # Errors
     /// A study without such a corpus, and one with a fit to rows of it.
@@ -92,7 +92,7 @@ impl Study {
         let cut = log.cut_to_samples(self.samples_before_last());
         LogWriter::open(&self.dir, &log, cut)?;
         for &hook in &self.manifest.hooks {
-            energy::forget(&self.dir, hook)?;
+            energy::remove(&self.dir, hook)?;
         }
         self.clear_token_cache();
         self.withdraw_if_empty()?;
@@ -101,6 +101,7 @@ impl Study {
         Ok(name)
     }
 
+    /// The number of samples of all corpora but the last.
     fn samples_before_last(&self) -> usize {
         self.manifest
             .corpora
@@ -108,16 +109,16 @@ impl Study {
             .rev()
             .skip(1)
             .map(|c| c.samples)
-            .sum()
+            .fold(0, usize::saturating_add)
     }
 
-    /// Takes the corpus that was added last back while none of its samples is there: one that could
-    /// not be begun leaves the study as it was.
+    /// Removes the corpus that was added last if none of its samples is collected, so that a
+    /// collection that could not begin leaves the study unchanged.
     pub(crate) fn withdraw_if_empty(&mut self) -> Result<()> {
-        let alone =
+        let nothing_to_withdraw =
             self.manifest.corpora.len() < 2 || self.manifest.complete || !self.is_writable();
-        // An earlier corpus that lost rows is another matter.
-        if alone || self.collected()?.samples != self.samples_before_last() {
+        // If an earlier corpus lost rows, nothing is withdrawn.
+        if nothing_to_withdraw || self.collected()?.samples != self.samples_before_last() {
             return Ok(());
         }
         let mut manifest = self.manifest.clone();

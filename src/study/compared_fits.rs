@@ -1,4 +1,4 @@
-//! The comparison of two fits, of one study or of two.
+//! Compares two fits of one study or of two studies.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{HookPoint, ModelInfo};
 
-/// A fit with all that a comparison shows of it.
+/// A fit with everything that a comparison needs.
 #[derive(Debug, Clone)]
 pub struct ComparedFit {
     /// The name of the fit.
@@ -29,14 +29,14 @@ pub struct ComparedFit {
 }
 
 impl ComparedFit {
-    /// Its features as a list shows them.
+    /// The rows of its feature list.
     pub fn rows(&self) -> Vec<FeatureRow> {
         contexts::feature_rows(&self.factors, &self.tokens, &self.notes)
     }
 }
 
 impl Study {
-    /// A fit to compare with another; `None` is the newest.
+    /// Loads a fit for a comparison; `None` is the newest.
     ///
     /// # Errors
     /// What [`Self::load_fit`] returns; tokens or notes that cannot be read.
@@ -54,7 +54,7 @@ impl Study {
     }
 }
 
-/// Which features two fits have in common.
+/// Finds the features that two fits have in common.
 ///
 /// # Errors
 /// [`Error::Usage`] for fits of different hooks, widths or models.

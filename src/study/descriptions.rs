@@ -15,38 +15,40 @@ const FILE: &str = "descriptions.json";
 pub type Descriptions = BTreeMap<usize, Description>;
 
 impl Study {
-    /// The descriptions of those directions of a set that are given, with the digest of what each is
-    /// now. A description of another direction that had the number before is left out; one that says
-    /// of no direction, as earlier versions wrote, is there and says so.
+    /// The stored descriptions of the given directions of a set: pairs of an id and the digest of
+    /// the direction that has it now. A description that was made for another direction under the
+    /// same id is left out; one without a digest, as earlier versions wrote, is included.
     ///
     /// # Errors
     /// [`Error::File`] for a file that is not mlpeek's.
     pub fn descriptions<'a>(
         &self,
         set: &str,
-        of: impl IntoIterator<Item = (usize, &'a str)>,
+        directions: impl IntoIterator<Item = (usize, &'a str)>,
     ) -> Result<Descriptions> {
         let mut stored = self.all_descriptions()?.remove(set).unwrap_or_default();
-        let is_of = |found: &Description, digest: &str| {
+        let describes = |found: &Description, digest: &str| {
             let made_for = found.direction.as_deref();
             made_for.is_none_or(|made_for| made_for == digest)
         };
-        Ok(of
+        Ok(directions
             .into_iter()
-            .filter_map(|(id, digest)| Some((id, stored.remove(&id).filter(|d| is_of(d, digest))?)))
+            .filter_map(|(id, digest)| {
+                Some((id, stored.remove(&id).filter(|d| describes(d, digest))?))
+            })
             .collect())
     }
 
-    /// Whether anything was ever described of a set.
+    /// Whether any description of a set is stored.
     ///
     /// # Errors
-    /// As [`Study::descriptions`].
+    /// What [`Study::descriptions`] returns.
     pub fn has_descriptions(&self, set: &str) -> Result<bool> {
         Ok(self.all_descriptions()?.contains_key(set))
     }
 
-    /// Adds descriptions of features of a fit, over those that a judge gave to the same features
-    /// earlier. Atomic.
+    /// Adds descriptions of features of a fit; they replace earlier descriptions of the same
+    /// features. The file is written atomically.
     ///
     /// # Errors
     /// A study that is open for reading; a file that cannot be read or written.
@@ -63,7 +65,7 @@ impl Study {
             return Ok(BTreeMap::new());
         }
         let bytes = disk::read_regular(&path).map_err(Error::io("read", &path))?;
-        // Never overwritten when it cannot be read: it was paid for.
+        // A file that cannot be read is never overwritten, since descriptions may have cost money.
         serde_json::from_slice(&bytes).map_err(|e| {
             Error::file(
                 &path,

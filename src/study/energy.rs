@@ -1,9 +1,9 @@
-//! `energy/<hook>.json`: how much of the sum of squares each neuron and the strongest rows of a
-//! cache hold.
+//! `energy/<hook>.json`: the share of the sum of squares that each neuron and the strongest rows of
+//! a cache have.
 //!
 //! Written while rows are collected, or after a pass over them; not in a cache's directory, where
-//! every file is a shard. Invariant: a file that does not count exactly the study's rows and
-//! neurons says nothing, and is made anew where it is needed.
+//! every file is a shard. Invariant: a file that was not counted over exactly the study's rows and
+//! neurons is ignored, and counted again when it is needed.
 
 use std::path::{Path, PathBuf};
 
@@ -24,32 +24,35 @@ fn path_of(dir: &Path, hook: HookPoint) -> PathBuf {
     folder(dir).join(format!("{hook}.json"))
 }
 
-/// What was counted of exactly `rows` rows of `width` values, where it was.
+/// Reads the energy that was counted over exactly `rows` rows of `width` values; `None` if there is
+/// none.
 pub(super) fn read(dir: &Path, hook: HookPoint, rows: usize, width: usize) -> Option<Energy> {
     let bytes = crate::disk::read_regular(&path_of(dir, hook)).ok()?;
     let energy: Energy = serde_json::from_slice(&bytes).ok()?;
-    let sound = energy
+    let values_valid = energy
         .strongest
         .iter()
         .all(|(row, square)| *row < rows && square.is_finite())
         && energy.neurons.iter().all(|v| v.is_finite() && *v >= 0.0);
-    (energy.rows == rows && energy.neurons.len() == width && sound).then_some(energy)
+    (energy.rows == rows && energy.neurons.len() == width && values_valid).then_some(energy)
 }
 
+/// Writes the energy of a hook's rows.
+///
 /// # Errors
-/// What the disk says.
+/// A file that cannot be written.
 pub(super) fn write(dir: &Path, hook: HookPoint, energy: &Energy) -> Result<()> {
     disk::create_dir(&folder(dir))?;
     disk::write_atomic(&path_of(dir, hook), &json_bytes(energy)?)
 }
 
-/// Forgets what was counted of rows that are not the study's any more: others may be as many.
-pub(super) fn forget(dir: &Path, hook: HookPoint) -> Result<()> {
+/// Removes the energy of a hook whose rows have changed, since other rows may have the same number.
+pub(super) fn remove(dir: &Path, hook: HookPoint) -> Result<()> {
     disk::remove_if_there(&path_of(dir, hook))
 }
 
 impl Study {
-    /// The energy of a hook's rows as it was counted; `None` where it was not yet.
+    /// The saved energy of a hook's rows; `None` if it was not counted yet.
     ///
     /// # Errors
     /// A hook that the study does not have.
@@ -58,7 +61,7 @@ impl Study {
         Ok(read(&self.dir, hook, self.tokens()?.rows.len(), width))
     }
 
-    /// The same, in a pass over the rows where it was not counted yet.
+    /// The energy of a hook's rows, counted in a pass over them if it is not saved yet.
     ///
     /// # Errors
     /// A hook that the study does not have, rows that cannot be read,
@@ -72,18 +75,18 @@ impl Study {
         Ok(energy)
     }
 
-    /// Keeps what was counted of all rows of a hook. A study that is open for reading, or a disk
-    /// that is full, only means that it is counted again.
+    /// Saves the energy of all rows of a hook. If the study is open for reading, or the disk is
+    /// full, it is not saved and counted again later.
     pub fn save_energy(&self, hook: HookPoint, energy: &Energy) {
         if self.is_writable()
             && self.saved_energy(hook).is_ok_and(|known| known.is_none())
             && let Err(problem) = write(&self.dir, hook, energy)
         {
-            tracing::warn!("what each neuron holds is not kept: {problem}");
+            tracing::warn!("the energy of the neurons is not saved: {problem}");
         }
     }
 
-    /// Where few neurons or rows hold much of what was counted, rows named by their token.
+    /// The few neurons or rows, if any, that have much of `energy`; rows are named by their token.
     ///
     /// # Errors
     /// Tokens that cannot be read.

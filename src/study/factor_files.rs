@@ -15,7 +15,7 @@ use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
 use crate::factor::{CENTRE, Coding, NEURON_WEIGHTS, SparseColumns};
 
-/// A file as `config.json` knows it.
+/// The record of a file in `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredFile {
     pub file: String,
@@ -24,20 +24,20 @@ pub(super) struct StoredFile {
 }
 
 impl StoredFile {
-    /// The file's path, once its length is what it must be.
+    /// The path of the file, after a check of its length.
     ///
     /// # Errors
-    /// [`Error::File`] for another length, or a name that leads out of `dir`.
+    /// [`Error::File`] for a file of another length, or a name that leads out of `dir`.
     pub fn check_length(&self, dir: &Path) -> Result<PathBuf> {
-        // The name comes from a file: it must not lead out of the directory.
-        // No file system has a longer one.
-        let short = self.file.len() <= 255;
-        let plain = short
+        // The name comes from a file that may be hostile, so it must not lead out of the directory.
+        // No file system has names above 255 bytes.
+        let length_valid = self.file.len() <= 255;
+        let is_plain_name = length_valid
             && Path::new(&self.file)
                 .file_name()
                 .is_some_and(|n| n == self.file.as_str());
         let path = dir.join(&self.file);
-        if !plain {
+        if !is_plain_name {
             return Err(Error::file(path, "is no plain file name; fit again"));
         }
         let found = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
@@ -53,7 +53,7 @@ impl StoredFile {
         Ok(path)
     }
 
-    /// Compares the checksum of the file's bytes with the one in `config.json`.
+    /// Compares a checksum of the file's bytes with the recorded one.
     ///
     /// # Errors
     /// [`Error::File`] where they differ.
@@ -67,7 +67,7 @@ impl StoredFile {
         Ok(())
     }
 
-    /// The bytes of the file, of which length and checksum are checked.
+    /// Reads the file and checks its length and checksum.
     ///
     /// # Errors
     /// What [`Self::check_length`] and [`Self::check`] return.
@@ -79,9 +79,10 @@ impl StoredFile {
     }
 }
 
+/// Writes the file `name` into `dir` and returns its record.
 pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<StoredFile> {
     let mut file = NewFile::create(&dir.join(name))?;
-    // In pieces, so that a full disk is met before everything is copied.
+    // The bytes are written in pieces, so that a full disk is noticed early.
     bytes
         .chunks(8 << 20)
         .try_for_each(|chunk| file.write(chunk))?;
@@ -93,8 +94,8 @@ pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<StoredFile> 
     })
 }
 
-/// Removes saved factors that are not in `keep`, and what a killed save left.
-pub(super) fn sweep(dir: &Path, keep: &[String]) -> Result<()> {
+/// Removes the files of saved factors whose names are not in `keep`, and unfinished files.
+pub(super) fn remove_others(dir: &Path, keep: &[String]) -> Result<()> {
     disk::remove_unfinished(dir)?;
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let entry = entry.map_err(Error::io("read", dir))?;
@@ -108,6 +109,7 @@ pub(super) fn sweep(dir: &Path, keep: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Encodes the features and the coding (without its row cap) as a safetensors file.
 pub(super) fn encode_features(z: &SparseColumns, coding: &Coding) -> Result<Vec<u8>> {
     let offsets: Vec<u64> = z.offsets.iter().map(|&o| o as u64).collect();
     let view = |dtype, len, bytes| TensorView::new(dtype, vec![len], bytes).map_err(unwritable);
@@ -149,8 +151,8 @@ fn unwritable(e: safetensors::SafeTensorError) -> Error {
     Error::usage(format!("the features cannot be written: {e}"))
 }
 
-/// Sparse columns and how rows are written in them (but for a cap), from a file's bytes, or what is
-/// wrong with them.
+/// Decodes the features and the coding (without its row cap) from a file's bytes; the error says
+/// what is wrong with them.
 pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Coding), String> {
     let foreign = |what: &str| format!("not the features of a fit ({what}); fit again");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| foreign(&e.to_string()))?;
@@ -177,38 +179,38 @@ pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Coding), S
     let values: Vec<f32> = numbers::<4>(tensor("values", Dtype::F32)?)
         .map(f32::from_le_bytes)
         .collect();
-    let spans = offsets.first() == Some(&0)
+    let offsets_valid = offsets.first() == Some(&0)
         && offsets.last() == Some(&indices.len())
         && indices.len() == values.len()
         && offsets.is_sorted();
-    if !spans {
+    if !offsets_valid {
         return Err(foreign("offsets"));
     }
-    let sound = |span: &[usize]| {
+    let column_valid = |span: &[usize]| {
         let column = &indices[span[0]..span[1]];
         column.is_sorted_by(|a, b| a < b)
             && column.last().is_none_or(|&last| (last as usize) < rows)
     };
-    if !offsets.windows(2).all(sound) || values.iter().any(|v| !v.is_finite()) {
+    if !offsets.windows(2).all(column_valid) || values.iter().any(|v| !v.is_finite()) {
         return Err(foreign("indices or values"));
     }
-    let by_neuron = |name: &str| -> Result<Option<Arc<Vec<f32>>>, String> {
+    let neuron_vector = |name: &str| -> Result<Option<Arc<Vec<f32>>>, String> {
         if file.tensor(name).is_err() {
             return Ok(None);
         }
         let values: Vec<f32> = numbers::<4>(tensor(name, Dtype::F32)?)
             .map(f32::from_le_bytes)
             .collect();
-        let sound = values.len() == rows && values.iter().all(|v| v.is_finite());
-        if sound {
+        let valid = values.len() == rows && values.iter().all(|v| v.is_finite());
+        if valid {
             Ok(Some(Arc::new(values)))
         } else {
             Err(foreign(name))
         }
     };
     let coding = Coding {
-        centre: by_neuron(CENTRE)?,
-        neuron_weights: by_neuron(NEURON_WEIGHTS)?,
+        centre: neuron_vector(CENTRE)?,
+        neuron_weights: neuron_vector(NEURON_WEIGHTS)?,
         row_cap: None,
     };
     if coding

@@ -1,7 +1,8 @@
 //! `fits/<name>/config.json`: the request of a fit and the record of its saved factors.
 //!
-//! Knows the directory of one fit, not the study. Invariant: factors are returned only where their
-//! lengths, shapes and checksums are those of the record (large coefficients: all but the checksum).
+//! Knows the directory of one fit, not the study. Invariant: factors are returned only if their
+//! lengths, shapes and checksums are those of the record (for large coefficients all but the
+//! checksum).
 
 use std::path::Path;
 
@@ -18,8 +19,8 @@ use crate::model::HookPoint;
 
 /// The name of the file.
 pub(super) const CONFIG: &str = "config.json";
-/// Coefficients up to this many bytes have their checksum tested when loaded; larger ones by
-/// [`super::Study::verify`].
+/// The checksum of coefficients up to this many bytes is verified when they are loaded, that of
+/// larger ones only by [`super::Study::verify`].
 const CHECKED_ON_LOAD: u64 = 256 << 20;
 
 /// The contents of `fits/<name>/config.json`.
@@ -28,7 +29,7 @@ pub(super) struct FitFile {
     /// Grows with every start and save in the study: the largest is the newest.
     pub(super) order: u64,
     pub(super) hook: HookPoint,
-    /// What the running or last run was asked for.
+    /// The configuration of the present or last run.
     pub(super) config: FitConfig,
     pub(super) saved: Option<Saved>,
 }
@@ -44,7 +45,7 @@ pub(super) struct Saved {
     pub(super) explained_variance: Option<f64>,
     pub(super) sweeps: usize,
     pub(super) seconds: f64,
-    /// Earlier versions left it to the error curve.
+    /// How the run ended; earlier versions did not record it, and it follows from the error curve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<RunEnd>,
     /// n, k and d.
@@ -56,7 +57,7 @@ pub(super) struct Saved {
 }
 
 impl Saved {
-    /// The order that the save had, which is in the names of its files.
+    /// The [`FitFile::order`] of the save, which is part of the names of its files.
     fn order(&self) -> Option<u64> {
         self.z
             .file
@@ -81,12 +82,12 @@ impl FitFile {
         })
     }
 
-    /// The fit as listed; `dir` is its own.
+    /// The fit's entry in a list; `dir` is the directory of the fit.
     pub(super) fn entry(&self, name: &str, dir: &Path) -> FitEntry {
         let saved = self.saved.as_ref();
         let resumable = dir.join(CHECKPOINT).is_file();
         let last = || fit_state::last_sweep(&dir.join(LOSS));
-        // A run that was begun after the save, and has not ended either.
+        // A run that was started after the save and has not ended either.
         let begun_again = saved.is_some_and(|s| s.order() < Some(self.order))
             && resumable
             && last().is_some_and(|sweep| sweep.stop.is_none());

@@ -1,5 +1,5 @@
-//! The state of a fit: finished, stopped, or cut short before it saved anything. It decides
-//! which fit is the newest.
+//! The state of a fit: finished, stopped, or interrupted before it saved anything. The state
+//! decides which fit counts as the newest.
 
 use std::fmt;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::model::HookPoint;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FitState {
-    /// The error fell no more.
+    /// The error no longer fell enough.
     Converged,
-    /// The run did as many sweeps as were asked for.
+    /// The run did the largest number of sweeps.
     MaxSweeps,
     /// The user stopped it; the best factors until then were saved.
     Stopped,
@@ -34,7 +34,7 @@ impl FitState {
 /// How a run that saved factors ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunEnd {
-    /// By itself, or stopped.
+    /// Whether it ended by itself or was stopped.
     pub state: FitState,
     /// The sweep that it had reached.
     pub sweep: usize,
@@ -52,7 +52,7 @@ impl From<Option<Stop>> for FitState {
 }
 
 impl FitEntry {
-    /// Whether it ran to its end and its factors are there.
+    /// Whether it ran to its end and its factors are saved.
     pub fn is_finished(&self) -> bool {
         self.has_factors() && self.state.is_finished()
     }
@@ -83,8 +83,8 @@ impl fmt::Display for FitStatus {
     }
 }
 
-/// The newest of `fits` (the newest last) that ran to its end; where none did, the newest that has
-/// factors.
+/// The newest of `fits` (sorted with the newest last) at the hooks that `at` accepts that ran to
+/// its end; if none did, the newest that has factors.
 pub fn newest(fits: &[FitEntry], at: impl Fn(HookPoint) -> bool) -> Option<&FitEntry> {
     let with_factors = || {
         fits.iter()
@@ -96,7 +96,7 @@ pub fn newest(fits: &[FitEntry], at: impl Fn(HookPoint) -> bool) -> Option<&FitE
         .or_else(|| with_factors().next())
 }
 
-/// The last sweep of the error curve at `path` that was written whole.
+/// The last completely written sweep of the error curve at `path`.
 pub(super) fn last_sweep(path: &Path) -> Option<Sweep> {
     let curve = std::fs::read_to_string(path).ok()?;
     curve

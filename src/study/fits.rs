@@ -1,7 +1,7 @@
-//! `fits/<name>/`: what was asked for, the saved factors, the checkpoint.
+//! `fits/<name>/`: the configuration, the saved factors and the checkpoint of a fit.
 //!
 //! Factors are saved under new names and `config.json`, which names them with their lengths and
-//! checksums, is replaced last: at any instant it names one whole save. Invariant: a coefficient
+//! checksums, is replaced last: at any instant it names one complete save. Invariant: a coefficient
 //! file is never changed in place, so that mappings of an older save stay valid.
 
 use std::fs;
@@ -21,7 +21,7 @@ use crate::model::HookPoint;
 
 /// The file of a fit's checkpoint.
 pub(super) const CHECKPOINT: &str = "checkpoint";
-/// The file of a fit's error curve, one JSON object a sweep.
+/// The file of a fit's error curve, one JSON object per sweep.
 pub(super) const LOSS: &str = "loss.jsonl";
 
 /// A finished or checkpointed fit, as listed.
@@ -31,20 +31,21 @@ pub struct FitEntry {
     pub name: String,
     /// The hook it factorises.
     pub hook: HookPoint,
-    /// What was asked for.
+    /// The configuration of the saved factors, or of the run if none are saved.
     pub config: FitConfig,
-    /// Of the saved factors; `None` when only a checkpoint is there.
+    /// The relative error of the saved factors; `None` if there is only a checkpoint.
     pub relative_error: Option<f64>,
-    /// Of the saved factors, as a fit that scales neurons or rows weighs them.
+    /// The relative error of the saved factors with the weights of neurons and rows, if the fit
+    /// scales them.
     #[serde(default)]
     pub weighted_error: Option<f64>,
-    /// Of the saved factors.
+    /// The explained variance of the saved factors.
     pub explained_variance: Option<f64>,
     /// Sweeps after which the factors were saved.
     pub sweeps: usize,
     /// Seconds of fitting until then, the initialisation included.
     pub seconds: f64,
-    /// A checkpoint that can be resumed is there.
+    /// Whether there is a checkpoint that can be resumed.
     pub resumable: bool,
     /// How its run ended.
     pub state: FitState,
@@ -64,8 +65,8 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The directories under `root` that have a name of ours and hold the file `file`; none where there
-/// is no `root`.
+/// The names of the directories under `root` that [`check_name`] accepts and that contain the file
+/// `file`; none if `root` does not exist.
 pub(super) fn names_with(root: &Path, file: &str) -> Result<Vec<String>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
@@ -88,7 +89,7 @@ impl Study {
         self.dir.join("fits")
     }
 
-    /// `fits/<name>/`, made if absent.
+    /// The directory `fits/<name>/`, which is created if absent.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name; a study that is open for reading.
@@ -103,7 +104,7 @@ impl Study {
         Ok(dir)
     }
 
-    /// Where a fit's checkpoint lies; a file there makes the fit resumable.
+    /// The path of a fit's checkpoint; a file there makes the fit resumable.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name.
@@ -112,7 +113,7 @@ impl Study {
         Ok(self.fits_root().join(name).join(CHECKPOINT))
     }
 
-    /// Where a fit's error curve lies, one JSON object a sweep.
+    /// The path of a fit's error curve, one JSON object per sweep.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name.
@@ -122,8 +123,8 @@ impl Study {
     }
 
     /// Records the configuration of a run of the fit `name` that is about to start, so that it is
-    /// listed and can be resumed before its first save. Factors that an earlier run saved under the name stay until this one
-    /// saves; a checkpoint of another request goes.
+    /// listed and can be resumed before its first save. Factors that an earlier run saved under the
+    /// name stay until this one saves; a checkpoint of another configuration is removed.
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown hook or a bad name; a study that is open for reading; files
@@ -157,7 +158,7 @@ impl Study {
         Ok(dir)
     }
 
-    /// What the last run of a fit was asked for: its hook and configuration, to resume it by.
+    /// The hook and the configuration of the last run of a fit, with which it can be resumed.
     ///
     /// # Errors
     /// [`Error::Usage`] where there is no such fit; [`Error::File`] for a damaged configuration.
@@ -166,9 +167,8 @@ impl Study {
         Ok((file.hook, file.config))
     }
 
-    /// The fits, newest last. One whose configuration cannot be read is left out with a warning: it
-    /// must not keep the others from being listed. Where none can be read, [`Self::load_fit`] says
-    /// so.
+    /// The fits, newest last. A fit whose configuration cannot be read is left out with a warning,
+    /// so that the others are listed. If none can be read, [`Self::load_fit`] reports it.
     ///
     /// # Errors
     /// A directory that cannot be read.
@@ -198,7 +198,7 @@ impl Study {
         Ok(found.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// What is wrong with the fits that cannot be listed, a line each.
+    /// The problems of the fits that cannot be listed, one line each.
     ///
     /// # Errors
     /// A directory that cannot be read.
@@ -260,7 +260,7 @@ impl Study {
         self.save_run(name, hook, config, factors, None)
     }
 
-    /// [`Self::save_fit`] with how the run ended.
+    /// Saves factors like [`Self::save_fit`], and records how the run ended.
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown hook, a bad name, or coefficients of another shape; a study
@@ -317,11 +317,11 @@ impl Study {
         };
         let commit = || disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?);
         self.carry_notes(name, hook, features, commit)?;
-        factor_files::sweep(&dir, &keep)
+        factor_files::remove_others(&dir, &keep)
     }
 
-    /// Loads a fit (`None`: the newest, see [`super::newest`]); coefficients are mapped. That it
-    /// was stopped early is logged as a warning.
+    /// Loads a fit (`None`: the newest, see [`super::newest`]); coefficients are mapped. A warning
+    /// is logged if it was stopped early.
     ///
     /// # Errors
     /// [`Error::Usage`] where there is no such fit, or it has saved no factors; [`Error::File`] for
@@ -370,7 +370,7 @@ impl Study {
         Ok((file.entry(name, &dir), Arc::new(factors)))
     }
 
-    /// A fit that saved coefficients of more than `rows` rows.
+    /// The name of a fit that saved coefficients of more than `rows` rows, if there is one.
     pub(super) fn fit_with_more_rows(&self, rows: usize) -> Result<Option<String>> {
         let beyond = |name: &String| {
             let file = FitFile::read(&self.fits_root().join(name)).ok();
@@ -380,7 +380,8 @@ impl Study {
         Ok(self.fit_names()?.into_iter().find(beyond))
     }
 
-    /// The error for a fit that has no factors: how far it came, and how to continue it.
+    /// The error for a fit without saved factors, which says how far it came and how to continue
+    /// it.
     fn saved_nothing(&self, name: &str) -> Error {
         let entry = self
             .fits()

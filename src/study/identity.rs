@@ -1,9 +1,9 @@
-//! What makes a study the study that it is: the model's weights, configuration and tokenizer, the
-//! BOS rule, how values are stored, the hooks, the corpora.
+//! The identity of a study: the model's weights, configuration and tokenizer, the BOS rule, the
+//! type of stored values, the hooks and the corpora.
 //!
-//! Every path that reads a study with a model or adds rows to it asks here, before anything is
-//! written. A model is compared by what it computes with, never by where it lies: a study whose
-//! model moved takes the new place. Invariant: what is refused leaves every file as it was.
+//! Every command that reads a study with a model or adds rows to it is checked here, before
+//! anything is written. A model is compared by what it computes with, never by its path: a study
+//! whose model was moved records the new path. Invariant: a refusal leaves every file unchanged.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,17 +15,17 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, HookSite, ModelInfo};
 
-/// Switches of two configurations that a message spells out at most.
-const SPELT_OUT: usize = 3;
+/// The largest number of differing configuration values that a message lists.
+const MAX_LISTED: usize = 3;
 
-/// What is asked of an existing study; what is left open is as the study has it.
+/// The properties that a command requires of an existing study; `None` means any.
 #[derive(Debug, Clone, Default)]
 pub struct StudyRequest {
-    /// Layers; none: left open.
+    /// The layers; empty for any.
     pub layers: Vec<usize>,
-    /// Where in the layers.
+    /// The site of the hooks within the layers.
     pub site: Option<HookSite>,
-    /// How values are stored.
+    /// The type of stored values.
     pub dtype: Option<CacheDtype>,
     /// Whether texts begin with BOS.
     pub bos: Option<BosRule>,
@@ -58,8 +58,8 @@ impl Study {
         }))
     }
 
-    /// What to tell before the study's model computes activations, where an earlier version did not
-    /// record its configuration.
+    /// A message for the user, before the study's model computes activations, if an earlier version
+    /// did not record its configuration; otherwise `None`.
     pub fn unrecorded_configuration(&self) -> Option<String> {
         let own = self.manifest.model.as_ref()?;
         let dir = self.dir.display();
@@ -71,7 +71,7 @@ impl Study {
         })
     }
 
-    /// Compares a request with what the study is.
+    /// Compares a request with the study.
     ///
     /// # Errors
     /// [`Error::Refused`] says what the study has instead.
@@ -100,7 +100,7 @@ impl Study {
         }
     }
 
-    /// Whether another study is of the same model.
+    /// Checks that another study has the same model.
     ///
     /// # Errors
     /// [`Error::Usage`] says what differs.
@@ -116,7 +116,7 @@ impl Study {
         }
     }
 
-    /// Whether a corpus is one of the study's.
+    /// Checks that a corpus is one of the study's.
     ///
     /// # Errors
     /// [`Error::Refused`] says what it holds, or that the file has changed.
@@ -130,7 +130,7 @@ impl Study {
         }
     }
 
-    /// The model that it was collected with, as it was then.
+    /// The model that the study was collected with, as recorded then.
     ///
     /// # Errors
     /// [`Error::Refused`] for an imported matrix.
@@ -143,27 +143,27 @@ impl Study {
         })
     }
 
-    /// What went wrong when the study's own model was to be opened.
+    /// The error for a study whose own model could not be opened because of `problem`.
     pub fn model_not_found(&self, problem: &Error) -> Error {
         let (dir, id) = (
             self.dir.display(),
             self.manifest.model.as_ref().map_or("", |m| m.id.as_str()),
         );
-        // A name that is no path is looked for in more than one place: what became of that is worth
-        // telling.
-        let why = if Path::new(id).is_absolute() && !Path::new(id).exists() {
+        // A name that is no path is searched in several places, so the message includes the
+        // problem.
+        let reason = if Path::new(id).is_absolute() && !Path::new(id).exists() {
             "and is not there".to_owned()
         } else {
             format!("and cannot be opened ({problem})")
         };
         Error::refused(format!(
-            "the model of {dir} is {id} by its study.json, {why}"
+            "the model of {dir} is {id} by its study.json, {reason}"
         ))
     }
 
-    /// Takes `model` for the study's own, wherever it lies now; where a person `named` its place,
-    /// that is kept in `study.json`. What is worth telling of it is returned, also that it could
-    /// not be kept: the study can be read all the same.
+    /// Accepts `model` as the study's own, wherever its files are now. If the user gave the path
+    /// (`named`), it is saved in `study.json`. Returns a message about that for the user; if the
+    /// path could not be saved, the message says so, and the study can still be read.
     ///
     /// # Errors
     /// What [`Self::check_model`] returns.
@@ -185,7 +185,7 @@ impl Study {
         }))
     }
 
-    /// Writes a model's new place under the lock, into the manifest as it is then.
+    /// Writes a model's new path into the manifest, which is read again under the lock.
     fn save_model_path(&mut self, model: &ModelInfo) -> Result<()> {
         let _lock = if self.is_writable() {
             None
@@ -199,8 +199,8 @@ impl Study {
         self.write_model(model, false)
     }
 
-    /// Before rows of `model` are added: its place is kept, and what an earlier version did not
-    /// record.
+    /// Records the path of `model`, and what an earlier version did not record of it, before rows
+    /// are added.
     pub(crate) fn record_model(&mut self, model: &ModelInfo) -> Result<()> {
         self.check_model(model)?;
         self.check_writable()?;
@@ -226,7 +226,7 @@ impl Study {
     }
 }
 
-/// In which respect a study on disk is not the one asked for.
+/// The first respect in which a study on disk differs from the requested one.
 pub(super) fn difference(saved: &Manifest, request: &Manifest) -> Option<String> {
     let name = |m: &Manifest| {
         m.model
@@ -280,7 +280,7 @@ fn corpus_differs(saved: &Manifest, name: &str, sha256: &str) -> Option<String> 
     })
 }
 
-/// What of two studies' models differs, for a sentence; two matrices from elsewhere do not.
+/// How the models of two studies differ, as a phrase; two imported matrices do not differ.
 pub(super) fn models_differ(a: Option<&ModelInfo>, b: Option<&ModelInfo>) -> Option<String> {
     match (a, b) {
         // Rows of one model are of the same neurons, however their texts begin.
@@ -328,8 +328,8 @@ fn bos_differs(saved: BosRule, request: BosRule) -> Option<String> {
     })
 }
 
-/// What of `request` is not as it is in `saved`, for a sentence: "other weights", "another
-/// tokenizer". What an earlier version did not record cannot differ.
+/// How `request` differs from `saved`, as phrases: "other weights", "another tokenizer". What an
+/// earlier version did not record does not count.
 fn differing_parts(saved: &ModelInfo, request: &ModelInfo, bos: BosRule) -> Vec<String> {
     let mut parts = Vec::new();
     if saved.weights_sha256 != request.weights_sha256 {
@@ -370,8 +370,8 @@ fn differing_parts(saved: &ModelInfo, request: &ModelInfo, bos: BosRule) -> Vec<
         })
         .collect();
     if !switches.is_empty() {
-        let more = switches.len().saturating_sub(SPELT_OUT);
-        switches.truncate(SPELT_OUT);
+        let more = switches.len().saturating_sub(MAX_LISTED);
+        switches.truncate(MAX_LISTED);
         switches.extend((more > 0).then(|| format!("{more} more")));
         parts.push(format!("another configuration ({})", switches.join("; ")));
     }

@@ -1,4 +1,4 @@
-//! A study of a matrix from elsewhere, of whose rows nothing but the number is known.
+//! Makes a study of an imported matrix, whose rows have numbers but no tokens.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use crate::activations::store::{CacheDtype, CacheWriter};
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint};
 
-/// Gives every row to its argument in order, whole rows at a time.
+/// A function that calls its argument with all rows in order, in blocks of whole rows.
 pub type EachBlock<'a> = dyn FnMut(&mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
 
 impl Study {
-    /// Makes a study of a row-major `rows` × `cols` matrix in memory: [`Self::import_blocks`] of
-    /// one block.
+    /// Makes a study of a row-major `rows` × `cols` matrix in memory, as [`Self::import_blocks`]
+    /// does with one block.
     ///
     /// # Errors
     /// What [`Self::import_blocks`] returns.
@@ -28,13 +28,15 @@ impl Study {
         cols: usize,
         data: &[f32],
     ) -> Result<Self> {
-        Self::import_blocks(dir, source_name, hook, (rows, cols), &mut |take| take(data))
+        Self::import_blocks(dir, source_name, hook, (rows, cols), &mut |store| {
+            store(data)
+        })
     }
 
     /// Makes a study of a matrix that is given block by block, so that it need not fit into memory;
-    /// `blocks` is called twice, to look at the rows and to store them, so that nothing is written
-    /// of a matrix that is refused. `source_name` says for a person where it comes from. NaN or
-    /// infinity is refused, naming the row.
+    /// `blocks` is called twice, first to check the rows and then to store them, so that nothing of
+    /// a refused matrix is written. `source_name` tells the user where the matrix comes from. NaN
+    /// and infinity are refused with the number of the row.
     ///
     /// # Errors
     /// [`Error::Usage`] for values that are no such matrix; [`Error::Refused`] for a value that is
@@ -56,15 +58,15 @@ impl Study {
         else {
             return no_matrix(0);
         };
-        let (mut seen, mut hash) = (0, Sha256::new());
+        let (mut count_read, mut hash) = (0, Sha256::new());
         blocks(&mut |block| {
-            check_finite(source_name, block, seen, cols)?;
+            check_finite(source_name, block, count_read, cols)?;
             hash.update(bytemuck::cast_slice::<f32, u8>(block));
-            seen += block.len();
+            count_read += block.len();
             Ok(())
         })?;
-        if seen != count || count == 0 {
-            return no_matrix(seen);
+        if count_read != count || count == 0 {
+            return no_matrix(count_read);
         }
         let sha256: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
         let entry = CorpusEntry {
@@ -72,7 +74,7 @@ impl Study {
             sha256,
             samples: rows,
         };
-        let asked = new_manifest(
+        let manifest = new_manifest(
             None,
             &[hook],
             &[cols],
@@ -81,15 +83,15 @@ impl Study {
             BosRule::Never,
         )?;
         let lock = Self::create_and_lock(dir)?;
-        same_study(dir, &asked)?;
+        same_study(dir, &manifest)?;
         check_disk_space(dir, (count as u64).saturating_mul(4), false)?;
-        asked.write(dir)?;
-        let mut study = Self::with(dir, asked, Some(lock));
+        manifest.write(dir)?;
+        let mut study = Self::from_parts(dir, manifest, Some(lock));
         let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;
         cache.truncate(0)?;
         let (mut stored, mut energy) = (0, Energy::new(cols));
         blocks(&mut |block| {
-            // The file may have been written to since it was looked at.
+            // The file may have changed since the first call.
             check_finite(source_name, block, stored, cols)?;
             stored += block.len();
             energy.add(block);
@@ -105,7 +107,8 @@ impl Study {
     }
 }
 
-/// Refuses a block that begins at value `first` of the matrix and holds what is no number.
+/// Refuses a block with a value that is not finite; `first` is the index of its first value in the
+/// matrix.
 fn check_finite(source_name: &str, block: &[f32], first: usize, cols: usize) -> Result<()> {
     let Some(at) = block.iter().position(|v| !v.is_finite()) else {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Where studies lie: the data directory, by model, layer, hook and corpus, and the paths of studies
-//! that were opened elsewhere.
+//! The locations of studies: the data directory, by model, hook and corpus, and the paths of
+//! studies that were opened elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
-/// The file that names studies elsewhere, and how many it names at most.
-const REMEMBERED: &str = "recent.json";
-const REMEMBERED_LOCK: &str = "recent.lock";
-const ELSEWHERE: usize = 30;
+/// The file with the paths of studies elsewhere, its lock, and the largest number of paths.
+const RECENT: &str = "recent.json";
+const RECENT_LOCK: &str = "recent.lock";
+const MAX_RECENT: usize = 30;
 
 /// A study as the Start pane lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,10 +35,10 @@ pub struct StudyEntry {
     pub rows: usize,
     /// The number of its fits.
     pub fits: usize,
-    /// How far it is collected, where that was cut short.
+    /// How far it is collected; `None` if it is complete.
     #[serde(default)]
     pub unfinished: Option<CollectState>,
-    /// How the newest fit stands, where it was stopped: "k24 stopped at sweep 2".
+    /// The name and state of the newest fit if it was stopped: "k24 stopped at sweep 2".
     #[serde(default)]
     pub stopped: Option<String>,
     /// Seconds since the Unix epoch of its last change.
@@ -59,10 +59,10 @@ pub fn home() -> Result<PathBuf> {
 /// # Errors
 /// What [`home`] returns.
 pub fn default_dir(model_id: &str, hook: HookPoint, corpus: &Corpus) -> Result<PathBuf> {
-    Ok(place(&home()?, model_id, hook, corpus))
+    Ok(study_dir(&home()?, model_id, hook, corpus))
 }
 
-fn place(home: &Path, model_id: &str, hook: HookPoint, corpus: &Corpus) -> PathBuf {
+fn study_dir(home: &Path, model_id: &str, hook: HookPoint, corpus: &Corpus) -> PathBuf {
     let stem = Path::new(&corpus.name)
         .file_stem()
         .map(|s| s.to_string_lossy().into_owned())
@@ -71,16 +71,16 @@ fn place(home: &Path, model_id: &str, hook: HookPoint, corpus: &Corpus) -> PathB
     home.join("studies")
         .join(model_name(model_id))
         .join(hook.to_string())
-        .join(format!("{}-{}", plain(&stem), plain(&sha)))
+        .join(format!("{}-{}", safe_name(&stem), safe_name(&sha)))
 }
 
 /// `owner--name@revision` for a Hub id; the file's or directory's name and a hash of the path for a
-/// path, since two places may hold models of one name.
+/// path, since two paths may hold models of the same name.
 fn model_name(id: &str) -> String {
     let is_hub_id =
         id.matches('/').count() == 1 && !id.starts_with(['/', '.', '~']) && !id.ends_with(".gguf");
     if is_hub_id {
-        return plain(&id.replacen('/', "--", 1));
+        return safe_name(&id.replacen('/', "--", 1));
     }
     let name = Path::new(id)
         .file_name()
@@ -91,19 +91,19 @@ fn model_name(id: &str) -> String {
         .take(4)
         .map(|b| format!("{b:02x}"))
         .collect();
-    format!("{}-{hash}", plain(&name))
+    format!("{}-{hash}", safe_name(&name))
 }
 
-/// A file name of letters, digits and `-_.@`.
-fn plain(text: &str) -> String {
-    let kept = |c: char| {
+/// Makes a file name from `text`: characters other than letters, digits and `-_.@` become `-`.
+fn safe_name(text: &str) -> String {
+    let safe = |c: char| {
         if c.is_alphanumeric() || "-_.@".contains(c) {
             c
         } else {
             '-'
         }
     };
-    let name: String = text.chars().map(kept).take(80).collect();
+    let name: String = text.chars().map(safe).take(80).collect();
     if name.is_empty() || name.starts_with('.') {
         format!("x{name}")
     } else {
@@ -111,8 +111,8 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// The studies in the data directory and those remembered from elsewhere, newest first. One that
-/// cannot be read is left out.
+/// The studies in the data directory and those that were opened elsewhere, newest first. A study
+/// that cannot be read is left out.
 pub fn recent() -> Vec<StudyEntry> {
     home().map(|home| list(&home)).unwrap_or_default()
 }
@@ -135,23 +135,28 @@ fn remember_in(home: &Path, dir: &Path) -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(home).map_err(Error::io("make", home))?;
-    let _lock = FileLock::acquire(&home.join(REMEMBERED_LOCK))?;
-    let mut dirs = remembered(home);
+    let _lock = FileLock::acquire(&home.join(RECENT_LOCK))?;
+    if dir.to_str().is_none() {
+        return Err(Error::refused(format!(
+            "{} is not UTF-8: the study is not listed among the recent ones",
+            dir.display()
+        )));
+    }
+    let mut dirs = read_recent(home);
     if dirs.first() == Some(&dir) {
         return Ok(());
     }
     dirs.retain(|d| *d != dir);
     dirs.insert(0, dir);
-    dirs.truncate(ELSEWHERE);
-    write_atomic(
-        &home.join(REMEMBERED),
-        serde_json::to_string(&dirs).unwrap_or_default().as_bytes(),
-    )
+    dirs.truncate(MAX_RECENT);
+    let json = serde_json::to_vec(&dirs)
+        .map_err(|e| Error::refused(format!("the recent studies cannot be written: {e}")))?;
+    write_atomic(&home.join(RECENT), &json)
 }
 
-/// Paths of studies elsewhere, the last opened first; a file that cannot be read remembers nothing.
-fn remembered(home: &Path) -> Vec<PathBuf> {
-    let read = fs::read(home.join(REMEMBERED)).ok();
+/// The paths of studies elsewhere, the last opened first; none if the file cannot be read.
+fn read_recent(home: &Path) -> Vec<PathBuf> {
+    let read = fs::read(home.join(RECENT)).ok();
     read.and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default()
 }
@@ -163,7 +168,7 @@ fn list(home: &Path) -> Vec<StudyEntry> {
         .flat_map(|m| children(m))
         .flat_map(|hook| children(&hook));
     let mut found: Vec<_> = dirs
-        .chain(remembered(home))
+        .chain(read_recent(home))
         .filter_map(|dir| entry(&dir))
         .collect();
     found.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| a.dir.cmp(&b.dir)));
@@ -190,9 +195,9 @@ fn entry(dir: &Path) -> Option<StudyEntry> {
     let modified = files
         .iter()
         .chain(&changed)
-        .filter_map(|p| seconds(p))
+        .filter_map(|p| modified_seconds(p))
         .max();
-    // What cannot be read is reported when the study is opened.
+    // Problems with the files are reported when the study is opened.
     let unfinished = study.collected().ok().filter(|state| !state.is_complete());
     let fits = study.fits().unwrap_or_default();
     let stopped = fits.last().filter(|fit| !fit.is_finished());
@@ -217,7 +222,7 @@ fn entry(dir: &Path) -> Option<StudyEntry> {
     })
 }
 
-fn seconds(path: &Path) -> Option<u64> {
+fn modified_seconds(path: &Path) -> Option<u64> {
     let modified: SystemTime = fs::metadata(path).ok()?.modified().ok()?;
     modified
         .duration_since(UNIX_EPOCH)
@@ -241,7 +246,7 @@ mod tests {
             site: Default::default(),
         };
         let at = |id: &str, name: &str, sha: &str| {
-            let path = place(Path::new("/h"), id, hook, &corpus(name, sha));
+            let path = study_dir(Path::new("/h"), id, hook, &corpus(name, sha));
             path.strip_prefix("/h/studies")
                 .unwrap()
                 .to_string_lossy()
@@ -282,12 +287,24 @@ mod tests {
         for dir in [&a, &b, &own, &a, &b, &b] {
             remember_in(home.path(), dir).unwrap();
         }
-        assert_eq!(remembered(home.path()), [b.clone(), a.clone()]);
+        assert_eq!(read_recent(home.path()), [b.clone(), a.clone()]);
         assert!(remember_in(home.path(), &elsewhere.path().join("gone")).is_err());
-        // What a person broke by hand remembers nothing, and is written anew.
-        fs::write(home.path().join(REMEMBERED), "{").unwrap();
-        assert!(remembered(home.path()).is_empty() && list(home.path()).is_empty());
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let name = std::ffi::OsStr::from_bytes(b"not-utf-8-\xff");
+            let odd = made(&elsewhere.path().join(name));
+            assert!(remember_in(home.path(), &odd).is_err());
+            assert_eq!(
+                read_recent(home.path()),
+                [b.clone(), a.clone()],
+                "the others stay"
+            );
+        }
+        // A file that the user broke counts as empty, and is written anew.
+        fs::write(home.path().join(RECENT), "{").unwrap();
+        assert!(read_recent(home.path()).is_empty() && list(home.path()).is_empty());
         remember_in(home.path(), &a).unwrap();
-        assert_eq!(remembered(home.path()), [a]);
+        assert_eq!(read_recent(home.path()), [a]);
     }
 }

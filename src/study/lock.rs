@@ -1,5 +1,5 @@
-//! The locks of a study: one process at a time may write in it, for as long as it has it open; notes
-//! have a lock of their own, held for the moment of a change.
+//! The locks of a study. One process at a time may write in a study, for as long as it has it open.
+//! Notes have a separate lock that is held only during a change.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use crate::error::{Error, Result};
 
 /// Name of the lock file in a study.
 pub(super) const FILE: &str = "lock";
-/// The lock of the notes alone, so that notes can be changed while another process fits or shows the
+/// The lock file of the notes, so that notes can be changed while another process fits or shows the
 /// study.
 const NOTES: &str = "notes.lock";
 
-/// Takes the lock of the study in `dir`, or says who has it.
+/// Tries to lock the study in `dir`; otherwise says which process holds the lock.
 pub(super) fn try_acquire(dir: &Path) -> Result<LockAttempt> {
     FileLock::try_acquire(&dir.join(FILE))
 }
 
-/// Takes the lock, or fails naming the process that has it.
+/// Locks the study in `dir`; the error names the process that holds the lock.
 pub(super) fn acquire(dir: &Path) -> Result<FileLock> {
     match try_acquire(dir)? {
         LockAttempt::Acquired(lock) => Ok(lock),
@@ -34,9 +34,9 @@ pub(super) fn notes(dir: &Path) -> Result<FileLock> {
     FileLock::acquire(&dir.join(NOTES))
 }
 
-/// Removes the unfinished files of earlier processes; the study's lock must be held. One of them may
-/// be of notes that another process writes at this moment, under the notes' own lock: with that
-/// held too, no process writes what is still there.
+/// Removes the unfinished files of earlier processes; the study's lock must be held. One of them
+/// may be a file of notes that another process is writing under the notes' own lock; while this
+/// process holds that lock too, no process writes the files that remain.
 pub(super) fn remove_unfinished(dir: &Path) -> Result<()> {
     if !disk::unfinished(dir)?.is_empty() {
         let _notes = notes(dir)?;

@@ -1,5 +1,5 @@
-//! `study.json`: what a study is made of. Written atomically; read with its inner consistency
-//! checked.
+//! `study.json`: the properties of a study. It is written atomically, and checked for inner
+//! consistency when it is read.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub struct Manifest {
     pub dtype: CacheDtype,
     /// The BOS rule in force.
     pub bos: BosRule,
-    /// Path or name of the corpus, its sha256 and number of samples; one entry per appended corpus.
+    /// The corpora, in the order in which they were added.
     pub corpora: Vec<CorpusEntry>,
     /// Token rows in the caches; set when collecting is complete.
     pub rows: usize,
@@ -48,14 +48,14 @@ pub struct Manifest {
 pub struct CorpusEntry {
     /// The path of its file, or its name.
     pub name: String,
-    /// Of the file's bytes.
+    /// The sha256 of the file's bytes.
     pub sha256: String,
     /// The number of its samples.
     pub samples: usize,
 }
 
 impl CorpusEntry {
-    pub(super) fn of(corpus: &Corpus) -> Self {
+    pub(super) fn new(corpus: &Corpus) -> Self {
         Self {
             name: corpus.name.clone(),
             sha256: corpus.sha256.clone(),
@@ -73,13 +73,15 @@ impl Manifest {
             .fold(0, usize::saturating_add)
     }
 
-    /// The number of the first sample of the corpus with this hash, when the study has it.
+    /// The number of the first sample of the corpus with this hash; `None` if the study does not
+    /// have it.
     pub fn first_sample(&self, sha256: &str) -> Option<usize> {
         let at = self.corpora.iter().position(|c| c.sha256 == sha256)?;
-        Some(self.corpora[..at].iter().map(|c| c.samples).sum())
+        let earlier = self.corpora[..at].iter().map(|c| c.samples);
+        Some(earlier.fold(0, usize::saturating_add))
     }
 
-    /// Where `hook` is among the hooks; the error lists those that are there.
+    /// The index of `hook` in [`Self::hooks`].
     ///
     /// # Errors
     /// [`Error::Usage`] lists the hooks of the study.
@@ -93,7 +95,7 @@ impl Manifest {
         })
     }
 
-    /// Neurons a row of `hook`.
+    /// The number of neurons in a row of `hook`.
     ///
     /// # Errors
     /// What [`Self::hook_index`] returns.
@@ -151,7 +153,7 @@ impl Manifest {
     }
 }
 
-/// The manifest of a study that is about to be made.
+/// Makes the manifest of a new study.
 pub(super) fn new_manifest(
     model: Option<&ModelInfo>,
     hooks: &[HookPoint],

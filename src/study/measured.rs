@@ -1,11 +1,11 @@
-//! `measured/<what>-<key>.bin`: what a model said of a study's sentences and directions, a record
-//! each, so that it is asked once.
+//! `measured/<kind>-<key>.bin`: measurements of a model on a study's sentences and directions, one
+//! record each, so that each is made only once.
 //!
-//! A file is a line that says of what it is, then records of one size: a number, bytes, and their
-//! checksum. It only grows; a record that was cut short is measured again. Knows nothing of what the
-//! bytes mean. Invariant: a record that is given back is whole, and was measured of exactly what its
-//! file's first line says. Records lie in the mapped file, not in memory: those of a large set are
-//! larger than that.
+//! A file begins with a line that describes its subject, followed by records of one size: a number,
+//! bytes, and their checksum. It only grows; an incomplete record is measured again. Knows nothing
+//! of the meaning of the bytes. Invariant: a returned record is complete, and was measured for
+//! exactly the subject in the first line. Records stay in the mapped file, since those of a large
+//! set do not fit into memory.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -26,46 +26,49 @@ const DIR: &str = "measured";
 /// Bytes of a record's number and checksum.
 const FRAME: usize = 4 + 8;
 
-/// Measurements of one kind, of one subject.
+/// The measurements of one kind for one subject.
 #[derive(Debug)]
 pub struct Measured {
     path: PathBuf,
     /// The first line of the file.
-    head: Vec<u8>,
-    /// Bytes of a record's contents.
+    first_line: Vec<u8>,
+    /// The number of bytes of a record's contents.
     size: usize,
-    /// Where in the file the contents of each record begin.
-    places: BTreeMap<u32, usize>,
+    /// The byte offset of each record's contents in the file.
+    offsets: BTreeMap<u32, usize>,
     /// The file up to `end`.
     map: Option<Mmap>,
-    /// Records that could not be kept, another process having the study.
-    loose: BTreeMap<u32, Vec<u8>>,
-    /// Where whole records end; 0 where there is no file yet.
+    /// Records that could not be saved, because another process has locked the study.
+    unsaved: BTreeMap<u32, Vec<u8>>,
+    /// The byte offset at which complete records end; 0 if there is no file yet.
     end: u64,
-    /// The study's directory where this process does not have it for writing.
-    borrowed: Option<PathBuf>,
+    /// The study's directory, which is locked for each write, if this process did not open the
+    /// study for writing.
+    lock_for_writes: Option<PathBuf>,
 }
 
 impl Study {
-    /// What was measured of `about`, in records of `size` bytes; `what` begins the name of its file.
+    /// Opens the measurements of `subject`, in records of `size` bytes; the name of the file begins
+    /// with `kind`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a `what` that is no file name; [`Error::File`] for a file of something else.
-    pub fn measured(&self, what: &str, about: &Value, size: usize) -> Result<Measured> {
-        let mut head = about.to_string().into_bytes();
-        let name = format!("{what}-{:016x}.bin", xxh3_64(&head));
+    /// [`Error::Usage`] for a `kind` that is no file name; [`Error::File`] for a file of another
+    /// subject.
+    pub fn measured(&self, kind: &str, subject: &Value, size: usize) -> Result<Measured> {
+        let mut first_line = subject.to_string().into_bytes();
+        let name = format!("{kind}-{:016x}.bin", xxh3_64(&first_line));
         check_name(&name)?;
-        head.push(b'\n');
-        let borrowed = (!self.is_writable()).then(|| self.dir().to_path_buf());
+        first_line.push(b'\n');
+        let lock_for_writes = (!self.is_writable()).then(|| self.dir().to_path_buf());
         let mut out = Measured {
             path: self.dir().join(DIR).join(name),
-            head,
+            first_line,
             size,
-            places: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             map: None,
-            loose: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
             end: 0,
-            borrowed,
+            lock_for_writes,
         };
         out.read()?;
         Ok(out)
@@ -73,12 +76,12 @@ impl Study {
 }
 
 impl Measured {
-    /// Reads what is there, or what was added since it was read.
+    /// Reads the records of the file, or those that were added since the last call.
     fn read(&mut self) -> Result<()> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                self.forget();
+                self.reset();
                 return Ok(());
             }
             Err(e) => return Err(Error::io("read", &self.path)(e)),
@@ -88,24 +91,24 @@ impl Measured {
             .map_err(Error::io("read", &self.path))?
             .len();
         if length < self.end {
-            self.forget();
+            self.reset();
         }
         let map = map_file(&file, length, &self.path)?;
         let bytes: &[u8] = map.as_deref().unwrap_or_default();
-        if !bytes.starts_with(&self.head) {
+        if !bytes.starts_with(&self.first_line) {
             return Err(Error::file(
                 &self.path,
                 "not what its name says: remove it, and it is measured again",
             ));
         }
-        let mut at = (self.end as usize).max(self.head.len());
+        let mut at = (self.end as usize).max(self.first_line.len());
         for record in bytes[at..].chunks_exact(self.size + FRAME) {
             let (body, sum) = record.split_at(4 + self.size);
             if xxh3_64(body).to_le_bytes() != sum {
                 break;
             }
             let id = u32::from_le_bytes([body[0], body[1], body[2], body[3]]);
-            self.places.insert(id, at + 4);
+            self.offsets.insert(id, at + 4);
             at += record.len();
         }
         self.end = at as u64;
@@ -113,29 +116,31 @@ impl Measured {
         Ok(())
     }
 
-    fn forget(&mut self) {
-        (self.places, self.map, self.end) = (BTreeMap::new(), None, 0);
+    /// Forgets all records of a file that is gone or was replaced.
+    fn reset(&mut self) {
+        (self.offsets, self.map, self.end) = (BTreeMap::new(), None, 0);
     }
 
-    /// The contents of a record.
+    /// The contents of a record; `None` if there is none with this number.
     pub fn get(&self, id: u32) -> Option<&[u8]> {
-        if let Some(loose) = self.loose.get(&id) {
-            return Some(loose);
+        if let Some(unsaved) = self.unsaved.get(&id) {
+            return Some(unsaved);
         }
-        let at = *self.places.get(&id)?;
+        let at = *self.offsets.get(&id)?;
         self.map.as_deref()?.get(at..at + self.size)
     }
 
-    /// Whether a record is there.
+    /// Whether there is a record with this number.
     pub fn has(&self, id: u32) -> bool {
-        self.loose.contains_key(&id) || self.places.contains_key(&id)
+        self.unsaved.contains_key(&id) || self.offsets.contains_key(&id)
     }
 
-    /// Refuses where the disk does not hold so many more records, and says how many bytes they are.
+    /// Returns the bytes that `count` more records need, or an error if the disk has not enough
+    /// space for them.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the bytes that are needed and free.
-    pub fn room_for(&self, count: usize) -> Result<u64> {
+    /// [`Error::Refused`] with the numbers of bytes that are needed and free.
+    pub fn check_space_for(&self, count: usize) -> Result<u64> {
         let need = (count as u64).saturating_mul((self.size + FRAME) as u64);
         let dir = disk::parent(disk::parent(&self.path));
         let free = disk::free_space(dir)?;
@@ -151,8 +156,8 @@ impl Measured {
     }
 
     /// Adds records, each of the size that was given. A study that is open for reading is locked
-    /// for the moment; where another process has it, what is added is known here and is measured
-    /// again next time.
+    /// during the write; if another process has locked it, the records are only kept in memory and
+    /// measured again next time.
     ///
     /// # Errors
     /// A file that cannot be written; [`Error::Usage`] for a record of another size.
@@ -163,17 +168,17 @@ impl Measured {
                 "a record of {length} bytes among those of {size}"
             )));
         }
-        let _lock = match &self.borrowed {
+        let _lock = match &self.lock_for_writes {
             None => None,
             Some(dir) => match lock::try_acquire(dir) {
                 Ok(LockAttempt::Acquired(lock)) => Some(lock),
                 Ok(LockAttempt::HeldBy(_)) | Err(_) => {
-                    self.loose.extend(new);
+                    self.unsaved.extend(new);
                     return Ok(());
                 }
             },
         };
-        if self.borrowed.is_some() {
+        if self.lock_for_writes.is_some() {
             // Another process may have added to it since it was read.
             self.read()?;
         }
@@ -187,7 +192,7 @@ impl Measured {
             .map_err(fail())?;
         let mut bytes = Vec::new();
         if self.end == 0 {
-            bytes.extend_from_slice(&self.head);
+            bytes.extend_from_slice(&self.first_line);
         }
         for (id, body) in &new {
             let from = bytes.len();
@@ -196,7 +201,7 @@ impl Measured {
             let sum = xxh3_64(&bytes[from..]);
             bytes.extend_from_slice(&sum.to_le_bytes());
         }
-        // What a killed writer left behind the last whole record is cut off.
+        // An incomplete record that a killed writer left at the end is cut off.
         file.set_len(self.end).map_err(fail())?;
         file.seek(SeekFrom::Start(self.end)).map_err(fail())?;
         file.write_all(&bytes).map_err(fail())?;
@@ -229,13 +234,13 @@ impl Measured {
     ) -> Self {
         Self {
             path: PathBuf::new(),
-            head: Vec::new(),
+            first_line: Vec::new(),
             size,
-            places: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             map: None,
-            loose: records.into_iter().collect(),
+            unsaved: records.into_iter().collect(),
             end: 0,
-            borrowed: None,
+            lock_for_writes: None,
         }
     }
 }
@@ -251,13 +256,17 @@ mod tests {
     fn empty(path: PathBuf, head: &str) -> Measured {
         Measured {
             path,
-            head: format!("{head}\n").into_bytes(),
+            first_line: format!(
+                "{head}
+"
+            )
+            .into_bytes(),
             size: 3,
-            places: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             map: None,
-            loose: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
             end: 0,
-            borrowed: None,
+            lock_for_writes: None,
         }
     }
 
@@ -303,7 +312,7 @@ mod tests {
         let path = dir.path().join("x.bin");
         let open = || {
             let mut out = empty(path.clone(), "a");
-            out.borrowed = Some(dir.path().to_path_buf());
+            out.lock_for_writes = Some(dir.path().to_path_buf());
             out.read().map(|()| out)
         };
         let (mut one, mut other) = (open().unwrap(), open().unwrap());
@@ -329,8 +338,8 @@ mod tests {
     fn records_that_the_disk_does_not_hold_are_refused_before_they_are_measured() {
         let dir = tempfile::tempdir().unwrap();
         let kept = empty(dir.path().join("measured").join("x.bin"), "a");
-        assert_eq!(kept.room_for(2).unwrap(), 2 * (4 + 3 + 8));
-        let error = kept.room_for(usize::MAX).unwrap_err();
+        assert_eq!(kept.check_space_for(2).unwrap(), 2 * (4 + 3 + 8));
+        let error = kept.check_space_for(usize::MAX).unwrap_err();
         assert!(error.to_string().contains("is free there"), "{error}");
     }
 }

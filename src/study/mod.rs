@@ -1,8 +1,9 @@
-//! A study on disk: one model, one corpus, hooks and layers, and all that was learnt from them.
-//! Atomic saves, one writer at a time, readable again after a kill at any instant.
+//! A study on disk: the activations of one model on its corpora at some hooks, with the fits and
+//! everything else that was made from them. Saves are atomic, one process writes at a time, and a
+//! study is readable after a kill at any instant.
 //!
-//! Knows nothing of how activations are computed or factorised. Invariant: what a reading function
-//! returns was sealed whole; damage is an error that names the file and the remedy.
+//! Knows nothing of how activations are computed or factorised. Invariant: a reading function
+//! returns only completely written data; damage is an error that names the file and the remedy.
 
 mod append;
 pub mod compared_fits;
@@ -60,19 +61,19 @@ pub struct Study {
     dir: PathBuf,
     manifest: Manifest,
     lock: Option<FileLock>,
-    /// Why it is open for reading alone, although it was to be opened for writing.
+    /// The reason why it is open for reading only, although it was to be opened for writing.
     read_only: Option<String>,
     tokens: Mutex<Option<Arc<TokenTable>>>,
 }
 
 impl Study {
-    /// Makes a new study (or reopens the same unfinished one: same model hashes, corpus, hooks and
-    /// dtype; else an error says which differs). `widths[i]` is the width of `hooks[i]`.
+    /// Makes a new study, or reopens the study in `dir` if it has the same model hashes, corpus,
+    /// hooks and dtype. `widths[i]` is the width of `hooks[i]`.
     ///
     /// # Errors
-    /// [`Error::Refused`] says in which respect the study in `dir` is another, or who is writing in
-    /// it; [`Error::Usage`] for a directory that holds something else, or hooks that cannot be;
-    /// files that cannot be written.
+    /// [`Error::Refused`] if the study in `dir` differs (the message says how), or if another
+    /// process is writing in it; [`Error::Usage`] for a directory that holds something else, or for
+    /// invalid hooks; files that cannot be written.
     pub fn create(
         dir: &Path,
         model: Option<&ModelInfo>,
@@ -82,22 +83,22 @@ impl Study {
         dtype: CacheDtype,
         bos: BosRule,
     ) -> Result<Self> {
-        let asked = new_manifest(model, hooks, widths, CorpusEntry::of(corpus), dtype, bos)?;
+        let requested = new_manifest(model, hooks, widths, CorpusEntry::new(corpus), dtype, bos)?;
         let lock = Self::create_and_lock(dir)?;
-        if let Some(saved) = same_study(dir, &asked)? {
-            return Ok(Self::with(dir, saved, Some(lock)));
+        if let Some(saved) = same_study(dir, &requested)? {
+            return Ok(Self::from_parts(dir, saved, Some(lock)));
         }
         samples::write(dir, 0, &corpus.samples)?;
-        asked.write(dir)?;
-        Ok(Self::with(dir, asked, Some(lock)))
+        requested.write(dir)?;
+        Ok(Self::from_parts(dir, requested, Some(lock)))
     }
 
     /// Whether `dir` holds a study.
-    pub fn is_at(dir: &Path) -> bool {
+    pub fn exists_at(dir: &Path) -> bool {
         dir.join(manifest::FILE).exists()
     }
 
-    /// Opens a study for reading and writing; fails naming the holder when another process has it.
+    /// Opens a study for reading and writing.
     ///
     /// # Errors
     /// [`Error::Usage`] where there is no study; [`Error::Refused`] names the process that has it;
@@ -106,38 +107,38 @@ impl Study {
         // Before locking, so that no lock file is left in a directory that is no study.
         Manifest::read(dir)?;
         let lock = lock::acquire(dir)?;
-        Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)))
+        Ok(Self::from_parts(dir, Manifest::read(dir)?, Some(lock)))
     }
 
-    /// Opens a study for writing, or for reading alone where another process has it or it is not
-    /// ours to write: [`Study::read_only`] says why.
+    /// Opens a study for writing, or only for reading if another process has it or this user may
+    /// not write it: [`Study::read_only`] says why.
     ///
     /// # Errors
-    /// No study in `dir`, or one that cannot be read.
+    /// What [`Study::open_read_only`] returns.
     pub fn open_or_read(dir: &Path) -> Result<Self> {
         Manifest::read(dir)?;
-        let why = match lock::try_acquire(dir) {
+        let reason = match lock::try_acquire(dir) {
             Ok(LockAttempt::Acquired(lock)) => {
-                return Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)));
+                return Ok(Self::from_parts(dir, Manifest::read(dir)?, Some(lock)));
             }
             Ok(LockAttempt::HeldBy(holder)) => format!("{holder} has it"),
             Err(e) => e.to_string(),
         };
         Ok(Self {
-            read_only: Some(why),
+            read_only: Some(reason),
             ..Self::open_read_only(dir)?
         })
     }
 
-    /// Opens a study for reading alone; any number of processes may.
+    /// Opens a study only for reading, which any number of processes may do.
     ///
     /// # Errors
     /// [`Error::Usage`] where there is no study; [`Error::File`] for a damaged manifest.
     pub fn open_read_only(dir: &Path) -> Result<Self> {
-        Ok(Self::with(dir, Manifest::read(dir)?, None))
+        Ok(Self::from_parts(dir, Manifest::read(dir)?, None))
     }
 
-    fn with(dir: &Path, manifest: Manifest, lock: Option<FileLock>) -> Self {
+    fn from_parts(dir: &Path, manifest: Manifest, lock: Option<FileLock>) -> Self {
         Self {
             dir: dir.to_path_buf(),
             manifest,
@@ -147,8 +148,8 @@ impl Study {
         }
     }
 
-    /// Refuses a place where no study can be made, before anything is done for one: a file, a
-    /// directory that holds something else.
+    /// Refuses a path where no study can be made (a file, or a directory with other files), before
+    /// any work is done for it.
     ///
     /// # Errors
     /// [`Error::Usage`] names the file that is in the way.
@@ -180,7 +181,7 @@ impl Study {
         Ok(())
     }
 
-    /// Makes the directory, takes its lock and refuses one that holds something else.
+    /// Makes the directory and locks it; refuses one that holds other files.
     fn create_and_lock(dir: &Path) -> Result<FileLock> {
         Self::check_can_create(dir)?;
         disk::create_dir(dir)?;
@@ -194,7 +195,7 @@ impl Study {
         &self.dir
     }
 
-    /// `evaluations/<name>/`, whether it is there or not.
+    /// The path `evaluations/<name>/`, whether it exists or not.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name.
@@ -203,7 +204,7 @@ impl Study {
         Ok(self.dir.join("evaluations").join(name))
     }
 
-    /// [`Self::evaluation_path`], made if absent.
+    /// The directory [`Self::evaluation_path`], which is created if absent.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name; a study that is open for reading.
@@ -224,7 +225,7 @@ impl Study {
         self.lock.is_some()
     }
 
-    /// Why it is open for reading alone, where it was asked for to write in.
+    /// The reason why it is open for reading only, although it was to be opened for writing.
     pub fn read_only(&self) -> Option<&str> {
         self.read_only.as_deref()
     }
@@ -239,7 +240,8 @@ impl Study {
             return Ok(Arc::clone(table));
         }
         let table = Arc::new(self.read_tokens()?);
-        // While another process collects, the table grows: only one that cannot change is kept.
+        // While another process collects, the table grows, so it is cached only if it cannot
+        // change.
         if self.manifest.complete || self.is_writable() {
             *slot = Some(Arc::clone(&table));
         }
@@ -292,11 +294,11 @@ impl Study {
         Ok(table)
     }
 
-    /// The cache of one hook, mapped. Rows are described by token and sample text in errors.
+    /// The mapped cache of one hook. Errors describe rows by their token and sample.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a hook that the study does not have; [`Error::Refused`] where it holds
-    /// no rows yet; [`Error::File`] for a damaged cache.
+    /// [`Error::Usage`] for a hook that the study does not have; [`Error::Refused`] if it holds no
+    /// rows yet; [`Error::File`] for a damaged cache.
     pub fn activations(&self, hook: HookPoint) -> Result<Box<dyn ActivationSource + Send + Sync>> {
         let width = self.manifest.widths[self.manifest.hook_index(hook)?];
         let tokens = self.tokens()?;
@@ -340,8 +342,7 @@ impl Study {
         self.verify_fits()
     }
 
-    /// Removes a study that holds no rows yet, so that a collection that could not begin leaves
-    /// nothing behind.
+    /// Removes a study without rows, so that a collection that could not begin leaves no files.
     pub(crate) fn discard_if_empty(&self) -> Result<()> {
         let complete = self.manifest.complete || self.manifest.rows > 0;
         if complete || !self.is_writable() || tokens::Log::read(&self.dir)?.rows() > 0 {
@@ -360,7 +361,7 @@ impl Study {
                 _ => Ok(()),
             }
         };
-        // The manifest first: without it the rest is no study.
+        // The manifest is removed first: without it the other files are no study.
         remove(&self.dir.join(manifest::FILE))?;
         remove(&rows::caches_dir(&self.dir))?;
         remove(&energy::folder(&self.dir))?;
@@ -401,8 +402,8 @@ impl Study {
         )))
     }
 
-    /// The lock for saving the session: this study's own, or one for the moment where the study
-    /// was opened for reading and no other process has it.
+    /// The lock under which the session is saved: `None` if this study holds its lock, otherwise a
+    /// temporary one, which fails if another process has the study.
     fn temporary_lock(&self) -> Result<Option<FileLock>> {
         self.check_exists()?;
         if self.is_writable() {
@@ -429,14 +430,14 @@ impl Study {
     }
 }
 
-/// What the manifest says of the study that is in `dir` already; one other than asked for is
-/// refused.
-fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
+/// The manifest of the study that is in `dir` already, if there is one; a study that differs from
+/// the requested one is refused.
+fn same_study(dir: &Path, requested: &Manifest) -> Result<Option<Manifest>> {
     if !dir.join(manifest::FILE).exists() {
         return Ok(None);
     }
     let saved = Manifest::read(dir)?;
-    match difference(&saved, asked) {
+    match difference(&saved, requested) {
         None => Ok(Some(saved)),
         Some(difference) => Err(Error::refused(format!(
             "{} is another study: {difference}; choose another directory",
@@ -445,10 +446,10 @@ fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
     }
 }
 
-/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`; `halves`: the
-/// command has --dtype.
-pub(crate) fn check_disk_space(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
-    // The file system's own needs, and the manifest, log and samples beside the cache.
+/// Refuses if `bytes` more do not fit on the disk of `dir`; `can_halve` says that the command has
+/// --dtype.
+pub(crate) fn check_disk_space(dir: &Path, bytes: u64, can_halve: bool) -> Result<()> {
+    // Space for the file system itself, and for the manifest, the log and the samples.
     let margin = 16 << 20;
     let free = disk::free_space(dir)?;
     if bytes.saturating_add(margin) > free {
@@ -457,7 +458,7 @@ pub(crate) fn check_disk_space(dir: &Path, bytes: u64, halves: bool) -> Result<(
             dir.display(),
             disk::human_bytes(bytes.saturating_add(margin)),
             disk::human_bytes(free),
-            if halves {
+            if can_halve {
                 ", or store half with --dtype bf16"
             } else {
                 ""

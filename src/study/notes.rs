@@ -1,7 +1,7 @@
-//! What the user adds: names of features and notes on them (`notes.json`), and the state of the
-//! explorer (`session.json`).
+//! The data that the user adds: names of features and notes on them (`notes.json`), and the state
+//! of the explorer (`session.json`).
 //!
-//! Invariant: notes are read and written under a lock of their own, held for that moment alone, so
+//! Invariant: notes are read and written under a separate lock that is held only for that time, so
 //! that every process that has the study open can change notes, and no change is lost.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::model::HookPoint;
 const NOTES: &str = "notes.json";
 const SESSION: &str = "session.json";
 
-/// Reads a file of notes as [`write_notes`] leaves it.
+/// Reads a file of notes that [`write_notes`] wrote.
 ///
 /// # Errors
 /// [`Error::File`] for a file that holds no notes.
@@ -59,9 +59,9 @@ impl Study {
         Ok(self.all_notes()?.remove(fit).unwrap_or_default())
     }
 
-    /// Changes what is noted of a fit as it stands on disk, where another process or a person may
-    /// have changed it, and saves it, atomically; also in a study that is open for reading. What it
-    /// was before, and what it is now.
+    /// Reads the notes on a fit from disk, since another process may have changed them, applies
+    /// `change` and saves them atomically; also in a study that is open for reading. Returns the
+    /// notes before and after the change.
     ///
     /// # Errors
     /// Notes that cannot be read or written; they stay as they are.
@@ -81,12 +81,12 @@ impl Study {
         Ok((before, now))
     }
 
-    /// Puts the notes on a new save of `fit` in place with it: `commit` makes the save the fit's
-    /// own. The lock keeps the notes unchanged in between. The save matters more: what keeps the notes
-    /// from being carried over is logged, and the save stays.
+    /// Calls `commit`, which makes a new save of `fit` valid, and carries the notes over to its
+    /// features. The notes are locked in between. If the notes cannot be carried over, that is
+    /// logged and the save stays.
     ///
     /// # Errors
-    /// Those of `commit` alone.
+    /// Only what `commit` returns.
     pub(super) fn carry_notes(
         &self,
         fit: &str,
@@ -116,9 +116,9 @@ impl Study {
         Ok(())
     }
 
-    /// Notes that the features of a new save of `fit` begin with: those of the factors that it
-    /// replaces, else of the newest other fit of its hook that has any. `None` when there are none,
-    /// or they cannot be read: then they stay as they are.
+    /// The notes for the features of a new save of `fit`, carried over from the factors that it
+    /// replaces or, if those have no notes, from the newest other fit of its hook that has any.
+    /// `None` if there are none or they cannot be read: the file then stays unchanged.
     fn notes_to_carry(&self, fit: &str, hook: HookPoint, to: &SparseColumns) -> Option<Notes> {
         let all = self.all_notes().ok()?;
         let noted = |name: &str| all.get(name).filter(|notes| !notes.is_empty());
@@ -134,7 +134,7 @@ impl Study {
         let (_, factors) = self.saved_fit(source).ok()?;
         let mut carried = noted(source)?.carry_over(&factors.features, to);
         if source != fit {
-            // They are still there, with their own fit.
+            // The other fit still has these notes.
             carried.unplaced.clear();
         }
         (!carried.is_empty() || source == fit).then_some(carried)
@@ -146,12 +146,12 @@ impl Study {
             return Ok(BTreeMap::new());
         }
         let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
-        // Never overwritten when it cannot be read: a person wrote it.
+        // A file that cannot be read is never overwritten, since it holds the user's work.
         serde_json::from_slice(&bytes)
             .map_err(|e| Error::file(&path, format!("not mlpeek's notes: {e}; mend or move it")))
     }
 
-    /// `session.json`, when there is one that can be read.
+    /// The contents of `session.json`; `None` if there is none that can be read.
     pub fn session(&self) -> Option<serde_json::Value> {
         serde_json::from_slice(&crate::disk::read_regular(&self.dir.join(SESSION)).ok()?).ok()
     }

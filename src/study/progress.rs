@@ -1,4 +1,4 @@
-//! How far a study has been collected: a collection may be cut short at any sample, and continues
+//! How far a study has been collected. A collection may be interrupted at any sample, and continues
 //! from there.
 
 use std::fmt;
@@ -22,12 +22,12 @@ pub struct CollectState {
 }
 
 impl CollectState {
-    /// Whole hundredths of the samples; 100 only when all are there.
+    /// The percentage of the samples, rounded down; 100 only if all are collected.
     pub fn percent(&self) -> usize {
         if self.is_complete() {
             return 100;
         }
-        // As wide as a damaged manifest's numbers may be.
+        // The numbers of a damaged manifest may be too large for 64 bits after the multiplication.
         (self.samples as u128 * 100 / self.total as u128) as usize
     }
 
@@ -51,7 +51,7 @@ impl fmt::Display for CollectState {
 }
 
 impl Study {
-    /// The command that fills a study that was cut short.
+    /// The command that continues an interrupted collection.
     pub fn collect_command(&self) -> String {
         match self.manifest().model {
             Some(_) => format!("mlpeek collect --out {}", self.dir().display()),
@@ -94,7 +94,7 @@ impl Study {
         })
     }
 
-    /// The corpus that the next sample to collect is of; the last where none is due.
+    /// The index of the corpus of the next sample to collect; the last corpus if all are collected.
     ///
     /// # Errors
     /// What [`Self::collected`] returns.

@@ -1,9 +1,9 @@
-//! Adding rows to a study: caches and token log grow together and agree again after a kill at any
-//! instant.
+//! Adds rows to a study. The caches and the token log grow together, and agree again after a kill
+//! at any instant.
 //!
 //! Order of a seal: every hook's shard, then the log's segment, then (once all is collected) the
-//! manifest. What was cut off between is dropped at the next opening: the study goes back to the
-//! last end of a sample that every file holds.
+//! manifest. After a kill in between, the next opening drops the incomplete part: the study is cut
+//! to the last complete sample that every file holds.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -30,18 +30,18 @@ pub(super) fn caches_dir(dir: &Path) -> PathBuf {
 pub struct Appender<'s> {
     study: &'s mut Study,
     caches: Vec<CacheWriter>,
-    /// Of each hook what its rows hold; `None` where that of the rows before is not known: then it
-    /// is counted when it is needed.
+    /// The energy of each hook's rows; `None` if that of the earlier rows is not known: it is then
+    /// counted when it is needed.
     energies: Vec<Option<Energy>>,
-    /// Room for a hook's rows in f32.
-    wide: Vec<f32>,
+    /// Memory for a hook's rows in f32.
+    rows_f32: Vec<f32>,
     log: LogWriter,
     pending: Segment,
     known: HashSet<u32>,
     /// Rows of the sample whose end is still to come.
     unfinished: Vec<(u32, u32)>,
-    /// A cache has lost rows that the others have (a full disk): what is sealed stays, nothing more
-    /// is claimed.
+    /// Whether a cache has lost rows that the others have (on a full disk): sealed rows stay, and
+    /// nothing more is sealed.
     broken: bool,
     /// Samples and rows that are safe on disk.
     samples: usize,
@@ -67,8 +67,8 @@ impl<'s> Appender<'s> {
         let held = caches.iter().map(CacheWriter::rows).min().unwrap_or(0);
         let cut = log.cut_to_rows(held);
         let (samples, rows) = (log.samples(), log.rows());
-        // Before anything is cut: a complete study that has lost rows must not claim them, and one
-        // that an added corpus reopened neither.
+        // The manifest is corrected before anything is cut, since a study that has lost rows must
+        // not claim to have them.
         if rows < study.manifest.rows {
             tracing::warn!(
                 "{}: {rows} of {} rows are whole; the rest will be collected again",
@@ -102,7 +102,7 @@ impl<'s> Appender<'s> {
             study,
             caches,
             energies,
-            wide: Vec::new(),
+            rows_f32: Vec::new(),
             log: writer,
             pending,
             known,
@@ -123,12 +123,12 @@ impl<'s> Appender<'s> {
         self.pending.first_sample + self.pending.counts.len()
     }
 
-    /// Rows of whole samples, those that are not yet safe included.
+    /// The number of rows of complete samples, including those that are not yet safe on disk.
     pub fn rows(&self) -> usize {
         self.rows + self.pending.rows.len()
     }
 
-    /// Bytes that a kill would lose, in the largest cache.
+    /// The number of bytes in the largest cache that a kill would lose.
     pub fn pending_bytes(&self) -> usize {
         self.caches
             .iter()
@@ -138,9 +138,10 @@ impl<'s> Appender<'s> {
     }
 
     /// Adds the next rows of the sample that is due: id and position of each, and for each hook its
-    /// rows in the order of [`super::Manifest::hooks`], as bytes of the study's dtype; `ends` says that
-    /// they are its last. `piece` gives the display piece of an id that is new to the study. A sample without its end is not
-    /// yet in the study, however often it is sealed.
+    /// rows in the order of [`super::Manifest::hooks`], as bytes of the study's dtype; `ends` says
+    /// that these are the last rows of the sample. `piece` gives the display piece of an id that is
+    /// new to the study. A sample without its end is not yet in the study, however often it is
+    /// sealed.
     ///
     /// # Errors
     /// [`Error::Usage`] for activations that do not fit the tokens and hooks; a cache that cannot
@@ -174,9 +175,9 @@ impl<'s> Appender<'s> {
         pushed?;
         for (energy, rows) in self.energies.iter_mut().zip(data) {
             if let Some(energy) = energy {
-                self.wide.resize(rows.len() / dtype.size(), 0.0);
-                convert_to_f32(dtype, rows, &mut self.wide);
-                energy.add(&self.wide);
+                self.rows_f32.resize(rows.len() / dtype.size(), 0.0);
+                convert_to_f32(dtype, rows, &mut self.rows_f32);
+                energy.add(&self.rows_f32);
             }
         }
         self.unfinished.extend_from_slice(tokens);
@@ -198,7 +199,7 @@ impl<'s> Appender<'s> {
         for (&hook, energy) in manifest.hooks.iter().zip(&self.energies) {
             let Some(energy) = energy else { continue };
             if let Err(problem) = energy::write(&self.study.dir, hook, energy) {
-                tracing::warn!("what each neuron holds is not kept: {problem}");
+                tracing::warn!("the energy of the neurons is not saved: {problem}");
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! An autoencoder lies in a directory of its own (`v<order>/`, as SAELens reads it) and
 //! `about.json`, which names that directory with the checksum of its weights, is replaced last: at
-//! any instant it names one whole save.
+//! any instant it names one complete save.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct SaeEntry {
     pub name: String,
     /// The hook that it reads.
     pub hook: HookPoint,
-    /// Where it came from, to be shown: a path, a Hub id, "trained here".
+    /// Its source as shown to the user: a path, a Hub id, "trained here".
     pub source: String,
     /// "SAELens", "Gemma Scope", …
     pub format: String,
@@ -41,11 +41,11 @@ pub struct SaeEntry {
     pub architecture: String,
     /// The number of latents.
     pub latents: usize,
-    /// On the study's own rows; `None` before there are weights.
+    /// Its reconstruction metrics on the study's rows; `None` before there are weights.
     pub figures: Option<ReconstructionMetrics>,
-    /// How it was trained, when it was trained here.
+    /// The configuration of its training; `None` if it was not trained here.
     pub trained: Option<TrainConfig>,
-    /// A checkpoint that can be resumed is there.
+    /// Whether there is a checkpoint that can be resumed.
     #[serde(default)]
     pub resumable: bool,
 }
@@ -57,7 +57,7 @@ struct About {
     order: u64,
     #[serde(flatten)]
     entry: SaeEntry,
-    /// The directory of the weights and their xxh3; `None` while the first training goes on.
+    /// The directory of the weights and their xxh3; `None` during the first training.
     weights: Option<(String, String)>,
 }
 
@@ -66,7 +66,7 @@ impl Study {
         self.dir().join("saes")
     }
 
-    /// Where the checkpoint of a training lies.
+    /// The path of the checkpoint of a training.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name.
@@ -75,7 +75,7 @@ impl Study {
         Ok(self.saes_root().join(name).join(CHECKPOINT))
     }
 
-    /// Where the curve of a training lies.
+    /// The path of the loss curve of a training.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name that is no plain file name.
@@ -134,7 +134,7 @@ impl Study {
     }
 
     /// Records that a training begins, so that it is listed and can be resumed. Weights that an
-    /// earlier one saved under the name stay until this one saves.
+    /// earlier training saved under the name stay until this one saves.
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown hook or a bad name; a study that is open for reading; a file
@@ -160,7 +160,7 @@ impl Study {
         interop::sae::write(&to, sae, model, &entry.hook.to_string(), about)?;
         let digest = checksum(&to.join(interop::sae::saelens::WEIGHTS))?;
         self.write_about(entry, Some((version.clone(), digest)))?;
-        // Removes what an earlier save or a killed one left.
+        // Removes the weights of earlier or interrupted saves.
         for old in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
             let old = old.map_err(Error::io("read", &dir))?.path();
             if old.is_dir() && old.file_name().is_some_and(|n| n != version.as_str()) {

@@ -1,5 +1,6 @@
-//! `tokens.samples-<i>.jsonl`: the texts and labels of the study's corpora, one file a corpus, a
-//! sample a line; the last line holds the count and the checksum of the bytes before it.
+//! `tokens.samples-<i>.jsonl`: the texts and labels of the study's corpora, one file per corpus and
+//! one line per sample; the last line holds the number of samples and the checksum of the bytes
+//! before it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ fn encode(samples: &[Sample]) -> Result<Vec<u8>, serde_json::Error> {
     Ok(bytes)
 }
 
-/// The samples of a file's bytes, or what is wrong with them.
+/// Decodes the samples of a file; the error says what is wrong with its bytes.
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Sample>, String> {
     let damaged = || "damaged (checksum); restore it from a copy".to_owned();
     let body = bytes.strip_suffix(b"\n").ok_or_else(damaged)?;
@@ -76,7 +77,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Sample>, String> {
         .ok_or_else(damaged)
 }
 
-/// The samples of corpus number `corpus`.
+/// Reads the samples of corpus number `corpus`, which must be `expected` many.
 pub(super) fn read(dir: &Path, corpus: usize, expected: usize) -> Result<Vec<Sample>> {
     let path = path_of(dir, corpus);
     let bytes = crate::disk::read_regular(&path).map_err(Error::io("read", &path))?;
@@ -93,7 +94,7 @@ pub(super) fn read(dir: &Path, corpus: usize, expected: usize) -> Result<Vec<Sam
     Ok(samples)
 }
 
-/// Takes away what [`write()`] wrote.
+/// Removes the file that [`write()`] wrote.
 pub(super) fn remove(dir: &Path, corpus: usize) -> Result<()> {
     disk::remove_if_there(&path_of(dir, corpus))
 }

@@ -1,4 +1,4 @@
-//! A study's cache as the factoriser and the analysis see it.
+//! A study's cache as an [`ActivationSource`], for the factoriser and the analysis.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) struct StudyRows {
 
 impl ActivationSource for StudyRows {
     fn shape(&self) -> (usize, usize) {
-        // A cache may be ahead of the token log for an instant while collecting goes on.
+        // A cache may hold more rows than the token log for a moment during a collection.
         (self.tokens.rows.len(), self.reader.shape().1)
     }
 

@@ -1,11 +1,11 @@
 //! The token rows of a study on disk.
 //!
-//! `tokens.bin` is an append-only log of segments, one a seal: how many rows each sample has, the
-//! id and position of every row, and the display pieces of ids seen for the first time. A segment
-//! follows the cache shards that hold its rows, so that after a kill the caches hold at least the
-//! rows of the log's whole segments. Invariant: a segment counts only when its header and payload
-//! match their checksums; a torn last one counts as absent, damage before whole segments is an
-//! error that names the byte.
+//! `tokens.bin` is an append-only log of segments, one per seal, with the number of rows of each
+//! sample, the id and position of every row, and the display pieces of ids that occur for the first
+//! time. A segment is written after the cache shards with its rows, so that after a kill the caches
+//! hold at least the rows of the log's complete segments. Invariant: a segment counts only when its
+//! header and payload match their checksums; a torn last one counts as absent, damage before whole
+//! segments is an error that names the byte.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -102,7 +102,8 @@ impl Segment {
         ))
     }
 
-    /// The first `samples` samples and their rows; pieces are kept (an unused one does no harm).
+    /// Keeps the first `samples` samples and their rows. All pieces are kept, since an unused one
+    /// does no harm.
     fn cut(&mut self, samples: usize) {
         self.counts.truncate(samples);
         self.rows
@@ -123,9 +124,9 @@ struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (now, later) = self.0.split_at_checked(n)?;
+        let (front, later) = self.0.split_at_checked(n)?;
         self.0 = later;
-        Some(now)
+        Some(front)
     }
     fn u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
@@ -174,8 +175,8 @@ impl Log {
             log.segments.push(segment);
         }
         let rest = &bytes[log.bytes..];
-        // A kill can only tear the last segment: whole ones behind the break mean that bytes were
-        // changed.
+        // A kill can only leave the last segment incomplete: complete segments after the damage
+        // mean that bytes were changed.
         let whole_later = (1..rest.len())
             .any(|at| rest[at..].starts_with(MAGIC) && header_at(&rest[at..]).is_some());
         if whole_later {
@@ -197,7 +198,8 @@ impl Log {
         self.segments.iter().map(|s| s.rows.len()).sum()
     }
 
-    /// Cuts the log to the last end of a sample at or before row `rows`; whether that changed it.
+    /// Cuts the log to the last end of a sample at or before row `rows`. Returns whether that
+    /// changed it.
     pub fn cut_to_rows(&mut self, rows: usize) -> bool {
         let before = self.samples();
         let mut left = rows;
@@ -219,7 +221,7 @@ impl Log {
         self.samples() != before
     }
 
-    /// Cuts the log to its first `samples` samples; whether that changed it.
+    /// Cuts the log to its first `samples` samples. Returns whether that changed it.
     pub fn cut_to_samples(&mut self, samples: usize) -> bool {
         let before = self.samples();
         self.segments
@@ -245,7 +247,8 @@ pub(super) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens a study's log behind its whole segments; `log` has been cut where `rewrite` is set.
+    /// Opens a study's log for appending after its complete segments. If `rewrite` is set, `log`
+    /// has been cut and is first written anew.
     ///
     /// # Errors
     /// A file that cannot be opened or written.

@@ -201,7 +201,7 @@ impl Effects {
             .filter_map(|j| term(j).ok())
             .take(FIRST)
             .collect();
-        let bytes = human_bytes(self.kept.room_for(missing.len() + 1)?);
+        let bytes = human_bytes(self.kept.check_space_for(missing.len() + 1)?);
         let pass = EffectPass::new(model, &prompts, &first, ask.kl, ctx)?;
         let quiet = ctx.without_progress();
         let (total, known) = (self.count as u64, self.count - missing.len());

@@ -66,7 +66,7 @@ impl LabelGradients {
         if !missing.is_empty() {
             let typed = format!("textgrad@{}.{}", hook.layer, hook.site);
             let model = need(model, study, &typed)?;
-            kept.room_for(missing.len())?;
+            kept.check_space_for(missing.len())?;
             measure(study, model, hook, tokens, missing, &mut kept, ctx)?;
         }
         let mean = |samples: &Vec<u32>| {
