@@ -35,11 +35,11 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Starts the new content of `target`, whose directory must exist. Where `target` is a link to a
+    /// Starts the new content of `target`, whose directory must exist. If `target` is a link to a
     /// file, that file gets the content and the link stays.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a pipe, a socket or a device, which a rename would take away;
+    /// [`Error::Refused`] for a pipe, a socket or a device, which a rename would replace;
     /// [`Error::Io`] if the temporary file cannot be created.
     pub fn create(target: &Path) -> Result<Self> {
         let target = &replaceable(target)?;
@@ -49,7 +49,7 @@ impl NewFile {
             "{TMP_PREFIX}{}-{number}-{name}",
             std::process::id()
         ));
-        // A person named the target, and knows of no other file.
+        // The error names the target, since the user does not know of the temporary file.
         let file = File::create(&tmp).map_err(Error::io("write", target))?;
         Ok(Self {
             target: target.clone(),
@@ -102,7 +102,7 @@ impl NewFile {
     }
 }
 
-/// As [`NewFile::write`], with what the system said.
+/// The same as [`NewFile::write`], with errors of the operating system.
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         fault::check(bytes.len())?;
@@ -129,7 +129,7 @@ impl Drop for NewFile {
     }
 }
 
-/// Expands a leading `~` of a path that a person typed to the home directory.
+/// Expands a leading `~` of a path that the user typed to the home directory.
 pub fn expand_home(typed: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").map(PathBuf::from);
     match typed
@@ -141,23 +141,24 @@ pub fn expand_home(typed: &str) -> PathBuf {
     }
 }
 
-/// Refuses a path that no [`NewFile`] would replace, before the work that would be lost.
+/// Refuses a path that [`NewFile`] would refuse, before work is done whose result could not be
+/// saved.
 ///
 /// # Errors
-/// As [`NewFile::create`]; a directory that is not there.
+/// What [`NewFile::create`] returns; [`Error::Io`] if the directory does not exist.
 pub fn check_replaceable(target: &Path) -> Result<()> {
     fs::metadata(parent(&replaceable(target)?))
         .map(drop)
         .map_err(Error::io("write", target))
 }
 
-/// Reads a file that a program wrote and that is to be nothing else: a pipe would be waited for, for
-/// ever.
+/// Reads a regular file. Anything else is refused, since reading a pipe could wait forever.
 ///
 /// # Errors
-/// What the system says, and anything that is no regular file.
+/// Errors of the operating system; [`io::ErrorKind::InvalidInput`] for anything that is no regular
+/// file.
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    // To open a pipe that nobody writes is to wait.
+    // Without this flag, opening a pipe without a writer would wait.
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
@@ -168,7 +169,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses what is open and no regular file.
+/// Refuses an open file that is no regular file.
 fn check_regular(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() {
         return Ok(());
@@ -189,7 +190,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
-/// The path that a rename may replace to change what `target` names: behind a link, its file.
+/// The path that a rename may replace to change the content of `target`: for a link the file that
+/// it points to.
 fn replaceable(target: &Path) -> Result<PathBuf> {
     let Ok(found) = fs::metadata(target) else {
         return Ok(target.to_path_buf());
@@ -243,7 +245,7 @@ pub fn remove_unfinished(dir: &Path) -> Result<()> {
         .try_for_each(|path| remove_if_there(path))
 }
 
-/// The unfinished files in `dir`: those of earlier processes, and what is being written now.
+/// The unfinished files in `dir`: those of earlier processes, and those that are being written now.
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read.
@@ -279,7 +281,8 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
 /// [`Error::Io`] if the file system cannot be queried.
 pub fn free_space(path: &Path) -> Result<u64> {
     let mut at = path;
-    while !at.exists() {
+    // A directory that was removed under this process has no parent that exists.
+    while !at.exists() && parent(at) != at {
         at = parent(at);
     }
     let space =
@@ -287,11 +290,12 @@ pub fn free_space(path: &Path) -> Result<u64> {
     Ok(space.f_frsize.saturating_mul(space.f_bavail))
 }
 
-/// The directory that contains `path`; `.` for a bare file name.
+/// The directory that contains `path`; `.` for a bare file name and for an empty path.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         Some(_) => Path::new("."),
+        None if path.as_os_str().is_empty() => Path::new("."),
         None => path,
     }
 }
@@ -427,6 +431,7 @@ mod tests {
     fn the_free_space_of_a_place_that_is_not_there_yet_is_its_parents() {
         let dir = tempfile::tempdir().unwrap();
         assert!(free_space(&dir.path().join("a/b/c")).unwrap() > 0);
+        assert!(free_space(Path::new("")).is_ok(), "the present directory");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The memory that is still available: on the machine, within its container, and within a limit
-//! that the user set. Knows nothing of what it is used for.
+//! that the user set. Knows nothing of its use.
 
 use std::path::Path;
 
@@ -30,6 +30,7 @@ pub fn available() -> Result<Option<u64>> {
         .min())
 }
 
+/// Parses bytes, or a whole number with the unit K, M or G (binary).
 fn parse(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, shift) = match text.chars().last()?.to_ascii_uppercase() {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// The progress of a piece of work.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is being done, for a person: "downloading model.safetensors", "collecting".
+    /// The present work, as shown to the user: "downloading model.safetensors", "collecting".
     pub stage: String,
     /// The units that are done.
     pub done: u64,
@@ -77,7 +77,7 @@ impl TaskCtx {
         Self::new(CancelToken::default(), |_| {})
     }
 
-    /// A context for a part of the same work: cancelled with it, without reports of its own.
+    /// A context for a part of the same work that is cancelled with it and reports no progress.
     pub fn without_progress(&self) -> Self {
         Self::new(self.cancel.clone(), |_| {})
     }
@@ -103,7 +103,7 @@ impl TaskCtx {
         }
     }
 
-    /// The cancellation flag, for work that has to hand it on (a child process, a download).
+    /// The cancellation flag, for work that has to pass it on (to a child process, a download).
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }

@@ -59,8 +59,8 @@ pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<
     })
 }
 
-/// The neurons that any column uses, sorted by how many columns use them, then by the sum of
-/// |weights|.
+/// The neurons that any column uses, with their weight in each column, sorted by the number of
+/// columns that use them, then by the sum of the magnitudes of their weights.
 fn neurons(columns: &[Vec<f32>]) -> Vec<(usize, Vec<f32>)> {
     let width = columns.first().map_or(0, Vec::len);
     let mut out: Vec<(usize, Vec<f32>)> = (0..width)

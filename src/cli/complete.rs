@@ -164,8 +164,8 @@ fn sets(study: &Study) -> Result<Vec<(String, String)>> {
     sets.extend(saes(study)?.into_iter().map(with(SetKind::Sae)));
     let baselines = Baseline::ALL.map(|kind| (kind.name().to_owned(), kind.what().to_owned()));
     sets.extend(baselines);
-    let measured =
-        SetKind::measured().filter_map(|kind| Some((kind.to_string(), kind.asked()?.to_owned())));
+    let measured = SetKind::measured()
+        .filter_map(|kind| Some((kind.to_string(), kind.measured_description()?.to_owned())));
     sets.extend(measured);
     Ok(sets)
 }

@@ -1,4 +1,5 @@
-//! Which sets of directions there are, as they are typed and shown. Knows no directions.
+//! The kinds of sets of directions: how they are written on the command line and in output. Knows
+//! no directions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +10,14 @@ use super::Baseline;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
-/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae`, `sae:NAME`, or the name of a
-/// [`Baseline`], also at a hook of its own: `diffmean@15.hook_resid_post`; `textgrad`, also at a hook;
-/// `mix`, also of another set than the fit: `mix@k400`, `mix@random`.
+/// A set of directions, as written on the command line: `fit`, `fit:NAME`, `sae`, `sae:NAME`, or
+/// the name of a [`Baseline`], optionally at another hook: `diffmean@15.hook_resid_post`;
+/// `textgrad`, optionally at another hook; `mix`, optionally of another set than the fit:
+/// `mix@k400`, `mix@random`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum SetKind {
-    /// Features of an SNMF fit; without a name the one that the place says, or the newest.
+    /// Features of an SNMF fit; without a name those of the selected fit, or of the newest.
     Fit(Option<String>),
     /// Decoder rows of a sparse autoencoder; without a name the newest.
     Sae(Option<String>),
@@ -23,43 +25,44 @@ pub enum SetKind {
     Baseline {
         /// How they are made.
         kind: Baseline,
-        /// The hook whose rows they are made from; `None`: the hook of the place.
+        /// The hook whose rows they are made from; `None`: the selected hook.
         hook: Option<HookPoint>,
     },
-    /// What makes the label's sentences likelier than the others', by the model's gradient.
+    /// The directions that make a label's sentences likelier than the others', by the model's
+    /// gradient.
     TextGradient {
-        /// Only as many neurons as a feature of the fit has.
+        /// Whether they have only as many neurons as a feature of the fit.
         cut: bool,
-        /// The hook; `None`: the hook of the place.
+        /// The hook; `None`: the selected hook.
         hook: Option<HookPoint>,
     },
-    /// Of another set's directions those that do what a label wants.
+    /// Combinations of another set's directions, chosen by their effect on a label's words.
     Mixed {
-        /// How many, and how.
+        /// How directions are combined.
         mix: Mix,
-        /// Whose directions: a fit's name, or that of an unsupervised baseline, also of one made
-        /// after a fit (`random@k400`); `None`: the fit that is meant where none is named.
+        /// The set that is combined: the name of a fit or of an unsupervised baseline, which may
+        /// name the fit that it is made after (`random@k400`); `None`: the selected fit.
         of: Option<String>,
     },
 }
 
-/// How directions are put together by what they do.
+/// How directions are combined by their effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mix {
-    /// All of them, weighted.
+    /// All directions, with weights.
     All,
-    /// The five that together gain most.
+    /// The five directions that together gain most, with weights.
     Five,
-    /// The one that raises the label's words most, with its sign.
+    /// The direction that raises the label's words most, with its sign.
     One,
 }
 
 impl Mix {
-    /// In the order in which they are listed.
+    /// All mixes, in the order in which they are listed.
     pub const ALL: [Self; 3] = [Self::All, Self::Five, Self::One];
 
-    /// As it is typed and shown.
+    /// The name on the command line and in output.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "mix",
@@ -68,7 +71,7 @@ impl Mix {
         }
     }
 
-    /// What it is, as a plural.
+    /// A description, as a plural.
     fn what(self) -> &'static str {
         match self {
             Self::All => "mixes of features by what they do, one a label",
@@ -78,7 +81,7 @@ impl Mix {
     }
 }
 
-/// What is typed for [`SetKind::TextGradient`], whole and cut.
+/// The names of [`SetKind::TextGradient`], without and with the cut.
 const TEXT_GRADIENT: [&str; 2] = ["textgrad", "textgrad-cut"];
 
 impl Default for SetKind {
@@ -88,7 +91,7 @@ impl Default for SetKind {
 }
 
 impl SetKind {
-    /// Features of the fit that is meant where none is named.
+    /// The features of the selected fit, or of the newest.
     pub const FIT: Self = Self::Fit(None);
 
     /// The sets that every study with a fit has: its features, then the supervised baselines, then
@@ -97,21 +100,21 @@ impl SetKind {
         std::iter::once(Self::FIT).chain(Baseline::ALL.into_iter().map(Self::from))
     }
 
-    /// The sets that the model itself is asked for, what pushes its text and what its directions do:
-    /// they take minutes, and are kept in the study.
+    /// The sets that are measured with the model: by its gradient, or by the effects of directions.
+    /// They take minutes, and the measurements are saved in the study.
     pub fn measured() -> impl Iterator<Item = Self> {
         let gradients = [false, true].map(|cut| Self::TextGradient { cut, hook: None });
         let mixes = Mix::ALL.map(|mix| Self::Mixed { mix, of: None });
         gradients.into_iter().chain(mixes)
     }
 
-    /// Whether the model is asked for it.
+    /// Whether the set is measured with the model.
     pub fn is_measured(&self) -> bool {
         matches!(self, Self::TextGradient { .. } | Self::Mixed { .. })
     }
 
-    /// What the model is asked for a measured set.
-    pub fn asked(&self) -> Option<&'static str> {
+    /// A description of a measured set; `None` for other sets.
+    pub fn measured_description(&self) -> Option<&'static str> {
         match self {
             Self::TextGradient { cut: false, .. } => {
                 Some("what makes a label's sentences likelier, by the model's gradient")
@@ -124,7 +127,7 @@ impl SetKind {
         }
     }
 
-    /// Of a mix the set that it takes its directions from.
+    /// The set whose directions a mix combines; `None` for other sets.
     pub fn source(&self) -> Option<Self> {
         let Self::Mixed { of, .. } = self else {
             return None;
@@ -137,8 +140,8 @@ impl SetKind {
         })
     }
 
-    /// Of a mix of a baseline the fit that gives it its number of directions, their sparsity and
-    /// their hook, where one is named.
+    /// The fit that determines the number, the sparsity and the hook of the baseline that a mix
+    /// combines, if it is named; `None` otherwise.
     pub fn source_fit(&self) -> Option<&str> {
         let Self::Mixed { of: Some(of), .. } = self else {
             return None;
@@ -146,7 +149,7 @@ impl SetKind {
         of.split_once('@').map(|(_, fit)| fit)
     }
 
-    /// Whether its directions were made from labels, one a label.
+    /// Whether its directions were made from labels, one per label.
     pub fn supervised(&self) -> bool {
         match self {
             Self::Baseline { kind, .. } => kind.supervised(),
@@ -155,13 +158,13 @@ impl SetKind {
         }
     }
 
-    /// Whether an evaluation chooses the best of its directions for a label; otherwise label i has
-    /// direction i.
+    /// Whether an evaluation chooses the best of its directions for each label; otherwise label i
+    /// has direction i.
     pub fn ranked(&self) -> bool {
         !matches!(self, Self::Baseline { kind, .. } if !kind.ranked())
     }
 
-    /// The hook that it names itself.
+    /// The hook that the set names, if it names one.
     pub fn hook(&self) -> Option<HookPoint> {
         match self {
             Self::Baseline { hook, .. } | Self::TextGradient { hook, .. } => *hook,
@@ -169,7 +172,7 @@ impl SetKind {
         }
     }
 
-    /// What can be typed, for a refusal.
+    /// The names of all sets, for an error message.
     pub fn names() -> String {
         let baselines = Baseline::ALL.map(Baseline::name).join(", ");
         let measured: Vec<String> = Self::measured().map(|kind| kind.to_string()).collect();
@@ -177,11 +180,11 @@ impl SetKind {
         format!("fit, fit:NAME, sae:NAME, {baselines}, {measured} ({AT_A_HOOK}; {OF_A_SET})")
     }
 
-    /// What can be typed and what each is, for help.
+    /// The names and descriptions of all sets, for help.
     pub fn described() -> String {
         let baselines = Baseline::ALL.map(|b| format!("{} ({})", b.name(), b.what()));
-        let measured =
-            Self::measured().filter_map(|kind| Some(format!("{kind} ({})", kind.asked()?)));
+        let measured = Self::measured()
+            .filter_map(|kind| Some(format!("{kind} ({})", kind.measured_description()?)));
         let measured: Vec<String> = measured.collect();
         format!(
             "fit or fit:NAME (features of an SNMF fit), sae or sae:NAME (decoder rows of an autoencoder), {}, {} ({AT_A_HOOK}; {OF_A_SET})",
@@ -190,7 +193,7 @@ impl SetKind {
         )
     }
 
-    /// How one direction of each set is typed, for help.
+    /// Examples of how one direction of each set is written, for help.
     pub fn examples() -> String {
         let baselines = Baseline::ALL.map(|b| match b.supervised() {
             true => format!("{}:months", b.name()),
@@ -203,10 +206,10 @@ impl SetKind {
     }
 }
 
-/// Which sets may name a hook, and how.
+/// The sets that may name a hook, with an example.
 const AT_A_HOOK: &str =
     "those made of rows and textgrad also at a hook: diffmean@15.hook_resid_post";
-/// Which sets may name another, and how.
+/// The sets that may name another set, with examples.
 const OF_A_SET: &str =
     "mix, mix5 and effect also of another set than the fit: mix@FIT, mix@random, mix@random@FIT";
 
@@ -235,7 +238,7 @@ impl fmt::Display for SetKind {
     }
 }
 
-/// "15.hook_resid_post", with or without "blocks." before it.
+/// Parses "15.hook_resid_post", with or without "blocks." before it.
 fn parse_hook(text: &str) -> Option<HookPoint> {
     let (layer, site) = text
         .strip_prefix("blocks.")

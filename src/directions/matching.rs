@@ -1,5 +1,5 @@
-//! Whether two fits have the same features: cosines of their columns, and the best one-to-one
-//! assignment of one fit's features to the other's.
+//! Measures whether two fits have the same features: the cosines of their columns, and the best
+//! one-to-one assignment of one fit's features to the other's.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::directions::Directions;
 use crate::matrix::gemm::row_major_product;
 
-/// |cos| above which two columns of one basis are duplicates.
+/// The |cos| above which two columns of one set count as duplicates.
 pub const DUPLICATE: f32 = 0.9;
-/// |cos| of a matched pair from which a feature counts as found again.
+/// The |cos| from which the features of a matched pair count as the same.
 pub const SAME_COSINE: f64 = 0.7;
 
-/// Agreement of fits that differ in their seed alone.
+/// The agreement of fits that differ only in their seed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Stability {
     /// Mean |cos| of matched columns over all pairs of fits.
@@ -23,7 +23,8 @@ pub struct Stability {
     pub pairs: usize,
 }
 
-/// |cos| of every column of `a` with every column of `b`, `[a][b]`. A column of zeros has cosine 0.
+/// The |cos| of every column of `a` with every column of `b`, `[a][b]`. A column of zeros has the
+/// cosine 0.
 pub fn cosines(a: &Directions, b: &Directions) -> Vec<f32> {
     const LINES: usize = 32;
     let (d, width, count) = (a.height(), b.count(), a.count());
@@ -47,7 +48,7 @@ pub fn cosines(a: &Directions, b: &Directions) -> Vec<f32> {
     out
 }
 
-/// How many columns have |cos| above [`DUPLICATE`] with an earlier column.
+/// The number of columns whose |cos| with an earlier column is above [`DUPLICATE`].
 pub fn duplicates(directions: &Directions) -> usize {
     let k = directions.count();
     let cosines = cosines(directions, directions);
@@ -57,7 +58,7 @@ pub fn duplicates(directions: &Directions) -> usize {
 }
 
 /// Matches the columns of every pair of `fits` one to one so that the sum of |cos| is largest.
-/// `None` for fewer than two.
+/// `None` for fewer than two fits.
 pub fn stability(fits: &[&Directions]) -> Option<Stability> {
     let mut matched = Vec::new();
     let mut pairs = 0;
@@ -92,20 +93,24 @@ pub fn stability(fits: &[&Directions]) -> Option<Stability> {
 /// The column of each row in the one-to-one assignment of the smallest total cost (Kuhn, Munkres;
 /// the form by shortest augmenting paths with potentials, O(rows² · cols)). `costs` is row-major
 /// with `rows <= cols`.
+///
+/// # Panics
+/// If a cost is not finite: the search for a path would not end.
 pub fn assign(costs: &[f64], rows: usize, cols: usize) -> Vec<usize> {
     debug_assert!(rows <= cols && costs.len() == rows * cols);
+    assert!(costs.iter().all(|c| c.is_finite()), "costs are finite");
     // Column 0 stands for the row that is being assigned; columns and rows are counted from 1.
     let (mut row_potential, mut col_potential) = (vec![0.0; rows + 1], vec![0.0; cols + 1]);
     let mut row_of = vec![0usize; cols + 1];
     let mut before = vec![0usize; cols + 1];
     for row in 1..=rows {
         row_of[0] = row;
-        let mut at = 0;
+        let mut column = 0;
         let mut distance = vec![f64::INFINITY; cols + 1];
         let mut done = vec![false; cols + 1];
-        while row_of[at] != 0 {
-            done[at] = true;
-            let from = row_of[at];
+        while row_of[column] != 0 {
+            done[column] = true;
+            let from = row_of[column];
             let (mut step, mut next) = (f64::INFINITY, 0);
             for col in 1..=cols {
                 if done[col] {
@@ -114,7 +119,7 @@ pub fn assign(costs: &[f64], rows: usize, cols: usize) -> Vec<usize> {
                 let reduced =
                     costs[(from - 1) * cols + col - 1] - row_potential[from] - col_potential[col];
                 if reduced < distance[col] {
-                    (distance[col], before[col]) = (reduced, at);
+                    (distance[col], before[col]) = (reduced, column);
                 }
                 if distance[col] < step {
                     (step, next) = (distance[col], col);
@@ -128,11 +133,11 @@ pub fn assign(costs: &[f64], rows: usize, cols: usize) -> Vec<usize> {
                     distance[col] -= step;
                 }
             }
-            at = next;
+            column = next;
         }
-        while at != 0 {
-            row_of[at] = row_of[before[at]];
-            at = before[at];
+        while column != 0 {
+            row_of[column] = row_of[before[column]];
+            column = before[column];
         }
     }
     let mut out = vec![0; rows];

@@ -1,32 +1,35 @@
-//! Mixes of directions by what they do: the combination that raises a wish most at a given KL.
+//! Mixes of directions by their effects: the combination that raises wanted tokens most at a given
+//! KL divergence.
 //!
-//! Near the unsteered model a push by Σ c_j d_j, where d_j is direction j at the strength at which it
-//! alone reaches the KL, changes the next token's log-probabilities by about Σ c_j J_j, and the KL by
-//! ½ cᵀ F c with F the covariance of the J weighted by the unsteered probabilities. What gains most
-//! of a wish with slopes b at one KL is c ∝ (F + ρ·tr(F)/k·I)⁻¹ b. Knows numbers only. Invariant:
-//! a mix is the same whatever the length of b.
+//! Near the unsteered model, adding Σ c_j d_j, where d_j is direction j at the strength at which it
+//! alone reaches the KL, changes the next token's log-probabilities by about Σ c_j J_j, and the KL
+//! by ½ cᵀ F c with F the covariance of the J weighted by the unsteered probabilities. If direction
+//! j changes the wanted quantity by b_j at its strength, the largest change at a fixed KL has c ∝
+//! (F + ρ·tr(F)/k·I)⁻¹ b, with a ridge ρ. Knows numbers only. Invariant: multiplying b by a
+//! positive number multiplies the weights by it.
 
 use super::Mix;
 use crate::matrix::cholesky;
 
-/// ρ of a mix of all directions, and of one of a few.
+/// ρ for a mix of all directions, and for a mix of a few.
 const RIDGE: [f64; 2] = [1.0, 0.1];
-/// Of the directions only so many with the largest slopes are tried for a mix of a few.
-const TRIED: usize = 60;
-/// Directions of a mix of a few.
+/// The number of directions, those with the largest slopes, that are tried for a mix of a few.
+const CANDIDATES: usize = 60;
+/// The number of directions of a mix of a few.
 const FEW: usize = 5;
 
-/// Makes mixes of the same directions for one wish after another.
+/// Computes mixes of the same k directions for several b.
 pub struct Mixer<'a> {
     /// F, k × k.
     f: &'a [f64],
     k: usize,
-    /// Of all directions the Cholesky factor of F with its ridge; `None` for a few.
+    /// The Cholesky factor of F with its ridge, for a mix of all directions; `None` for a mix of a
+    /// few.
     factor: Option<Vec<f64>>,
 }
 
 impl<'a> Mixer<'a> {
-    /// For `k` directions whose covariance is `f`; `None` where that is not finite.
+    /// A mixer of `k` directions with the covariance `f` (k × k); `None` if `f` is not finite.
     pub fn new(f: &'a [f64], k: usize, mix: Mix) -> Option<Self> {
         if f.iter().any(|v| !v.is_finite()) {
             return None;
@@ -35,13 +38,14 @@ impl<'a> Mixer<'a> {
         Some(Self { f, k, factor })
     }
 
-    /// The weights of all directions, or of the five that gain most, the others' 0.
+    /// The weights of the k directions for the slopes `b`; in a mix of a few they are 0 except for
+    /// the five that gain most.
     pub fn weights(&self, b: &[f64]) -> Vec<f64> {
         if b.iter().all(|&b| b == 0.0) {
             return vec![0.0; self.k];
         }
         let Some(factor) = &self.factor else {
-            return of_few(self.f, b, FEW);
+            return greedy_weights(self.f, b, FEW);
         };
         let mut c = b.to_vec();
         cholesky::solve(factor, self.k, &mut c);
@@ -49,12 +53,12 @@ impl<'a> Mixer<'a> {
     }
 }
 
-/// The weights of at most `count` directions, chosen one after the other: each time the one with
-/// which the set gains most.
-fn of_few(f: &[f64], b: &[f64], count: usize) -> Vec<f64> {
+/// The weights of at most `count` directions, chosen greedily: each time the direction with which
+/// the set gains most is added.
+fn greedy_weights(f: &[f64], b: &[f64], count: usize) -> Vec<f64> {
     let mut order: Vec<usize> = (0..b.len()).collect();
     order.sort_by(|&i, &j| b[j].abs().total_cmp(&b[i].abs()).then(i.cmp(&j)));
-    order.truncate(TRIED);
+    order.truncate(CANDIDATES);
     let mut chosen: Vec<usize> = Vec::new();
     while chosen.len() < count.min(order.len()) {
         let mut best: Option<(usize, f64)> = None;
@@ -62,7 +66,7 @@ fn of_few(f: &[f64], b: &[f64], count: usize) -> Vec<f64> {
             let with: Vec<usize> = chosen.iter().copied().chain([j]).collect();
             let c = solve(f, b, &with);
             let gain = c.iter().zip(b).map(|(c, b)| c * b).sum::<f64>();
-            if best.is_none_or(|(_, most)| gain > most) {
+            if best.is_none_or(|(_, largest)| gain > largest) {
                 best = Some((j, gain));
             }
         }
@@ -72,8 +76,8 @@ fn of_few(f: &[f64], b: &[f64], count: usize) -> Vec<f64> {
     solve(f, b, &chosen)
 }
 
-/// The Cholesky factor of F with a ridge of `share` of its mean diagonal, of the directions of
-/// `chosen`.
+/// The Cholesky factor of F restricted to the directions `chosen`, with a ridge of `share` times
+/// F's mean diagonal.
 fn factored(f: &[f64], k: usize, chosen: &[usize], share: f64) -> Vec<f64> {
     let m = chosen.len();
     let trace: f64 = (0..k).map(|i| f[i * k + i]).sum();
@@ -87,7 +91,7 @@ fn factored(f: &[f64], k: usize, chosen: &[usize], share: f64) -> Vec<f64> {
     a
 }
 
-/// (F + ridge·I)⁻¹ b over the few directions of `chosen`, 0 for the others.
+/// (F + ridge·I)⁻¹ b restricted to the directions `chosen`; 0 for the others.
 fn solve(f: &[f64], b: &[f64], chosen: &[usize]) -> Vec<f64> {
     let factor = factored(f, b.len(), chosen, RIDGE[1]);
     let mut c: Vec<f64> = chosen.iter().map(|&j| b[j]).collect();
@@ -117,17 +121,29 @@ mod tests {
                 "row {i}: ridge is the mean of F's diagonal"
             );
         }
-        let few = of_few(&f, &b, 2);
+        let few = greedy_weights(&f, &b, 2);
         assert!(
             few[0] != 0.0 && few[2] != 0.0 && few[1] == 0.0 && few[3] == 0.0,
             "{few:?}"
         );
         let longer: Vec<f64> = b.iter().map(|b| 10.0 * b).collect();
-        for (a, b) in of_few(&f, &longer, 2).iter().zip(&few) {
+        for (a, b) in greedy_weights(&f, &longer, 2).iter().zip(&few) {
             assert!((a - 10.0 * b).abs() < 1e-9);
         }
-        assert_eq!(of_few(&f, &b, 1).iter().filter(|c| **c != 0.0).count(), 1);
-        assert_eq!(of_few(&f, &b, 9).iter().filter(|c| **c != 0.0).count(), 4);
+        assert_eq!(
+            greedy_weights(&f, &b, 1)
+                .iter()
+                .filter(|c| **c != 0.0)
+                .count(),
+            1
+        );
+        assert_eq!(
+            greedy_weights(&f, &b, 9)
+                .iter()
+                .filter(|c| **c != 0.0)
+                .count(),
+            4
+        );
         assert_eq!(all.weights(&[0.0; 4]), [0.0; 4]);
     }
 

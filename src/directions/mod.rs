@@ -1,10 +1,10 @@
-//! Directions in the space of a hook's neurons, whatever they come from: features, centroids,
-//! concept vectors, decoder rows, single neurons.
+//! Directions in the space of a hook's neurons, from any source: features, centroids, concept
+//! vectors, decoder rows, single neurons.
 //!
-//! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in
-//! common), the makers of the baselines, and [`DirectionSet`], by which any of them is read, steered
-//! with and judged. Knows nothing of how directions are judged. Invariant: the same seed gives the
-//! same directions, whatever the number of threads.
+//! Owns [`Directions`], the columns that all of them have in common, the computation of the
+//! baselines, and [`DirectionSet`], the interface through which any of them is read, used for
+//! steering and judged. Knows nothing of how directions are judged. Invariant: the same seed gives
+//! the same directions, whatever the number of threads.
 
 pub mod baselines;
 mod kind;
@@ -39,7 +39,7 @@ pub enum Directions {
 }
 
 impl Directions {
-    /// d, the height of a column.
+    /// d, the length of a column.
     pub fn height(&self) -> usize {
         match self {
             Self::Sparse(z) => z.rows,
@@ -56,7 +56,7 @@ impl Directions {
         }
     }
 
-    /// Column j as it is, of height d.
+    /// Column j with its own norm, d values.
     pub fn column(&self, j: usize) -> Vec<f32> {
         match self {
             Self::Sparse(z) => z.dense_column(j),
@@ -65,8 +65,8 @@ impl Directions {
         }
     }
 
-    /// The columns of `range` at unit norm, by neuron: `[d][range.len()]`. A column of zeros stays
-    /// zero.
+    /// The columns of `range` scaled to unit norm, by neuron: `[d][range.len()]`. A column of zeros
+    /// stays zero.
     pub fn unit_by_neuron(&self, range: Range<usize>) -> Vec<f32> {
         let (d, width) = (self.height(), range.len());
         let mut out = vec![0.0; d * width];
@@ -92,7 +92,7 @@ impl Directions {
         out
     }
 
-    /// As columns at unit norm, zeros left out.
+    /// The directions as sparse columns of unit norm, without zeros.
     pub fn to_sparse(&self) -> SparseColumns {
         let (d, k) = (self.height(), self.count());
         let mut out = SparseColumns {
@@ -124,30 +124,31 @@ impl Directions {
         out
     }
 
-    /// The same directions with only the `keep` entries of each column that are largest in |value|.
-    pub fn cut(&self, keep: usize) -> Self {
+    /// The directions reduced to the `entries` values of largest magnitude of each column, as
+    /// sparse columns of unit norm.
+    pub fn cut(&self, entries: usize) -> Self {
         let (d, k) = (self.height(), self.count());
         let mut out = SparseColumns {
             rows: d,
             offsets: vec![0],
             ..SparseColumns::default()
         };
-        let whole = self.to_sparse();
+        let sparse = self.to_sparse();
         for j in 0..k {
-            let (indices, values) = whole.column(j);
+            let (indices, values) = sparse.column(j);
             let mut order: Vec<usize> = (0..values.len()).collect();
-            // Of equal sizes the lower neuron stays.
+            // Of equal magnitudes that of the lower neuron is kept.
             order.sort_by(|&a, &b| values[b].abs().total_cmp(&values[a].abs()).then(a.cmp(&b)));
-            order.truncate(keep);
+            order.truncate(entries);
             order.sort_unstable();
-            let support_size: Vec<f32> = order.iter().map(|&i| values[i]).collect();
+            let largest: Vec<f32> = order.iter().map(|&i| values[i]).collect();
             push_unit(
                 &mut out,
                 order
                     .iter()
                     .map(|&i| indices[i])
-                    .zip(support_size.iter().copied()),
-                unit_scale(&support_size),
+                    .zip(largest.iter().copied()),
+                unit_scale(&largest),
             );
         }
         Self::Sparse(out)
@@ -164,6 +165,7 @@ fn unit_scale(values: &[f32]) -> f32 {
     }
 }
 
+/// Appends a column of the non-zero `entries` (neuron and value), multiplied by `scale`.
 fn push_unit(out: &mut SparseColumns, entries: impl Iterator<Item = (u32, f32)>, scale: f32) {
     for (i, v) in entries.filter(|(_, v)| *v != 0.0) {
         out.indices.push(i);
@@ -172,8 +174,8 @@ fn push_unit(out: &mut SparseColumns, entries: impl Iterator<Item = (u32, f32)>,
     out.offsets.push(out.indices.len());
 }
 
-/// ⌈p·d⌉, at least 1 and at most d: how many neurons a column of sparsity p may use, as the
-/// factoriser counts them.
+/// ⌈p·d⌉, at least 1 and at most d: the number of neurons of a column with the sparsity p, as in
+/// the factoriser.
 pub fn support_size(sparsity: f64, d: usize) -> usize {
     ((sparsity * d as f64).ceil() as usize).clamp(1, d.max(1))
 }

@@ -1,8 +1,8 @@
-//! How well an SNMF fit or a sparse autoencoder reconstructs rows of activations.
+//! Measures how well an SNMF fit or a sparse autoencoder reconstructs rows of activations.
 //!
 //! Formulas (`src/guide/evaluation.md`): FVU = Σ‖x − x̂‖² / Σ‖x − μ‖² with μ the mean of all rows,
-//! L0 = mean number of active units a row. (Several published "explained variances" are means of ratios a row, or take μ
-//! within a batch: these are not.)
+//! L0 = mean number of active units per row. (Several published "explained variances" are means of
+//! ratios per row, or use the μ of a batch; these are not.)
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub struct Reconstruction {
     pub values: Vec<f32>,
 }
 
-/// Something that encodes rows as a few active units and reconstructs them.
+/// A model that encodes rows as a few active units and reconstructs them.
 pub trait Reconstruct: Sync {
     /// (number of units, width d of a row).
     fn shape(&self) -> (usize, usize);
@@ -53,7 +53,7 @@ impl Reconstruct for Sae {
     }
 }
 
-/// The features Z of an SNMF fit, with the best y ≥ 0 for each row.
+/// The features Z of an SNMF fit, with the least-squares y ≥ 0 for each row.
 impl Reconstruct for Encoder {
     fn shape(&self) -> (usize, usize) {
         (self.features().columns(), self.features().rows)
@@ -97,18 +97,18 @@ impl Reconstruct for Encoder {
     }
 }
 
-/// How well rows are reconstructed, and from how many units.
+/// The quality of a reconstruction, and the number of units that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ReconstructionMetrics {
-    /// Number of units: features or latents.
+    /// The number of units: features or latents.
     pub units: usize,
-    /// Rows that were read.
+    /// The number of rows.
     pub rows: usize,
     /// Σ‖x − x̂‖² / Σ‖x − μ‖²; `None` when the rows do not vary.
     pub fvu: Option<f64>,
     /// Σ‖x − x̂‖² / Σ‖x‖²; `None` when every row is zero.
     pub relative_error: Option<f64>,
-    /// Mean number of active units a row.
+    /// The mean number of active units per row.
     pub l0: f64,
     /// Share of units that no row uses.
     pub dead: f64,
@@ -125,7 +125,7 @@ pub fn reconstruction_metrics(
 ) -> Result<ReconstructionMetrics> {
     let (n, d) = source.shape();
     let units = model.shape().0;
-    let (mut residual, mut whole, mut sums) = (0.0f64, 0.0f64, vec![0.0f64; d]);
+    let (mut residual, mut square, mut sums) = (0.0f64, 0.0f64, vec![0.0f64; d]);
     let (mut active, mut used) = (0usize, vec![false; units]);
     for start in (0..n).step_by(BLOCK_ROWS) {
         ctx.checkpoint(Progress::new(
@@ -135,14 +135,18 @@ pub fn reconstruction_metrics(
             "tokens",
         ))?;
         let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
-        let back = model.reconstruct(&block, ctx)?;
-        active += back.codes.indices.len();
-        back.codes
+        let reconstruction = model.reconstruct(&block, ctx)?;
+        active += reconstruction.codes.indices.len();
+        reconstruction
+            .codes
             .indices
             .iter()
             .for_each(|&j| used[j as usize] = true);
         let squares = |i: usize| {
-            let pairs = block.row(i).iter().zip(&back.values[i * d..(i + 1) * d]);
+            let pairs = block
+                .row(i)
+                .iter()
+                .zip(&reconstruction.values[i * d..(i + 1) * d]);
             pairs.fold((0.0, 0.0), |(left, all): (f64, f64), (&x, &y)| {
                 (
                     left + (f64::from(x) - f64::from(y)).powi(2),
@@ -156,7 +160,7 @@ pub fn reconstruction_metrics(
             .collect::<Vec<_>>()
         {
             residual += left;
-            whole += all;
+            square += all;
         }
         for row in block.data.chunks_exact(d.max(1)) {
             sums.iter_mut()
@@ -164,21 +168,21 @@ pub fn reconstruction_metrics(
                 .for_each(|(s, &v)| *s += f64::from(v));
         }
     }
-    let variance = whole - sums.iter().map(|s| s * s).sum::<f64>() / n.max(1) as f64;
-    // Rounding leaves a little of the variance of rows that are all equal, which is none.
-    let varies = variance > 1e-12 * whole;
+    let variance = square - sums.iter().map(|s| s * s).sum::<f64>() / n.max(1) as f64;
+    // A smaller variance is a rounding error: the rows are then all equal.
+    let varies = variance > 1e-12 * square;
     Ok(ReconstructionMetrics {
         units,
         rows: n,
         fvu: varies.then(|| residual / variance),
-        relative_error: (whole > 0.0).then(|| residual / whole),
+        relative_error: (square > 0.0).then(|| residual / square),
         l0: active as f64 / n.max(1) as f64,
         dead: used.iter().filter(|u| !**u).count() as f64 / units.max(1) as f64,
     })
 }
 
-/// Σ‖a − Zy‖² / Σ‖a‖² with the best y ≥ 0 for each row as `coding` writes it, in f64 over blocks of
-/// rows. `None` when every row is zero.
+/// Σ‖a − Zy‖² / Σ‖a‖² with the best y ≥ 0 for each row under `coding`, with sums in f64. `None` if
+/// every row is zero.
 ///
 /// # Errors
 /// What `source` returns; [`Error::Cancelled`](crate::Error::Cancelled).

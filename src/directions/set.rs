@@ -1,9 +1,9 @@
-//! Sets of directions, whatever they come from, behind one trait: listed, read, steered with and
-//! judged by the same code.
+//! Sets of directions from any source behind one trait, so that the same code lists, reads and
+//! judges them and steers with them.
 //!
-//! Owns [`DirectionSet`] (the seam that an SNMF fit, DiffMean, centroids, neurons, random
-//! directions and an SAE share) and the sets that need nothing but their columns. Knows no study
-//! and no model. Invariant: a set lives at one hook, and every number it gives is of that hook's
+//! Owns [`DirectionSet`], the interface that an SNMF fit, DiffMean, centroids, neurons, random
+//! directions and an SAE share, and the sets that need only their columns. Knows no study and no
+//! model. Invariant: a set belongs to one hook, and all of its values refer to that hook's
 //! activations.
 
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::model::HookPoint;
 use crate::task::{Progress, TaskCtx};
 use crate::{disk, memory};
 
-/// Rows scored at a time.
+/// The number of rows that are scored at a time.
 const BLOCK_ROWS: usize = 1024;
 
 /// k directions in the space of one hook, with a way to say how strongly a row of activations
 /// expresses each.
 pub trait DirectionSet: Send + Sync {
-    /// The name that is shown and stands in file names: `k100` (a fit), `diffmean`.
+    /// The name in output and file names: `k100` (a fit), `diffmean`.
     fn name(&self) -> &str;
 
     /// The hook in whose activation space the directions are.
@@ -34,13 +34,13 @@ pub trait DirectionSet: Send + Sync {
     /// The d × k matrix, columns of any length.
     fn directions(&self) -> &Directions;
 
-    /// The name of direction `id`, where it has one (a supervised baseline: its label).
+    /// The name of direction `id` if it has one (in a supervised baseline its label).
     fn title(&self, _id: usize) -> Option<&str> {
         None
     }
 
-    /// Of a mix the directions of its source that it is made of, with their weights, the heaviest
-    /// first; none otherwise.
+    /// The directions that direction `id` of a mix combines, with their weights, the largest first;
+    /// empty for other sets.
     fn recipe(&self, _id: usize) -> &[(usize, f32)] {
         &[]
     }
@@ -51,13 +51,13 @@ pub trait DirectionSet: Send + Sync {
     /// [`Error::Usage`] for rows of another width; [`Error::Cancelled`].
     fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>>;
 
-    /// The set as factors, which all analysis reads: unit columns as features, and their
+    /// The set as factors, the form that all analysis reads: unit columns as features, and their
     /// [`scores`](Self::scores) on every row of `source` as coefficients (4·n·k bytes). The errors
-    /// of a fit are NaN where the set is no fit.
+    /// are NaN if the set is no fit.
     ///
     /// # Errors
-    /// [`Error::Usage`] for rows of another width; [`Error::Refused`] where memory does not hold the
-    /// scores; what `source` returns; [`Error::Cancelled`].
+    /// [`Error::Usage`] for rows of another width; [`Error::Refused`] if the scores do not fit into
+    /// memory; what `source` returns; [`Error::Cancelled`].
     fn factors_on(&self, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Arc<Factors>> {
         let (n, d) = source.shape();
         let k = self.directions().count();
@@ -99,7 +99,7 @@ pub trait DirectionSet: Send + Sync {
     /// The index of the direction that the user calls `id`, by its name or else by its number.
     ///
     /// # Errors
-    /// [`Error::Usage`] names the range where there is no such direction.
+    /// [`Error::Usage`] with the range of numbers if there is no such direction.
     fn find(&self, id: &str) -> Result<usize> {
         find_titled(
             self.name(),
@@ -114,7 +114,7 @@ pub trait DirectionSet: Send + Sync {
 /// [`DirectionSet::find`].
 ///
 /// # Errors
-/// [`Error::Usage`] names the range where there is no such direction.
+/// [`Error::Usage`] with the range of numbers if there is no such direction.
 pub fn find_titled<'a>(
     name: &str,
     k: usize,
@@ -140,7 +140,7 @@ pub fn find_titled<'a>(
     })
 }
 
-/// Refuses a set of which memory does not hold the scores of every row and the unit columns.
+/// Refuses a set whose scores on every row and unit columns do not fit into memory.
 fn check_memory<S: DirectionSet + ?Sized>(
     set: &S,
     (n, d, k): (usize, usize, usize),
@@ -172,7 +172,8 @@ fn check_memory<S: DirectionSet + ?Sized>(
     )))
 }
 
-/// A set that is nothing but columns: a row a expresses column v by its projection max(0, a·v/‖v‖).
+/// A set that consists only of columns: the score of column v on a row a is the projection max(0,
+/// a·v/‖v‖).
 #[derive(Debug, Clone)]
 pub struct PlainSet {
     name: String,
@@ -183,7 +184,7 @@ pub struct PlainSet {
 }
 
 impl PlainSet {
-    /// `titles` is empty, or holds one for each direction.
+    /// Makes a set; `titles` is empty or holds one title for each direction.
     pub fn new(
         name: impl Into<String>,
         hook: HookPoint,
@@ -199,7 +200,7 @@ impl PlainSet {
         }
     }
 
-    /// The same with what each direction is mixed of.
+    /// The same set with the directions and weights that each of its directions combines.
     pub fn with_recipes(mut self, recipes: Vec<Vec<(usize, f32)>>) -> Self {
         self.recipes = recipes;
         self
@@ -256,7 +257,7 @@ pub struct FitSet {
 }
 
 impl FitSet {
-    /// The set of a fit's factors, whose encoder is prepared here.
+    /// The set of a fit's factors; prepares the encoder.
     pub fn new(name: impl Into<String>, hook: HookPoint, factors: Arc<Factors>) -> Self {
         let (directions, encoder) = (
             Directions::Sparse(factors.features.clone()),
@@ -302,7 +303,7 @@ impl DirectionSet for FitSet {
     }
 }
 
-/// The decoder rows of a sparse autoencoder; a row expresses one by its latent.
+/// The decoder rows of a sparse autoencoder; the scores are the latents.
 pub struct SaeSet {
     name: String,
     hook: HookPoint,
@@ -311,7 +312,7 @@ pub struct SaeSet {
 }
 
 impl SaeSet {
-    /// The set of an autoencoder, which is called `sae:NAME`.
+    /// The set of the autoencoder `name`; the set is named `sae:NAME`.
     pub fn new(name: &str, hook: HookPoint, sae: Sae) -> Self {
         Self {
             name: format!("sae:{name}"),

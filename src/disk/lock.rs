@@ -1,10 +1,11 @@
-//! Advisory file locks between processes: held for as long as something is open, or for the time of
-//! one change.
+//! Advisory file locks between processes, held for as long as a study is open or only during one
+//! change.
 //!
-//! Knows nothing of what is locked. Invariant: the operating system drops a lock with the process
-//! that holds it, however that process ends, and a lock file is never removed, since another process
-//! may be about to lock it. A caller that reads a file in order to write it again must read it under
-//! the lock: otherwise the slower of two processes undoes the change of the other.
+//! Knows nothing of what a lock protects. Invariant: the operating system drops a lock with the
+//! process that holds it, however that process ends, and a lock file is never removed, since
+//! another process may be about to lock it. A caller that reads a file in order to write it again
+//! must read it under the lock: otherwise the slower of two processes overwrites the change of the
+//! other.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -17,8 +18,8 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
-/// How long [`FileLock::acquire`] waits for another process: a change of a small file takes
-/// milliseconds, so that a longer wait means a process that is stuck.
+/// The time that [`FileLock::acquire`] waits for another process. A change of a small file takes
+/// milliseconds, so a process that holds the lock longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -49,7 +50,8 @@ impl FileLock {
             .write(true)
             .create(true)
             .truncate(false)
-            // A study may come from anyone: behind a link lies a file of another's.
+            // A study may come from anyone, and a link in it could point to another file of this
+            // user.
             .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
             .open(path)
             .map_err(Error::io("open for writing", path))?;
@@ -58,8 +60,8 @@ impl FileLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // The text is for a message only: a holder that has not written it yet is still a
-                // holder.
+                // The text is only used in a message, so it does not matter if the holder has not
+                // written it yet.
                 let _ = Read::by_ref(&mut file)
                     .take(200)
                     .read_to_string(&mut holder);
@@ -102,6 +104,7 @@ impl FileLock {
     }
 }
 
+/// The name of this machine.
 fn host() -> String {
     let named = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()

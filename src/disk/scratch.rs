@@ -1,5 +1,5 @@
-//! A mapped temporary file for values that are deleted with their owner. Knows nothing of what they
-//! mean.
+//! Values in a mapped temporary file, which is deleted with their owner. Knows nothing of their
+//! meaning.
 //!
 //! Invariant: all blocks of the file are allocated when it is created, so that a full disk is an
 //! error there and never a signal at a write through the mapping.
@@ -93,7 +93,7 @@ impl Drop for TemporaryName {
     }
 }
 
-/// Allocates the blocks of a file; on a file system without such a request by writing zeros.
+/// Allocates the blocks of a file, by writing zeros if the file system has no such operation.
 fn allocate_blocks(mut file: &File, bytes: u64) -> io::Result<()> {
     super::check_space(usize::try_from(bytes).unwrap_or(usize::MAX))?;
     match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {

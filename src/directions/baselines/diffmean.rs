@@ -8,10 +8,10 @@ use crate::task::TaskCtx;
 
 const BLOCK_ROWS: usize = 1024;
 
-/// One direction a label: w_l = mean of the rows of label l − mean of the other rows (arXiv
-/// 2501.17148). `labels[row]` is the label of a row of `source`; rows without one count among the
-/// others of every label. One pass; sums in f64. A label that has no row, or all of them, gets a
-/// column of zeros.
+/// One direction per label: w_l = mean of the rows of label l − mean of the other rows (AxBench,
+/// arXiv 2501.17148). `labels[row]` is the label of a row of `source`; rows without a label count
+/// as other rows for every label. Computed in one pass, with sums in f64. A label that has no rows,
+/// or all rows, gets a column of zeros.
 ///
 /// # Errors
 /// What reading the rows returns; [`Error::Cancelled`](crate::Error::Cancelled).
@@ -50,6 +50,7 @@ pub fn directions(
     Ok(Directions::Dense { d, columns })
 }
 
+/// `sums += row`.
 fn add(sums: &mut [f64], row: &[f32]) {
     for (s, &v) in sums.iter_mut().zip(row) {
         *s += f64::from(v);

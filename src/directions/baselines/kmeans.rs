@@ -1,5 +1,5 @@
-//! Centroids of k-means (Lloyd's algorithm) as directions: an unsupervised baseline, run until it
-//! converges, not only for a start of a fit.
+//! Centroids of k-means (Lloyd's algorithm) as directions: an unsupervised baseline. Unlike the
+//! start of a fit, it runs until it converges.
 
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
@@ -13,13 +13,15 @@ use crate::factor::safe_scale;
 use crate::matrix::gemm::row_major_product;
 use crate::task::{Progress, TaskCtx};
 
+/// The number of rows that are read at a time, and that one parallel task assigns.
 const BLOCK_ROWS: usize = 2048;
 const TASK_ROWS: usize = 256;
+/// The largest number of rounds.
 const ROUNDS: usize = 50;
 /// The algorithm ends when the scatter falls by less than this share in a round.
 const TOLERANCE: f64 = 1e-4;
 
-/// The means of k clusters, k columns of d values, started from k rows chosen at random. The
+/// The means of k clusters, k columns of d values. The algorithm starts from k random rows; the
 /// centroid of an empty cluster moves to a random row.
 ///
 /// # Errors
@@ -73,8 +75,8 @@ pub fn directions(
     })
 }
 
-/// The sum and the number of the rows nearest to each centroid, and the scatter Σ‖a − c‖², of rows
-/// and centroids multiplied by `scale`, a power of two.
+/// Assigns each row to its nearest centroid. Returns the sum and the number of each cluster's rows,
+/// and the scatter Σ‖a − c‖², for rows and centroids multiplied by `scale`, a power of two.
 fn assign(
     source: &dyn ActivationSource,
     centroids: &[f32],
@@ -107,7 +109,8 @@ fn assign(
                     .collect()
             })
             .collect();
-        // Added up in the order of the rows, so that the sums do not depend on the threads.
+        // The rows are added in their order, so that the sums do not depend on the number of
+        // threads.
         for (i, (j, distance)) in nearest.into_iter().flatten().enumerate() {
             let row = block.row(i);
             counts[j] += 1;
@@ -120,7 +123,8 @@ fn assign(
     Ok((sums, counts, scatter))
 }
 
-/// The nearest centroid (the first of equals) and ‖c‖² − 2 a·c.
+/// The index of the nearest centroid, the first of equally near ones, and ‖c‖² − 2 a·c. `scores`
+/// are the products a·c, `squares` the ‖c‖² of the centroids.
 fn nearest(scores: &[f32], squares: &[f32]) -> (usize, f32) {
     let mut found = (0, f32::INFINITY);
     for (j, (&score, &square)) in scores.iter().zip(squares).enumerate() {
@@ -132,6 +136,7 @@ fn nearest(scores: &[f32], squares: &[f32]) -> (usize, f32) {
     found
 }
 
+/// The centroids `[k][d]` as `[d][k]`.
 fn transposed(centroids: &[f32], d: usize) -> Vec<f32> {
     let k = centroids.len() / d.max(1);
     let mut out = vec![0.0; centroids.len()];

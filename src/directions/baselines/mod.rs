@@ -1,9 +1,8 @@
-//! Baselines: directions that are made on the spot from the rows of a study, to compare features
-//! with.
+//! Baselines: directions that are computed from the rows of a study, to compare features with.
 //!
-//! Owns the table of them, from which help, refusals and the explorer read what a baseline is
-//! called, what it is and what it needs. Knows no study: rows and labels are handed in. Invariant:
-//! nothing outside this file has to change for another baseline but the file that makes it.
+//! Owns the table of baselines, from which help, error messages and the explorer take the name, the
+//! description and the needs of each. Knows no study: rows and labels are passed in. Invariant: a
+//! new baseline needs a row in this table and a file that makes it, and no other change.
 
 pub mod diffmean;
 pub mod kmeans;
@@ -28,7 +27,7 @@ pub enum Baseline {
     Probe,
     /// Centroids of k-means, dense.
     KMeans,
-    /// Centroids of k-means, of which only the largest entries are kept.
+    /// Centroids of k-means with only their largest entries.
     KMeansCut,
     /// Random directions, as sparse as the features of the fit.
     Random,
@@ -36,10 +35,10 @@ pub enum Baseline {
     Neuron,
 }
 
-/// What the number of a baseline's directions is taken from.
+/// The quantity that determines the number of a baseline's directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// One direction a label, which is made from that label: a supervised baseline.
+    /// One direction per label, made from that label: a supervised baseline.
     Labels,
     /// As many as the fit has features.
     Features,
@@ -49,19 +48,20 @@ pub enum Count {
 
 /// A row of the table of baselines.
 struct Row {
-    /// As it is typed and shown.
+    /// The name on the command line and in output.
     name: &'static str,
-    /// As the tables of an evaluation call it.
+    /// The title in the tables of an evaluation.
     title: &'static str,
-    /// What its directions are, as a plural that a count can precede.
+    /// A description of its directions, as a plural that can follow a number.
     what: &'static str,
-    /// What their number is taken from.
+    /// What determines the number of directions.
     count: Count,
-    /// Whether an evaluation chooses the best of them for a label; otherwise label i has direction i.
+    /// Whether an evaluation chooses the best direction for each label; otherwise label i has
+    /// direction i.
     ranked: bool,
-    /// Whether an evaluation takes it where no methods are named: one that takes long is named.
+    /// Whether an evaluation includes it if no methods are named; slow baselines are not included.
     usual: bool,
-    /// Makes them: d values a column, of any length.
+    /// Computes the directions: columns of d values, of any norm.
     make: fn(&BaselineData<'_>, &TaskCtx) -> Result<Directions>,
 }
 
@@ -76,7 +76,7 @@ impl Baseline {
         Self::Neuron,
     ];
 
-    /// The row of a baseline, in one table of all.
+    /// The row of a baseline in the table.
     fn row(self) -> Row {
         match self {
             Self::DiffMean => Row {
@@ -148,32 +148,33 @@ impl Baseline {
         }
     }
 
-    /// As it is typed and shown.
+    /// The name on the command line and in output.
     pub fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// As the tables of an evaluation call it.
+    /// The title in the tables of an evaluation.
     pub fn title(self) -> &'static str {
         self.row().title
     }
 
-    /// The dense baseline of whose directions it keeps the largest entries, where it is made so.
-    pub fn cut_of(self) -> Option<Self> {
+    /// The dense baseline whose directions it reduces to their largest entries; `None` for other
+    /// baselines.
+    pub fn dense_baseline(self) -> Option<Self> {
         (self == Self::KMeansCut).then_some(Self::KMeans)
     }
 
-    /// What its directions are, as a plural that a count can precede.
+    /// A description of its directions, as a plural that can follow a number.
     pub fn what(self) -> &'static str {
         self.row().what
     }
 
-    /// What the number of its directions is taken from.
+    /// What determines the number of its directions.
     pub fn count(self) -> Count {
         self.row().count
     }
 
-    /// Whether its directions are made from labels, one a label.
+    /// Whether its directions are made from labels, one per label.
     pub fn supervised(self) -> bool {
         self.row().count == Count::Labels
     }
@@ -184,13 +185,13 @@ impl Baseline {
         self.row().ranked
     }
 
-    /// Whether an evaluation takes it where no methods are named.
+    /// Whether an evaluation includes it if no methods are named.
     pub fn usual(self) -> bool {
         self.row().usual
     }
 
-    /// Makes the set of the rows it is given, and of no others, under the name by which the set is
-    /// then known. A supervised set has the labels as its directions' titles.
+    /// Makes the set named `name` from the given rows. The directions of a supervised set have the
+    /// labels as their titles.
     ///
     /// # Errors
     /// [`Error::Usage`] for a supervised baseline without labels; [`Error::Refused`] for more
@@ -217,8 +218,8 @@ impl Baseline {
     }
 }
 
-/// The rows and labels that a baseline is made of, and the fit whose number of features, sparsity
-/// and seed it takes.
+/// The rows and labels from which a baseline is made, and the configuration of the fit whose number
+/// of features, sparsity and seed it uses.
 pub struct BaselineData<'a> {
     /// The hook that the rows are activations of.
     pub hook: HookPoint,
@@ -233,7 +234,7 @@ pub struct BaselineData<'a> {
 }
 
 impl BaselineData<'_> {
-    /// How many neurons a feature of the fit may use.
+    /// The largest number of neurons of a feature of the fit.
     fn entries(&self) -> usize {
         let d = self.source.shape().1;
         support_size(self.config.sparsity_at(d), d)

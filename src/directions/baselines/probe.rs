@@ -1,5 +1,5 @@
-//! A linear probe, a supervised baseline: the weights of a logistic regression that tells a label's
-//! tokens from all others.
+//! A linear probe, a supervised baseline: the weights of a logistic regression that separates a
+//! label's tokens from all others.
 
 use crate::activations::ActivationSource;
 use crate::directions::Directions;
@@ -10,13 +10,14 @@ use crate::task::{Progress, TaskCtx};
 const BLOCK_ROWS: usize = 1024;
 /// The penalty on ½‖v‖², in units of the rows' mean squared norm.
 const RIDGE: f64 = 1e-3;
-/// Passes over the rows.
+/// The number of passes over the rows, one gradient step each.
 const PASSES: usize = 150;
 
-/// One direction a label: v_l of the smallest Σ w_i ln(1 + exp(−y_i (⟨x_i, v⟩ + b))) + ½λ‖v‖², y_i = 1
-/// for the rows of label l and −1 for the others, each side of weight ½, λ a thousandth of the rows'
-/// mean squared norm (logistic regression as in AxBench, arXiv 2501.17148, on all labels at once, by
-/// accelerated gradient steps). A label that has no row, or all of them, gets a column of zeros.
+/// One direction per label: the v_l that minimises Σ w_i ln(1 + exp(−y_i (⟨x_i, v⟩ + b))) + ½λ‖v‖²,
+/// y_i = 1 for the rows of label l and −1 for the others, with weights w_i that sum to ½ over
+/// either side, and λ a thousandth of the rows' mean squared norm (logistic regression as in
+/// AxBench, arXiv 2501.17148). All labels are fitted together by accelerated gradient steps
+/// (Nesterov). A label that has no rows, or all rows, gets a column of zeros.
 ///
 /// # Errors
 /// What reading the rows returns; [`Error::Cancelled`](crate::Error::Cancelled).
@@ -27,7 +28,7 @@ pub fn directions(
     ctx: &TaskCtx,
 ) -> Result<Directions> {
     let (n, d) = source.shape();
-    let sides = Sides::of(labels, count, n);
+    let label_counts = LabelCounts::count(labels, count, n);
     let mut norms = vec![0.0f64; n];
     for_each_block(source, ctx, |start, rows| {
         for (norm, row) in norms[start..].iter_mut().zip(rows.chunks_exact(d.max(1))) {
@@ -39,18 +40,20 @@ pub fn directions(
         return Ok(zeros(d, count));
     }
     let ridge = RIDGE * mean;
-    // The logistic loss curves at most ¼ along each row; the offset is a coordinate of the size √mean.
+    // The second derivative of the logistic loss is at most ¼; the offset is a coordinate with the
+    // value √mean in every row. The step is the inverse of the resulting bound of the curvature.
     let curvature = |label: usize| {
         let terms = norms.iter().enumerate();
         let sum: f64 = terms
-            .map(|(i, norm)| sides.weight(label, labels[i]) * (norm + mean))
+            .map(|(i, norm)| label_counts.weight(label, labels[i]) * (norm + mean))
             .sum();
         0.25 * sum + ridge
     };
     let steps: Vec<f64> = (0..count).map(|l| 1.0 / curvature(l)).collect();
     let width = d + 1;
     let offset = mean.sqrt() as f32;
-    let (mut now, mut ahead) = (vec![0.0f32; count * width], vec![0.0f32; count * width]);
+    let (mut weights, mut extrapolated) =
+        (vec![0.0f32; count * width], vec![0.0f32; count * width]);
     for pass in 0..PASSES {
         ctx.checkpoint(Progress::new(
             "fitting probes",
@@ -62,7 +65,7 @@ pub fn directions(
         for_each_block(source, ctx, |start, rows| {
             let count_rows = rows.len() / d.max(1);
             let mut margins = vec![0.0f32; count_rows * count];
-            let (left, right) = (View::rows(rows, d), View::transposed(&ahead, width));
+            let (left, right) = (View::rows(rows, d), View::transposed(&extrapolated, width));
             product(
                 (count_rows, d, count),
                 left,
@@ -76,8 +79,8 @@ pub fn directions(
             for (i, margins) in margins.chunks_exact_mut(count).enumerate() {
                 let row_label = labels[start + i];
                 for (l, margin) in margins.iter_mut().enumerate() {
-                    let total = f64::from(*margin + offset * ahead[l * width + d]);
-                    *margin = sides.slope(l, row_label, total) as f32;
+                    let total = f64::from(*margin + offset * extrapolated[l * width + d]);
+                    *margin = label_counts.slope(l, row_label, total) as f32;
                     sums[l] += *margin;
                 }
             }
@@ -102,13 +105,13 @@ pub fn directions(
             let (step, ridge) = (steps[l] as f32, ridge as f32);
             for i in l * width..(l + 1) * width {
                 let shrink = if i == l * width + d { 0.0 } else { ridge };
-                let next = ahead[i] - step * (gradient[i] + shrink * ahead[i]);
-                ahead[i] = next + momentum * (next - now[i]);
-                now[i] = next;
+                let next = extrapolated[i] - step * (gradient[i] + shrink * extrapolated[i]);
+                extrapolated[i] = next + momentum * (next - weights[i]);
+                weights[i] = next;
             }
         }
     }
-    let columns = now.chunks_exact(width).flat_map(|v| &v[..d]).copied();
+    let columns = weights.chunks_exact(width).flat_map(|v| &v[..d]).copied();
     Ok(Directions::Dense {
         d,
         columns: columns.collect(),
@@ -122,14 +125,14 @@ fn zeros(d: usize, count: usize) -> Directions {
     }
 }
 
-/// How many rows each label has, and how many not.
-struct Sides {
+/// The number of rows of each label, and of all rows.
+struct LabelCounts {
     inside: Vec<usize>,
     rows: usize,
 }
 
-impl Sides {
-    fn of(labels: &[Option<u32>], count: usize, rows: usize) -> Self {
+impl LabelCounts {
+    fn count(labels: &[Option<u32>], count: usize, rows: usize) -> Self {
         let mut inside = vec![0; count];
         for label in labels.iter().take(rows).flatten() {
             if let Some(count) = inside.get_mut(*label as usize) {
@@ -162,16 +165,17 @@ impl Sides {
     }
 }
 
+/// Calls `f` with the index of the first row and the values of each block of rows.
 fn for_each_block(
     source: &dyn ActivationSource,
     ctx: &TaskCtx,
-    mut take: impl FnMut(usize, &[f32]),
+    mut f: impl FnMut(usize, &[f32]),
 ) -> Result<()> {
     let n = source.shape().0;
     for start in (0..n).step_by(BLOCK_ROWS) {
         ctx.check()?;
         let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
-        take(start, &block.data);
+        f(start, &block.data);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Random sparse directions: the baseline of what concept detection finds without any fit.
+//! Random sparse directions: a baseline for what concept detection finds without any fit.
 
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
@@ -6,14 +6,14 @@ use rand_pcg::Pcg64;
 
 use crate::directions::Directions;
 
-/// k directions of d values with `keep` non-zeros each: vectors of standard normal values, of which
-/// the largest in |value| are kept.
-pub fn directions(d: usize, k: usize, keep: usize, seed: u64) -> Directions {
+/// k directions of d values with `entries` non-zeros each: vectors of standard normal values, of
+/// which those of largest magnitude are kept.
+pub fn directions(d: usize, k: usize, entries: usize, seed: u64) -> Directions {
     let mut rng = Pcg64::seed_from_u64(seed);
     let columns = (0..d * k)
         .map(|_| rng.sample::<f32, _>(StandardNormal))
         .collect();
-    Directions::Dense { d, columns }.cut(keep)
+    Directions::Dense { d, columns }.cut(entries)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Sparse autoencoders: x̂ = f(x) W_dec + b_dec with f(x) sparse and not negative.
 //!
-//! Owns the autoencoder and what its parts compute, by the formulas of SAELens
-//! (`sae_lens/saes/*.py`, version 6), whose conventions every published format is brought to when
-//! it is read. Knows no file and no study.
+//! Owns the autoencoder and its computations, by the formulas of SAELens (`sae_lens/saes/*.py`,
+//! version 6). Every published format is converted to these conventions when it is read. Knows no
+//! file and no study.
 
 mod of_fit;
 pub mod train;
@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::factor::SparseColumns;
 use crate::matrix::gemm::{View, product};
 
-/// Added to a row's standard deviation before it divides.
+/// Added to a row's standard deviation before the row is divided by it, as in SAELens.
 const NORM_EPS: f32 = 1e-5;
-/// Most pre-activations that are held in memory at a time.
+/// The largest number of pre-activations in memory at a time.
 const CHUNK_VALUES: usize = 1 << 22;
 
 /// The activation function, from pre-activations p = (x − b_dec) W_enc + b_enc to latents.
@@ -27,22 +27,23 @@ pub enum Gate {
     Relu,
     /// max(p, 0) where p > θ, each latent with its own θ (arXiv 2407.14435).
     JumpRelu {
-        /// θ, one a latent.
+        /// θ, one per latent.
         threshold: Vec<f32>,
     },
     /// The k largest p of a row, at least 0 (arXiv 2406.04093).
     TopK {
         /// k, the number of active latents of a row.
         k: usize,
-        /// Latents are taken (and chosen) as if decoder rows had unit norm.
+        /// Whether latents are multiplied by the norms of their decoder rows before the largest are
+        /// chosen, as if these rows had unit norm.
         by_norm: bool,
     },
     /// max(eʳ·(x − b_dec) W_enc + b_enc, 0) where (x − b_dec) W_enc + b_gate > 0 (arXiv
     /// 2404.16014).
     Gated {
-        /// b_gate, one a latent.
+        /// b_gate, one per latent.
         bias: Vec<f32>,
-        /// r, one a latent.
+        /// r, one per latent.
         log_scale: Vec<f32>,
     },
 }
@@ -62,11 +63,11 @@ impl Gate {
 /// The normalisation of a row before it is encoded, which is undone on its reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Normalise {
-    /// Rows are encoded as they are.
+    /// Rows are encoded without normalisation.
     None,
-    /// Scaled to the norm √d.
+    /// Rows are scaled to the norm √d.
     ConstantNorm,
-    /// Mean 0 and (unbiased) standard deviation 1.
+    /// Rows are scaled to the mean 0 and the (unbiased) standard deviation 1.
     LayerNorm,
 }
 
@@ -77,13 +78,13 @@ pub struct Sae {
     pub width: usize,
     /// The encoder W_encᵀ, `[latents][d]`, row-major.
     pub encoder: Vec<f32>,
-    /// b_enc (gated: b_mag), one a latent.
+    /// b_enc (b_mag of a gated autoencoder), one per latent.
     pub encoder_bias: Vec<f32>,
-    /// The decoder W_dec, `[latents][d]`, row-major: a direction a latent.
+    /// The decoder W_dec, `[latents][d]`, row-major: one direction per latent.
     pub decoder: Vec<f32>,
     /// The bias b_dec of the decoder, d values.
     pub decoder_bias: Vec<f32>,
-    /// Whether b_dec is taken from a row before it is encoded.
+    /// Whether b_dec is subtracted from a row before it is encoded.
     pub centred: bool,
     /// The activation function of the latents.
     pub gate: Gate,
@@ -96,7 +97,7 @@ pub struct Sae {
 pub struct Latents {
     /// Latents × rows: column i holds the active latents of row i, ascending.
     pub codes: SparseColumns,
-    /// x̂ = scale · x̂' + shift, one pair a row.
+    /// (scale, shift) for each row: x̂ = scale · x̂' + shift.
     undo: Vec<(f32, f32)>,
 }
 
@@ -226,7 +227,7 @@ impl Sae {
         undo
     }
 
-    /// Norms of the decoder's rows, where latents are chosen by them.
+    /// The norms of the decoder's rows if latents are multiplied by them; otherwise `None`.
     fn selection_norms(&self) -> Option<Vec<f32>> {
         matches!(self.gate, Gate::TopK { by_norm: true, .. }).then(|| {
             let norm = |row: &[f32]| {
@@ -239,7 +240,8 @@ impl Sae {
         })
     }
 
-    /// The latents above 0 of a row whose products with the encoder are `pre`.
+    /// The active latents (index and value above 0) of a row whose products with the encoder are
+    /// `pre`.
     fn active(&self, pre: &mut [f32], norms: Option<&[f32]>) -> Vec<(u32, f32)> {
         let bias = &self.encoder_bias;
         match &self.gate {
@@ -267,11 +269,12 @@ impl Sae {
     }
 }
 
+/// The values above 0, with their indices.
 fn above(values: impl Iterator<Item = f32>) -> Vec<(u32, f32)> {
     (0u32..).zip(values).filter(|(_, v)| *v > 0.0).collect()
 }
 
-/// The `k` largest of `values` that are above 0, by index; of equal ones the first are taken.
+/// The `k` largest of the `values` above 0, sorted by index; of equal values the first are chosen.
 fn largest(values: &[f32], k: usize) -> Vec<(u32, f32)> {
     let mut found = above(values.iter().copied());
     if found.len() > k {

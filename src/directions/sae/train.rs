@@ -1,5 +1,5 @@
-//! Training a TopK autoencoder on an activation source, in steps that can be stopped between any
-//! two.
+//! Trains a TopK autoencoder on an activation source, in steps; the training can be stopped after
+//! any step.
 //!
 //! Loss of a batch: (Σ‖x − x̂‖² + α·s·Σ‖e − ê‖²) / Σ‖x − x̄‖², with e = x − x̂ held fixed and ê its
 //! reconstruction by the `aux_k` strongest of the latents that have been silent for `dead_after`
@@ -35,11 +35,13 @@ use gradient::Gradient;
 const DECAY: f64 = 0.2;
 /// Weight α of the auxiliary loss.
 const AUX: f32 = 1.0 / 32.0;
-/// The least scale of rows: it and its inverse are normal numbers of single precision.
+/// The smallest scale of rows, so that it and its inverse are normal numbers in single precision.
 const LEAST_SCALE: f64 = 1.0 / (1u128 << 125) as f64;
-/// The variance of rows that are all equal is taken as this share of their mean square.
+/// The least variance of rows, as a share of their mean square, which avoids a division by zero if
+/// all rows are equal.
 const ROUNDING: f64 = 1e-6;
-/// A latent counts as dead after it has been silent for the rows of one epoch, or for this many.
+/// A latent counts as dead after it was inactive for all rows of one epoch, or for this many rows
+/// if that is fewer.
 const MOST_DEAD_AFTER: u64 = 10_000_000;
 
 /// The configuration of a training.
@@ -47,15 +49,15 @@ const MOST_DEAD_AFTER: u64 = 10_000_000;
 pub struct TrainConfig {
     /// The number of latents.
     pub latents: usize,
-    /// k: active latents of a row.
+    /// k, the number of active latents of a row.
     pub top_k: usize,
-    /// Passes over all rows.
+    /// The number of passes over all rows.
     pub epochs: usize,
-    /// Rows of a step.
+    /// The number of rows of a step.
     pub batch: usize,
-    /// Learning rate; `None`: 2e-4 / √(latents / 2¹⁴).
+    /// The learning rate; `None`: 2e-4 / √(latents / 2¹⁴).
     pub learning_rate: Option<f64>,
-    /// Seed of the start and of the order of rows.
+    /// The seed of the initial weights and of the order of rows.
     pub seed: u64,
 }
 
@@ -78,15 +80,15 @@ impl TrainConfig {
             .unwrap_or_else(|| 2e-4 / (self.latents as f64 / f64::from(1 << 14)).sqrt())
     }
 
-    /// Bytes of memory that training on n rows of d values takes: weights with a copy for saving,
-    /// moments, a batch with its gradient, and the rows that are shuffled together.
+    /// The memory in bytes of a training on n rows of d values: the weights with a copy for saving,
+    /// the moments, a batch with its gradient, and the rows that are shuffled together.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
         const F32: u64 = 4;
         let [k, n, d, batch] = [self.latents, n, d, self.batch].map(|v| v as u64);
         let product = |a: u64, b: u64, times: u64| a.saturating_mul(b).saturating_mul(times * F32);
         let weights = product(k, d, 8);
         let step = product(batch, k, 1).saturating_add(product(batch, d, 4));
-        // A pool is held twice: as it is read, and shuffled.
+        // A pool is in memory twice: in the order in which it is read, and shuffled.
         let rows = product(n, d, 2).min(2 * batches::POOL_BYTES as u64);
         weights.saturating_add(step).saturating_add(rows)
     }
@@ -94,7 +96,7 @@ impl TrainConfig {
     /// Refuses a configuration that cannot be trained on rows of d values.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the option to change.
+    /// [`Error::Usage`] that names the option to change.
     pub fn check(&self, d: usize) -> Result<()> {
         let refuse = |what: &str| Err(Error::usage(what.to_owned()));
         match () {
@@ -137,10 +139,10 @@ struct RowStats {
     fingerprint: u64,
 }
 
-/// All that a step changes, and a checkpoint holds.
+/// Everything that a step changes and a checkpoint saves.
 #[derive(Debug, Clone, PartialEq)]
 struct State {
-    /// The autoencoder, in the units of scaled rows.
+    /// The autoencoder for scaled rows.
     sae: Sae,
     /// First and second moments of encoder, decoder, b_enc and b_dec.
     moments: [[Vec<f32>; 2]; 4],
@@ -150,7 +152,7 @@ struct State {
     position: BatchPosition,
     /// Σ‖x − x̂‖² and Σ‖x − x̄‖² of the present pass.
     sums: (f64, f64),
-    /// Seconds spent before this process.
+    /// Seconds of training in earlier processes.
     seconds: f64,
 }
 
@@ -166,8 +168,8 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts a training: decoder rows at random on the unit sphere, the encoder their transpose,
-    /// b_dec the mean row.
+    /// Starts a training. Decoder rows are random points on the unit sphere, the encoder is their
+    /// transpose, b_dec is the mean row.
     ///
     /// # Errors
     /// [`Error::Usage`] for a configuration that cannot be trained; [`Error::Refused`] for fewer than
@@ -182,7 +184,7 @@ impl<'a> Trainer<'a> {
         let (d, k) = (source.shape().1, trainer.config.latents);
         let mut rng = Pcg64Mcg::seed_from_u64(trainer.config.seed);
         let mut decoder: Vec<f32> = (0..k * d).map(|_| rng.sample(StandardNormal)).collect();
-        decoder.chunks_exact_mut(d).for_each(unit);
+        decoder.chunks_exact_mut(d).for_each(normalise);
         let scale = trainer.batches.scale;
         let sae = &mut trainer.state.sae;
         sae.encoder.clone_from(&decoder);
@@ -214,7 +216,7 @@ impl<'a> Trainer<'a> {
             source.shape(),
             trainer.row_stats.fingerprint,
         )?;
-        trainer.batches.seek(trainer.state.position)?;
+        trainer.batches.seek(trainer.state.position);
         Ok(trainer)
     }
 
@@ -232,8 +234,8 @@ impl<'a> Trainer<'a> {
                 "every row is zero: there is nothing to train on",
             ));
         }
-        // For very small rows this is no number of single precision; they keep a mean square a
-        // little below d.
+        // For very small rows this scale would exceed single precision, so they get a mean square
+        // below d.
         let scale = (d as f64 / row_stats.square)
             .sqrt()
             .clamp(LEAST_SCALE, LEAST_SCALE.recip()) as f32;
@@ -275,22 +277,22 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Steps of the whole training.
+    /// The number of steps of the whole training.
     pub fn total_steps(&self) -> u64 {
-        self.batches.steps_an_epoch() * self.config.epochs as u64
+        self.batches.steps_per_epoch() * self.config.epochs as u64
     }
 
-    /// Steps done so far.
+    /// The number of steps done so far.
     pub fn steps(&self) -> u64 {
         self.state.step
     }
 
-    /// Passes done so far.
+    /// The number of passes done so far.
     pub fn passes(&self) -> usize {
         self.state.position.epoch
     }
 
-    /// Seconds that earlier runs spent.
+    /// The seconds of training of earlier runs.
     pub fn earlier_seconds(&self) -> f64 {
         self.state.seconds
     }
@@ -303,8 +305,8 @@ impl<'a> Trainer<'a> {
     /// Takes one step on the next batch; returns the report of the pass where the step ends it.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; [`Error::Usage`] where weights are no numbers any more, as too large steps
-    /// make them; what reading the rows returns.
+    /// [`Error::Cancelled`]; [`Error::Usage`] if weights are no longer finite because the steps are
+    /// too large; what reading the rows returns.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Option<Epoch>> {
         ctx.check()?;
         let (batch, position) = self.batches.next()?;
@@ -322,7 +324,8 @@ impl<'a> Trainer<'a> {
         let ended = position.epoch > self.state.position.epoch;
         let weights = [&self.state.sae.encoder, &self.state.sae.decoder];
         let finite = |values: &&Vec<f32>| values.iter().all(|v| v.is_finite());
-        // A batch tells of the step before it, and nothing comes after the last one.
+        // The loss of a batch shows whether the previous step left finite weights. After the last
+        // step of a pass the weights themselves are checked.
         if !sums.0.is_finite() || (ended && !weights.iter().all(finite)) {
             return Err(Error::usage(format!(
                 "the weights are no numbers any more after step {}: lower --learning-rate",
@@ -368,8 +371,8 @@ impl<'a> Trainer<'a> {
     /// One step of Adam on every weight; decoder rows are then scaled back to unit norm.
     fn adam_step(&mut self) {
         let (state, gradient) = (&mut self.state, &self.gradient);
-        let left = self.batches.steps_an_epoch() * self.config.epochs as u64;
-        let left = left.saturating_sub(state.step - 1) as f64 / left.max(1) as f64;
+        let total = self.batches.steps_per_epoch() * self.config.epochs as u64;
+        let left = total.saturating_sub(state.step - 1) as f64 / total.max(1) as f64;
         let rate = self.config.rate() * (left / DECAY).min(1.0);
         let adam = Adam::for_step(state.step, rate as f32);
         let d = state.sae.width;
@@ -391,14 +394,14 @@ impl<'a> Trainer<'a> {
                 gradient.gradient_of_latent(j, wd, ge, gd);
                 adam.update(w, m, v, ge);
                 adam.update(wd, md, vd, gd);
-                unit(wd);
+                normalise(wd);
             },
         );
         adam.update(&mut sae.encoder_bias, bm, bv, &gradient.encoder_bias);
         adam.update(&mut sae.decoder_bias, cm, cv, &gradient.decoder_bias);
     }
 
-    /// Saves a checkpoint to continue from. `seconds` is the time that this run has spent.
+    /// Saves a checkpoint. `seconds` is the time that this run has taken so far.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -415,21 +418,22 @@ impl<'a> Trainer<'a> {
         )
     }
 
-    /// The autoencoder as it is now, in the units of the source's rows.
+    /// The present autoencoder, converted to the units of the source's rows.
     pub fn sae(&self) -> Sae {
-        let back = 1.0 / self.batches.scale;
+        let inverse = 1.0 / self.batches.scale;
         let mut sae = self.state.sae.clone();
         // Encoding and decoding are homogeneous, so that scaling the rows scales the latents alike
         // and only the biases change.
         sae.encoder_bias
             .iter_mut()
             .chain(&mut sae.decoder_bias)
-            .for_each(|b| *b *= back);
+            .for_each(|b| *b *= inverse);
         sae
     }
 }
 
-fn unit(row: &mut [f32]) {
+/// Scales a row to unit norm; a row of zeros stays.
+fn normalise(row: &mut [f32]) {
     let norm = row
         .iter()
         .map(|&v| f64::from(v) * f64::from(v))

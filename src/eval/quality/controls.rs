@@ -32,7 +32,7 @@ pub(super) fn judge(judge: &mut MethodJudge<'_>, config: &QualityConfig) -> Resu
     for baseline in others.into_iter().chain(supervised) {
         let has_no_labels = judge.bench.split().labels.is_empty();
         // A baseline that is another one cut is among the cuts of that one.
-        if baseline.cut_of().is_some() || (baseline.supervised() && has_no_labels) {
+        if baseline.dense_baseline().is_some() || (baseline.supervised() && has_no_labels) {
             continue;
         }
         let is_counted = baseline.count() == Count::Features;

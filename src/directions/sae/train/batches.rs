@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 use crate::activations::ActivationSource;
 use crate::error::Result;
 
-/// Neighbouring rows that are read together: a run.
+/// The number of neighbouring rows that are read together, called a run.
 const RUN: usize = 64;
-/// About this many bytes of rows make a pool and are shuffled together.
+/// The approximate number of bytes of a pool, whose rows are shuffled together.
 pub(super) const POOL_BYTES: usize = 128 << 20;
 
-/// The position in the order of rows at which the next batch begins.
+/// The position of the next batch in the order of rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchPosition {
-    /// Passes over all rows that are done.
+    /// The number of completed passes over all rows.
     pub epoch: usize,
-    /// Pools of this pass that are done.
+    /// The number of completed pools of this pass.
     pub pool: usize,
-    /// Rows of this pool that are done.
+    /// The number of completed rows of this pool.
     pub row: usize,
 }
 
-/// Batches of shuffled rows, without end.
+/// An endless sequence of batches of shuffled rows.
 pub(super) struct Batches<'a> {
     source: &'a dyn ActivationSource,
     batch: usize,
@@ -33,8 +33,8 @@ pub(super) struct Batches<'a> {
     /// The factor that rows are multiplied by.
     pub(super) scale: f32,
     runs_per_pool: usize,
-    at: BatchPosition,
-    /// The rows of pool `at.pool` in order; empty when it is still to be read.
+    position: BatchPosition,
+    /// The rows of pool `position.pool` in order; empty when it is still to be read.
     pool: Vec<f32>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Batches<'a> {
             seed,
             scale,
             runs_per_pool,
-            at: BatchPosition::default(),
+            position: BatchPosition::default(),
             pool: Vec::new(),
         }
     }
@@ -69,14 +69,13 @@ impl<'a> Batches<'a> {
         self.source.shape()
     }
 
-    pub(super) fn steps_an_epoch(&self) -> u64 {
+    pub(super) fn steps_per_epoch(&self) -> u64 {
         self.rows().div_ceil(self.batch) as u64
     }
 
     /// Continues from a position.
-    pub(super) fn seek(&mut self, position: BatchPosition) -> Result<()> {
-        (self.at, self.pool) = (position, Vec::new());
-        Ok(())
+    pub(super) fn seek(&mut self, position: BatchPosition) {
+        (self.position, self.pool) = (position, Vec::new());
     }
 
     /// The next batch, scaled, row-major `[rows][d]`, and the position after it.
@@ -86,26 +85,26 @@ impl<'a> Batches<'a> {
             self.pool = self.read_pool()?;
         }
         let rows = self.pool.len() / d;
-        let start = self.at.row.min(rows);
+        let start = self.position.row.min(rows);
         let end = (start + self.batch).min(rows);
         let batch = self.pool[start * d..end * d].to_vec();
-        self.at.row = end;
+        self.position.row = end;
         if end == rows {
             self.pool.clear();
-            self.at = BatchPosition {
-                epoch: self.at.epoch,
-                pool: self.at.pool + 1,
+            self.position = BatchPosition {
+                epoch: self.position.epoch,
+                pool: self.position.pool + 1,
                 row: 0,
             };
-            if self.at.pool * self.runs_per_pool * RUN >= self.rows().next_multiple_of(RUN) {
-                self.at = BatchPosition {
-                    epoch: self.at.epoch + 1,
+            if self.position.pool * self.runs_per_pool * RUN >= self.rows().next_multiple_of(RUN) {
+                self.position = BatchPosition {
+                    epoch: self.position.epoch + 1,
                     pool: 0,
                     row: 0,
                 };
             }
         }
-        Ok((batch, self.at))
+        Ok((batch, self.position))
     }
 
     fn read_pool(&self) -> Result<Vec<f32>> {
@@ -114,7 +113,7 @@ impl<'a> Batches<'a> {
         // The short run at the end stays last, so that every pool but the last is whole.
         let whole = n / RUN;
         order[..whole].shuffle(&mut self.rng(u64::MAX));
-        let first = (self.at.pool * self.runs_per_pool).min(order.len());
+        let first = (self.position.pool * self.runs_per_pool).min(order.len());
         let last = (first + self.runs_per_pool).min(order.len());
         let mut rows = Vec::with_capacity(self.runs_per_pool * RUN * d);
         for &run in &order[first..last] {
@@ -122,7 +121,7 @@ impl<'a> Batches<'a> {
             rows.extend(block.data.iter().map(|v| v * self.scale));
         }
         let mut order: Vec<usize> = (0..rows.len() / d).collect();
-        order.shuffle(&mut self.rng(self.at.pool as u64));
+        order.shuffle(&mut self.rng(self.position.pool as u64));
         let mut shuffled = Vec::with_capacity(rows.len());
         order
             .iter()
@@ -130,9 +129,10 @@ impl<'a> Batches<'a> {
         Ok(shuffled)
     }
 
-    /// The random numbers of this epoch for one purpose: the order of runs, or of a pool's rows.
+    /// The random number generator of this epoch for the order of runs, or of a pool's rows, which
+    /// `purpose` tells apart.
     fn rng(&self, purpose: u64) -> Pcg64Mcg {
-        let words = [self.seed, self.at.epoch as u64, purpose]
+        let words = [self.seed, self.position.epoch as u64, purpose]
             .map(u64::to_le_bytes)
             .concat();
         Pcg64Mcg::seed_from_u64(xxhash_rust::xxh3::xxh3_64(&words))
@@ -155,13 +155,13 @@ mod tests {
         let mut batches = Batches::new(&source, 96, 1, 2.0);
         batches.runs_per_pool = 6; // pools of 4 batches
         let pass = |batches: &mut Batches<'_>| {
-            let epoch = batches.at.epoch;
+            let epoch = batches.position.epoch;
             let (mut seen, mut steps) = (Vec::new(), 0);
-            while batches.at.epoch == epoch {
+            while batches.position.epoch == epoch {
                 seen.extend(batches.next().unwrap().0);
                 steps += 1;
             }
-            assert_eq!(steps, batches.steps_an_epoch());
+            assert_eq!(steps, batches.steps_per_epoch());
             seen
         };
         let (first, second) = (pass(&mut batches), pass(&mut batches));
@@ -182,7 +182,7 @@ mod tests {
         for _ in 0..40 {
             let mut again = Batches::new(&source, 48, 3, 1.0);
             again.runs_per_pool = 3;
-            again.seek(position).unwrap();
+            again.seek(position);
             let (expected, after) = whole.next().unwrap();
             assert_eq!(again.next().unwrap(), (expected, after));
             position = after;

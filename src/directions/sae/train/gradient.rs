@@ -1,5 +1,5 @@
-//! The gradient of a batch's loss (the formula is in [`super`]): sparse, since a latent learns only
-//! from the rows where it is active.
+//! The gradient of a batch's loss (the formula is in [`super`]). It is sparse, since a latent's
+//! gradient only depends on the rows where it is active.
 
 use rayon::prelude::*;
 
@@ -39,7 +39,7 @@ pub(super) struct Gradient {
 }
 
 impl Gradient {
-    /// For a source whose rows have a mean ‖x − μ‖² of `row_variance`.
+    /// An empty gradient for a source whose rows have the mean ‖x − μ‖² `row_variance`.
     pub(super) fn new(row_variance: f64) -> Self {
         Self {
             row_variance,
@@ -93,7 +93,7 @@ impl Gradient {
             .par_chunks_exact_mut(d)
             .zip(self.pre.par_chunks_exact_mut(k));
         let inputs = self.centred.par_chunks_exact(d);
-        let of_rows: Vec<(Active, f64)> = if dead.is_empty() {
+        let row_results: Vec<(Active, f64)> = if dead.is_empty() {
             outputs
                 .zip(inputs)
                 .map(|((out, pre), x)| step.row(x, pre, out, &mut []))
@@ -106,16 +106,16 @@ impl Gradient {
                 .map(|(((out, pre), x), aux)| step.row(x, pre, out, aux))
                 .collect()
         };
-        let error = of_rows.iter().map(|(_, e)| e).sum();
-        self.group_by_latent(k, &of_rows);
+        let error = row_results.iter().map(|(_, e)| e).sum();
+        self.group_by_latent(k, &row_results);
         self.compute_biases(sae);
         (error, variance)
     }
 
     /// Sorts the rows' active latents by latent.
-    fn group_by_latent(&mut self, k: usize, of_rows: &[(Active, f64)]) {
+    fn group_by_latent(&mut self, k: usize, row_results: &[(Active, f64)]) {
         let all = || {
-            (0u32..).zip(of_rows).flat_map(|(row, (active, _))| {
+            (0u32..).zip(row_results).flat_map(|(row, (active, _))| {
                 let uses_of = move |aux| {
                     move |&(j, value): &(u32, f32)| (j as usize, LatentUse { row, value, aux })
                 };
@@ -233,7 +233,7 @@ struct Active {
     aux: Vec<(u32, f32)>,
 }
 
-/// The loss of a batch, with all that its rows share.
+/// The loss of a batch: the values that are the same for all of its rows.
 struct BatchLoss<'a> {
     sae: &'a Sae,
     top_k: usize,

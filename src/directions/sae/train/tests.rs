@@ -5,7 +5,7 @@ use crate::activations::InMemory;
 fn rows(n: usize, d: usize, atoms: usize, seed: u64) -> InMemory {
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
     let mut dictionary: Vec<f32> = (0..atoms * d).map(|_| rng.sample(StandardNormal)).collect();
-    dictionary.chunks_exact_mut(d).for_each(unit);
+    dictionary.chunks_exact_mut(d).for_each(normalise);
     let mut data = Vec::with_capacity(n * d);
     for _ in 0..n {
         let mut row: Vec<f32> = (0..d)
