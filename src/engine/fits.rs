@@ -1,8 +1,8 @@
-//! Fits run for the explorer: made, gone on with, refined; each sweep is told, and what it has so
-//! far is on show.
+//! Runs fits for the explorer: new ones, resumed ones and refinements. Each sweep is reported, and
+//! the present features are shown.
 //!
-//! Knows no thread. Invariant: the study is locked only while it is read or written, never while a
-//! fit computes.
+//! Knows nothing of threads. Invariant: the study is locked only while it is read or written, never
+//! while a fit computes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,12 @@ use crate::jobs::gpu::FitGpu;
 use crate::model::HookPoint;
 use crate::task::{CancelToken, TaskCtx};
 
-/// The logit lens of a moving fit runs at most this often.
-const LENS_EVERY: Duration = Duration::from_secs(2);
+/// The shortest time between two runs of the logit lens during a fit.
+const LENS_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Opener {
-    /// The open study's fit, with more features or fewer, or with rows that came since.
+    /// Refines a fit of the open study: with more features, with fewer, or with rows that were
+    /// added since.
     pub fn refine(&self, refinement: &Refinement, token: &CancelToken) -> Result<()> {
         let hook = self
             .with_study(|study| Ok(refinement.plan(study)?.0.hook))
@@ -29,20 +30,19 @@ impl Opener {
                 self.session.emit(Event::Refused(e.to_string()));
             })?;
         let result = run_job(&self.session, Job::Fit, token, |ctx| {
-            let (name, config, place) = self.with_study(|study| {
+            let (name, config, run) = self.with_study(|study| {
                 let (entry, config, begin) = refinement.plan(study)?;
                 let name = fitting::refined_name(study, &entry, &config)?;
-                let place = FitRun::new(study, &name, hook, &config, Resume::Never, begin)?;
-                Ok((name, config, place))
+                let run = FitRun::new(study, &name, hook, &config, Resume::Never, begin)?;
+                Ok((name, config, run))
             })?;
-            self.run(&name, &config, place, ctx)
-                .map(|words| ((), words))
+            self.run(&name, &config, run, ctx).map(|words| ((), words))
         });
         self.session.emit_study(hook)?;
         result
     }
 
-    /// Another fit of the open study.
+    /// Makes a fit of the open study, at the hook on show.
     pub fn refit(&self, config: &FitConfig, token: &CancelToken) -> Result<()> {
         let hook = match self.session.shown() {
             Ok(shown) => shown.hook,
@@ -59,7 +59,7 @@ impl Opener {
         self.fit(hook, config, ExistingFit::Resume, token)
     }
 
-    /// Makes a fit of `hook`, or shows the one that is there.
+    /// Makes a fit of `hook`, or shows the one that exists.
     pub(super) fn fit(
         &self,
         hook: HookPoint,
@@ -74,6 +74,7 @@ impl Opener {
         result
     }
 
+    /// Makes the fit, or shows the existing one, and returns a summary.
     fn fit_words(
         &self,
         hook: HookPoint,
@@ -102,41 +103,41 @@ impl Opener {
                 ),
             });
         }
-        let place = self.with_study(|study| {
+        let run = self.with_study(|study| {
             FitRun::new(study, &name, hook, &config, Resume::IfCut, Begin::Anew)
         })?;
-        self.run(&name, &config, place, ctx)
+        self.run(&name, &config, run, ctx)
     }
 
-    /// Runs a fit on show and says how it ended.
+    /// Runs a fit, shows its progress and returns a summary.
     pub(super) fn run(
         &self,
         name: &str,
         config: &FitConfig,
-        place: FitRun,
+        run: FitRun,
         ctx: &TaskCtx,
     ) -> Result<String> {
         self.session.emit(Event::FitBegun(name.to_owned()));
-        let hook = place.hook;
-        let place = &FitRun {
+        let hook = run.hook;
+        let run = &FitRun {
             gpu: self
                 .session
                 .model()
                 .ok()
                 .and_then(|model| FitGpu::of(&model)),
-            ..place
+            ..run
         };
         let source = self.with_study(|study| study.activations(hook))?;
         self.apply_notes(name);
-        let mut observer = Watcher {
+        let mut observer = FitEvents {
             opener: self,
-            place,
+            run,
             last_lens: None,
         };
         let save = |factors: &Factors, ended| {
             self.with_study(|study| study.save_run(name, hook, config, factors, Some(ended)))
         };
-        let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
+        let end = fitting::run_fit(source.as_ref(), config, run, &mut observer, &save, ctx)?;
         self.with_study(|study| {
             study.save_energy(hook, &end.energy);
             Ok(())
@@ -156,41 +157,42 @@ impl Opener {
     }
 }
 
-/// What to do with a fit that was stopped early.
+/// What to do if the fit exists and was stopped early.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExistingFit {
-    /// Show what was saved.
+    /// Show its saved factors.
     Show,
-    /// Go on from its checkpoint.
+    /// Resume it from its checkpoint.
     Resume,
 }
 
-/// Shows a running fit in the explorer.
-struct Watcher<'a> {
+/// Reports a running fit to the explorer.
+struct FitEvents<'a> {
     opener: &'a Opener,
-    place: &'a FitRun,
+    run: &'a FitRun,
     last_lens: Option<Instant>,
 }
 
-impl FitObserver for Watcher<'_> {
+impl FitObserver for FitEvents<'_> {
     fn note(&mut self, note: &str) {
         self.opener
             .session
-            .log(Level::Info, format!("fit '{}': {note}", self.place.name));
+            .log(Level::Info, format!("fit '{}': {note}", self.run.name));
     }
 
     fn warn(&mut self, words: &str) {
         self.opener
             .session
-            .log(Level::Warn, format!("fit '{}': {words}", self.place.name));
+            .log(Level::Warn, format!("fit '{}': {words}", self.run.name));
     }
 
     fn started(&mut self, init_seconds: f64, resumed: bool) {
         if resumed {
-            // The curve goes on from where it was; that it cannot be read is no reason not to fit.
+            // The earlier part of the error curve is sent first. If it cannot be read, the fit
+            // continues without it.
             let curve = self
                 .opener
-                .with_study(|study| fitting::saved_curve(study, &self.place.name))
+                .with_study(|study| fitting::saved_curve(study, &self.run.name))
                 .unwrap_or_default();
             curve
                 .into_iter()
@@ -205,7 +207,7 @@ impl FitObserver for Watcher<'_> {
             Level::Info,
             format!(
                 "fit '{}' {how} (start made in {init_seconds:.1} s)",
-                self.place.name
+                self.run.name
             ),
         );
     }
@@ -218,13 +220,13 @@ impl FitObserver for Watcher<'_> {
     fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool) {
         let session = &self.opener.session;
         if finished {
-            // Saving carried them over to the features as they are now.
-            self.opener.apply_notes(&self.place.name);
+            // Saving the fit carried the notes over to the new features.
+            self.opener.apply_notes(&self.run.name);
         }
-        if let Err(e) = session.show(self.place.hook, &self.place.name, factors.clone(), finished) {
+        if let Err(e) = session.show(self.run.hook, &self.run.name, factors.clone(), finished) {
             session.log(Level::Error, e.to_string());
         }
-        if finished || self.last_lens.is_none_or(|t| t.elapsed() >= LENS_EVERY) {
+        if finished || self.last_lens.is_none_or(|t| t.elapsed() >= LENS_INTERVAL) {
             self.last_lens = Some(Instant::now());
             self.opener.refresh_lens();
         }

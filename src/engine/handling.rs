@@ -1,7 +1,8 @@
-//! From a request to the lane that works on it: which command runs where, and which work it stops.
+//! Dispatches requests to lanes: which command runs on which lane, and which work it stops.
 //!
 //! Knows nothing of what a command computes: that is in `reading`, `work`, `sets` and `open`.
-//! Invariant: every request is answered, refused, or ends as a job; a panic is a refusal.
+//! Invariant: every request is answered, refused, or runs as a job that ends; a panic becomes a
+//! refusal.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::panics::catch_panic;
 use crate::steering::SteerEvent;
 use crate::task::{CancelToken, TaskCtx};
 
-/// One request on its way to a lane; everything told in its course names it.
+/// One request that is being dispatched; every event that it causes names it.
 pub(super) struct Handling<'a> {
     pub engine: &'a Engine,
     pub session: Session,
@@ -36,20 +37,20 @@ impl Deref for Handling<'_> {
 }
 
 impl Handling<'_> {
-    /// Gives a command to the lane that it belongs to.
+    /// Submits a command to its lane.
     pub fn handle(&self, command: Command) {
         match command {
-            Command::ListModels => self.read_slowly(|s| {
+            Command::ListModels => self.read_slow(|s| {
                 let mut models = source::list_local();
                 models.retain(|model| !model.encoder);
                 s.emit(Event::Models(models));
                 Ok(())
             }),
-            Command::ListStudies => self.read_slowly(|s| {
+            Command::ListStudies => self.read_slow(|s| {
                 s.emit(Event::Studies(crate::study::recent()));
                 Ok(())
             }),
-            Command::Estimate(request) => self.read_slowly(move |s| {
+            Command::Estimate(request) => self.read_slow(move |s| {
                 s.emit(Event::Estimate(
                     crate::jobs::estimate::estimate(&request).map_err(|e| e.to_string()),
                 ));
@@ -65,14 +66,15 @@ impl Handling<'_> {
                     open.study(&dir, &StudyView::default(), token)
                 });
             }
-            Command::ModelAt(place) => self.model_at(place),
+            Command::ModelAt(path) => self.open_model_at(path),
             Command::Collect => {
-                // It would end with nowhere to save; its checkpoint goes on.
+                // Collecting takes the study, so the training could not save; it can be resumed
+                // from its checkpoint.
                 self.cancel(Job::Train);
-                self.replace_long_work(|open, token| open.go_on_collecting(token));
+                self.replace_long_work(|open, token| open.resume_collecting(token));
             }
             Command::GoOn(name) => {
-                self.replace_long_work(move |open, token| open.go_on(&name, token))
+                self.replace_long_work(move |open, token| open.resume_fit(&name, token))
             }
             Command::Fit(config) => {
                 self.replace_long_work(move |open, token| open.refit(&config, token))
@@ -81,7 +83,7 @@ impl Handling<'_> {
                 self.replace_long_work(move |open, token| open.refine(&refinement, token))
             }
             Command::TrainSae(config) => self.train(config),
-            Command::SweepK(ask) => self.sweep(ask),
+            Command::SweepK(request) => self.sweep(request),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {
@@ -108,7 +110,7 @@ impl Handling<'_> {
                 joint,
             ),
             Command::ShowSet(SetKind::Fit(None)) => {
-                self.show_saved(|open| sets::back(&open.session))
+                self.show_saved(|open| sets::leave(&open.session))
             }
             Command::ShowSet(kind) => self.show_set(kind),
             Command::ShowFit(name) => self.show_saved(move |open| open.show_fit(&name)),
@@ -125,7 +127,7 @@ impl Handling<'_> {
                 self.read(move |s| reading::compare_study(s, &fit, &dir))
             }
             Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
-            Command::Labels => self.read_slowly(|s| {
+            Command::Labels => self.read_slow(|s| {
                 let (shown, tokens) = (s.shown()?, s.tokens()?);
                 s.emit(Event::Labels(Arc::new(crate::analysis::labels::matrix(
                     &shown.factors,
@@ -133,11 +135,11 @@ impl Handling<'_> {
                 ))));
                 Ok(())
             }),
-            Command::Find(probe) => self.read_slowly(move |s| reading::find(s, probe)),
+            Command::Find(probe) => self.read_slow(move |s| reading::find(s, probe)),
             Command::UndoNote => self.read(reading::undo_note),
             Command::Trace(text) => self.trace(text),
-            Command::Steer(ask) => self.steer(ask),
-            Command::Evaluate(ask) => self.evaluate(*ask),
+            Command::Steer(settings) => self.steer(settings),
+            Command::Evaluate(request) => self.evaluate(*request),
             Command::Note(note) => self.read(move |s| {
                 let problem = reading::note_feature(s, &note).err().map(|e| e.to_string());
                 s.emit(Event::Noted(Box::new(note), problem));
@@ -146,15 +148,17 @@ impl Handling<'_> {
             Command::Export { format, path } => {
                 self.read(move |s| reading::export(s, &format, &path))
             }
-            // At once, so that it is the study of the session and not one that comes after it.
+            // Saved immediately, so that it goes to the study that is open now and not to a later
+            // one.
             Command::SaveSession(value) => {
-                Self::answer_or_refuse(&self.session, |s| s.save_standing(value))
+                Self::answer_or_refuse(&self.session, |s| s.save_view_state(value))
             }
             Command::Shutdown => {}
         }
     }
 
-    /// Another study comes: what is asked of the one on show would be told of the other.
+    /// Cancels the work on the open study because another one is opened: its results would appear
+    /// as those of the other study.
     fn cancel_work_on_study(&self) {
         [
             Job::Trace,
@@ -174,7 +178,8 @@ impl Handling<'_> {
         self.session.emit(Event::Paused(held));
     }
 
-    /// A question is answered also where the work panics: whoever asked waits for it.
+    /// Runs `work` and reports an error or a panic as a refusal, since the sender of the request
+    /// waits for an answer.
     fn answer_or_refuse(session: &Session, work: impl FnOnce(&Session) -> Result<()>) {
         let outcome = catch_panic(|| work(session)).unwrap_or_else(|words| Err(internal(&words)));
         if let Err(e) = outcome {
@@ -182,7 +187,7 @@ impl Handling<'_> {
         }
     }
 
-    fn read_slowly(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
+    fn read_slow(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
         let session = self.session.clone();
         self.slow_read
             .submit(move || Self::answer_or_refuse(&session, work));
@@ -202,7 +207,7 @@ impl Handling<'_> {
         }
     }
 
-    /// Replaces whatever long work runs: it is stopped first, what it saved stays.
+    /// Stops the long work that is running, whose saved results stay, and submits `work` instead.
     fn replace_long_work(
         &self,
         work: impl FnOnce(&open::Opener, &CancelToken) -> Result<()> + Send + 'static,
@@ -211,24 +216,25 @@ impl Handling<'_> {
         for job in [Job::Load, Job::Collect, Job::Fit] {
             self.replace_token(job, &token);
         }
-        // A set that is still read would be shown over what comes.
+        // A set that is still being read would replace the new study on show.
         self.cancel(Job::Set);
         self.hold.set(false);
         let opener = self.opener();
         self.work.submit(move || {
-            // Each stage has told the shell of its own failure.
+            // Each stage has reported its own failure.
             let _ = work(&opener, &token);
         });
     }
 
-    /// Beside a fit that runs, which keeps its own token.
-    fn model_at(&self, place: String) {
+    /// Opens the study's model at `path`, on a lane where it does not wait for a running fit; the
+    /// fit keeps its own token.
+    fn open_model_at(&self, path: String) {
         let token = CancelToken::default();
         lock(&self.cancels).insert(Job::Load, token.clone());
         let opener = self.opener();
         self.sets.submit(move || {
-            // It has told the shell of its failure.
-            let _ = opener.model_at(&place, &token);
+            // The function has reported its own failure.
+            let _ = opener.model_at(&path, &token);
         });
     }
 
@@ -237,7 +243,7 @@ impl Handling<'_> {
         self.replace_token(Job::Trace, &token);
         let session = self.session.clone();
         self.trace.submit(move || {
-            // A newer text has replaced this one before it began.
+            // A newer text has replaced this one before it started.
             if token.is_cancelled() {
                 return;
             }
@@ -265,7 +271,7 @@ impl Handling<'_> {
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
         self.levels.submit(move || {
-            // Newer ones have replaced these before they began.
+            // A newer request has replaced this one before it started.
             if token.is_cancelled() {
                 return;
             }
@@ -274,7 +280,8 @@ impl Handling<'_> {
         });
     }
 
-    /// Puts something saved on show; a set that is still read would be shown over it.
+    /// Shows something saved, after cancelling a set that is still being read and would replace it
+    /// on show.
     fn show_saved(&self, work: impl FnOnce(&open::Opener) -> Result<()> + Send + 'static) {
         self.cancel(Job::Set);
         let opener = self.opener();
@@ -301,7 +308,8 @@ impl Handling<'_> {
             let _ = run_job(&session, Job::Train, &token, |ctx| {
                 Ok(((), work::train(&session, &config, ctx)?))
             });
-            // It is listed now, or can be resumed; a study that came meanwhile tells of itself.
+            // The autoencoder is listed now, or can be resumed. If another study was opened
+            // meanwhile, it reports itself.
             if let Ok(shown) = session.shown()
                 && let Err(e) = session.emit_study(shown.hook)
             {
@@ -310,18 +318,18 @@ impl Handling<'_> {
         });
     }
 
-    fn evaluate(&self, ask: CausalRequest) {
+    fn evaluate(&self, request: CausalRequest) {
         let token = CancelToken::default();
         self.replace_token(Job::Evaluate, &token);
         let session = self.session.clone();
         self.steer.submit(move || {
             let _ = run_job(&session, Job::Evaluate, &token, |ctx| {
-                Ok(((), work::evaluate(&session, &ask, ctx)?))
+                Ok(((), work::evaluate(&session, &request, ctx)?))
             });
         });
     }
 
-    fn steer(&self, ask: SteerSettings) {
+    fn steer(&self, settings: SteerSettings) {
         let token = CancelToken::default();
         self.replace_token(Job::Steer, &token);
         let session = self.session.clone();
@@ -333,7 +341,7 @@ impl Handling<'_> {
                     &model,
                     shown.hook,
                     &shown.factors,
-                    &ask,
+                    &settings,
                     open::bos_rule(&session),
                 )?;
                 let mut emit = |event| match event {

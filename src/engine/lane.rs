@@ -8,14 +8,14 @@ use crate::panics::catch_panic;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// One queue, one thread.
+/// A queue of work and the thread that runs it.
 pub(super) struct Lane {
     queue: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Lane {
-    /// `on_panic` hears what a panicking piece of work said.
+    /// Starts the thread; `on_panic` is called with the message of a panic.
     pub fn new(name: &str, on_panic: impl Fn(String) + Send + 'static) -> std::io::Result<Self> {
         let (queue, work) = unbounded::<Work>();
         let thread = std::thread::Builder::new()
@@ -33,6 +33,7 @@ impl Lane {
         })
     }
 
+    /// Appends `work` to the queue.
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
         if let Some(queue) = &self.queue {
             // The receiver lives as long as the thread, which ends only in `finish`.

@@ -1,6 +1,6 @@
-//! The open study while a job owns it: it is taken out of the session, so that no question waits
-//! for the job, and comes back however the job ends. Notes and where the explorer stands do not need it:
-//! they lie in files of their own.
+//! Lends the open study to a job. The study is taken out of the session, so that no question waits
+//! for the job, and is returned however the job ends. Notes and the state of the explorer can still
+//! be read and saved, since they are in separate files.
 //!
 //! Invariant: `Session::lent` is locked last, under `Session::study`.
 
@@ -14,41 +14,42 @@ use crate::error::{Error, Result};
 use crate::panics::catch_panic;
 use crate::study::Study;
 
-/// A study that is lent.
-pub(super) struct Lent {
+/// A study that a job has taken from the session.
+pub(super) struct LentStudy {
     dir: PathBuf,
-    /// Where the explorer stands, to be saved when it is back.
-    stands: Option<Value>,
+    /// The state of the explorer, to be saved when the study is returned.
+    view_state: Option<Value>,
 }
 
 impl Session {
-    /// Lends the open study to `work`; it is back when this returns, also after a panic.
+    /// Lends the open study to `work`. It is returned when this function returns, also after a
+    /// panic of `work`.
     pub fn lend_study<T>(&self, work: impl FnOnce(&mut Study) -> Result<T>) -> Result<T> {
         let mut study = {
             let mut slot = lock(&self.study);
             let study = slot.take().ok_or_else(|| self.no_study())?;
-            *lock(&self.lent) = Some(Lent {
+            *lock(&self.lent) = Some(LentStudy {
                 dir: study.dir().to_path_buf(),
-                stands: None,
+                view_state: None,
             });
             study
         };
         let outcome = catch_panic(|| work(&mut study));
         let mut slot = lock(&self.study);
-        let stands = lock(&self.lent).take().and_then(|lent| lent.stands);
-        let saved = stands.map_or(Ok(()), |stands| keep_standing(&study, &stands));
+        let view_state = lock(&self.lent).take().and_then(|lent| lent.view_state);
+        let saved = view_state.map_or(Ok(()), |view_state| write_view_state(&study, &view_state));
         *slot = Some(study);
         drop(slot);
         if let Err(e) = saved {
             self.log(
                 Level::Warn,
-                format!("where the explorer stood is not saved: {e}"),
+                format!("the state of the explorer is not saved: {e}"),
             );
         }
         outcome.unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))))
     }
 
-    /// Why no study is open.
+    /// The error that says why no study is open.
     pub fn no_study(&self) -> Error {
         Error::refused(if self.is_lent() {
             "collecting goes on: wait until it ends, or cancel it"
@@ -57,12 +58,13 @@ impl Session {
         })
     }
 
+    /// Whether a job has the study.
     pub fn is_lent(&self) -> bool {
         lock(&self.lent).is_some()
     }
 
-    /// Whether the study in `dir` is open, also where it is lent.
-    pub fn has_open(&self, dir: &Path) -> bool {
+    /// Whether the study in `dir` is open, even if it is lent.
+    pub fn is_open(&self, dir: &Path) -> bool {
         let guard = lock(&self.study);
         guard.as_ref().map_or_else(
             || {
@@ -74,36 +76,37 @@ impl Session {
         )
     }
 
-    /// Asks the open study what lies on disk, or has notes changed there; also where it is lent.
-    pub fn on_disk<T>(&self, ask: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
+    /// Calls `f` with the open study, to read its files or to change notes. If the study is lent,
+    /// it is opened for reading.
+    pub fn with_study_on_disk<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
         let guard = lock(&self.study);
         if let Some(study) = guard.as_ref() {
-            return ask(study);
+            return f(study);
         }
         let dir = lock(&self.lent).as_ref().map(|lent| lent.dir.clone());
         drop(guard);
-        ask(&Study::open_read_only(
+        f(&Study::open_read_only(
             &dir.ok_or_else(|| self.no_study())?,
         )?)
     }
 
-    /// Saves where the explorer stands in the open study, or when that is back.
-    pub fn save_standing(&self, stands: Value) -> Result<()> {
+    /// Saves the state of the explorer in the open study, or when a lent study is returned.
+    pub fn save_view_state(&self, view_state: Value) -> Result<()> {
         let guard = lock(&self.study);
         if let Some(study) = guard.as_ref() {
-            return keep_standing(study, &stands);
+            return write_view_state(study, &view_state);
         }
         if let Some(lent) = lock(&self.lent).as_mut() {
-            lent.stands = Some(stands);
+            lent.view_state = Some(view_state);
         }
         Ok(())
     }
 }
 
-fn keep_standing(study: &Study, stands: &Value) -> Result<()> {
-    let saved = study.save_session(stands);
-    // Where another process has the study it is that one's business; it is kept where nobody has it
-    // any more.
+fn write_view_state(study: &Study, view_state: &Value) -> Result<()> {
+    let saved = study.save_session(view_state);
+    // If another process has the study, its explorer saves its own state, so a failure here is
+    // ignored.
     if study.read_only().is_some() {
         Ok(())
     } else {
@@ -138,9 +141,9 @@ mod tests {
                         .to_string()
                         .contains("collecting goes on")
                 );
-                assert!(session.is_lent() && session.has_open(dir.path()));
-                session.save_standing(json!({"fit": n}))?;
-                session.on_disk(|study| {
+                assert!(session.is_lent() && session.is_open(dir.path()));
+                session.save_view_state(json!({"fit": n}))?;
+                session.with_study_on_disk(|study| {
                     study.change_notes("k", |notes| notes.set(n, "a name").unwrap())
                 })?;
                 if panics {
@@ -157,11 +160,14 @@ mod tests {
                 }),
                 "{why}"
             );
-            assert!(!session.is_lent() && session.has_open(dir.path()));
-            let (stands, notes) = session
-                .on_disk(|study| Ok((study.session(), study.notes("k")?)))
+            assert!(!session.is_lent() && session.is_open(dir.path()));
+            let (view_state, notes) = session
+                .with_study_on_disk(|study| Ok((study.session(), study.notes("k")?)))
                 .unwrap();
-            assert_eq!((stands, notes.ids().count()), (Some(json!({"fit": n})), n));
+            assert_eq!(
+                (view_state, notes.ids().count()),
+                (Some(json!({"fit": n})), n)
+            );
         }
     }
 }

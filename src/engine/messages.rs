@@ -1,6 +1,7 @@
-//! What goes in and out of the engine: plain data, so that a session can be logged and replayed.
+//! The messages to and from the engine: plain data, so that a session can be logged and replayed.
 //!
-//! Invariant: every event that comes of a command is sent as a [`super::Reply`] that names it.
+//! Invariant: every event that a command causes is sent as a [`super::Reply`] that names the
+//! request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub use crate::steering::{Mode, SteerPart};
 use crate::study::{CollectState, FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
 
-/// Long work. One of each kind runs at a time.
+/// A kind of long work, of which one runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Job {
     /// Finding, downloading and loading a model.
@@ -46,22 +47,22 @@ pub enum Job {
     Fit,
     /// Finding α for the KL that is wanted, and continuing prompts with and without it.
     Steer,
-    /// Features on new text.
+    /// Finding the features that fire on a new text.
     Trace,
     /// Factorising features into levels of coarser ones.
     Levels,
-    /// Judging what directions cause.
+    /// Judging the effects of directions.
     Evaluate,
     /// Reading a set of directions.
     Set,
     /// Training a sparse autoencoder on the study's activations.
     Train,
-    /// Fits with several numbers of features, measured.
+    /// Fitting several numbers of features and measuring the fits.
     Sweep,
 }
 
 impl Job {
-    /// For a person: "collecting".
+    /// The name for the user: "collecting".
     pub fn label(self) -> &'static str {
         match self {
             Self::Load => "loading",
@@ -78,20 +79,22 @@ impl Job {
     }
 }
 
-/// A question whose answer is a number a feature.
+/// A question whose answer is one number per feature.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Probe {
-    /// Like this feature: cosine of the columns.
+    /// The similarity to this feature: the cosine of the columns.
     Like(usize),
-    /// Fires on this text: its largest coefficient there over its largest in the corpus.
+    /// The activity on this text: the feature's largest coefficient on it divided by that in the
+    /// corpus.
     Fires(String),
-    /// The share of its strongest contexts in whose sample this is written.
+    /// The share of its top contexts whose sample contains this text.
     Context(String),
-    /// The share of its ΣY on labels in whose name this is written.
+    /// The share of its ΣY on labels whose name contains this text.
     Label(String),
 }
 
-/// A note as a person typed it; it knows where it belongs, so that it can be kept later too.
+/// A note as the user typed it, with the feature that it belongs to, so that it can also be saved
+/// later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypedNote {
     /// The study's directory.
@@ -100,48 +103,49 @@ pub struct TypedNote {
     pub fit: String,
     /// The feature's id in that fit.
     pub id: usize,
-    /// A name, #tags, a rating, a text ([`crate::analysis::Notes::set`]); an empty line takes it
-    /// all away.
+    /// A name, #tags, a rating, a text ([`crate::analysis::Notes::set`]); an empty line removes all
+    /// of them.
     pub line: String,
 }
 
-/// What the shells may ask.
+/// The commands that a shell may send.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Lists the models on this machine: [`Event::Models`].
     ListModels,
     /// Lists recent studies: [`Event::Studies`].
     ListStudies,
-    /// Says what a request will take: [`Event::Estimate`].
+    /// Estimates the cost of a request: [`Event::Estimate`].
     Estimate(OpenRequest),
-    /// The main path: load the model, open or make the study, collect, fit; what is there already
-    /// is not done again.
+    /// Loads the model, opens or makes the study, collects and fits; steps that are already done
+    /// are skipped.
     Open(OpenRequest),
-    /// An existing study with its newest fit; its model is loaded in the background for lens, trace
-    /// and steering.
+    /// Opens an existing study with its newest fit, then loads its model for lens, trace and
+    /// steering.
     OpenStudy(PathBuf),
-    /// Opens the open study's model at the place where it lies now, as `--model`: [`Event::Model`]
-    /// or [`Event::NoModel`].
+    /// Opens the open study's model at this path, as `--model` does: [`Event::Model`] or
+    /// [`Event::NoModel`].
     ModelAt(String),
-    /// Goes on collecting the open study, which was cut short.
+    /// Continues the interrupted collection of the open study.
     Collect,
-    /// Another fit of the open study.
+    /// Makes another fit of the open study.
     Fit(FitConfig),
-    /// Goes on with a fit of the open study that was stopped, by name.
+    /// Resumes a stopped fit of the open study, by name.
     GoOn(String),
-    /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with
-    /// new rows.
+    /// Makes a fit of the open study that starts from an earlier one's features: with more, with
+    /// fewer, or with new rows.
     Refine(Refinement),
-    /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
+    /// Trains an autoencoder on the hook on show, or resumes a stopped training with these
+    /// settings.
     TrainSae(TrainConfig),
     /// Fits several numbers of features and measures them: [`Event::SweepBegun`],
     /// [`Event::SweepRow`]s.
     SweepK(SweepRequest),
-    /// Holds the fit after its sweep; everything else goes on.
+    /// Pauses the fit after its present sweep; other work continues.
     Pause,
-    /// Goes on with a held fit.
+    /// Continues a paused fit.
     Resume,
-    /// Stops a job; what was saved stays.
+    /// Cancels a job; its saved results stay.
     Cancel(Job),
     /// Shows a feature of the fit on show: [`Event::Card`].
     Inspect(usize),
@@ -149,14 +153,15 @@ pub enum Command {
     Neuron(usize),
     /// Makes the dendrogram of shared neurons: [`Event::Tree`].
     Tree(Overlap, Linkage),
-    /// Factorises the features of the fit on show, level by level: [`Event::Levels`]. The levels are
-    /// tuned together where `true`, and have these numbers of features; none: by halves.
+    /// Factorises the features of the fit on show, level by level: [`Event::Levels`]. `true` tunes
+    /// the levels together. The list holds the numbers of features of the levels; if it is empty,
+    /// they are halved from level to level.
     Levels(Growth, bool, Vec<usize>),
     /// Compares these features: [`Event::Comparison`].
     Compare(Vec<usize>),
     /// Shows another fit of the open study, by name.
     ShowFit(String),
-    /// Shows a set of directions in place of the features; [`SetKind::FIT`]: the fit that was there.
+    /// Shows a set of directions in place of the features; [`SetKind::FIT`] shows the fit again.
     ShowSet(SetKind),
     /// Matches the features of two fits of the open study, by name: [`Event::FitsCompared`].
     CompareFits(String, String),
@@ -164,18 +169,18 @@ pub enum Command {
     Labels,
     /// Answers a question with a number for each feature: [`Event::Found`].
     Find(Probe),
-    /// Takes back the last note.
+    /// Undoes the last change of notes.
     UndoNote,
-    /// Says which neurons these features have in common: [`Event::Shared`].
+    /// Finds the neurons that these features have in common: [`Event::Shared`].
     Shared(Vec<usize>),
-    /// Says which features fire on a text: [`Event::Trace`]. A newer one replaces one that has not
-    /// begun.
+    /// Finds the features that fire on a text: [`Event::Trace`]. A newer trace replaces one that
+    /// has not started.
     Trace(String),
     /// Generates with and without steering: [`Event::SteerInfo`], [`Event::SteerText`]s,
     /// [`Event::Done`].
     Steer(SteerSettings),
-    /// Judges what directions cause: [`Event::Judged`]s, [`Event::Evaluation`]. It goes on where an
-    /// earlier one with the same questions stopped.
+    /// Judges the effects of directions: [`Event::Judged`]s, [`Event::Evaluation`]. It continues an
+    /// interrupted evaluation with the same questions.
     Evaluate(Box<CausalRequest>),
     /// Saves a note: [`Event::Noted`].
     Note(TypedNote),
@@ -186,27 +191,27 @@ pub enum Command {
         /// The file that is written.
         path: PathBuf,
     },
-    /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or
-    /// `.json`.
+    /// Writes the dendrogram by this linkage in the format of the file's extension: `.svg`, `.nwk`
+    /// (Newick) or `.json`.
     ExportTree(Overlap, Linkage, PathBuf),
     /// Writes the clusters of the dendrogram cut at this height as JSON.
     ExportClusters(Overlap, Linkage, f32, PathBuf),
     /// Writes the levels that were found last, of the fit on show, as JSON.
     ExportLevels(PathBuf),
-    /// Write the names and notes of the fit on show as JSON.
+    /// Writes the names and notes of the fit on show as JSON.
     ExportNotes(PathBuf),
-    /// Take names and notes from such a file; features that it does not name keep theirs.
+    /// Imports names and notes from such a file; features that it does not contain keep theirs.
     ImportNotes(PathBuf),
-    /// Match the features of a fit with those of the newest fit of the study in a directory.
+    /// Matches the features of a fit with those of the newest fit of the study in a directory.
     CompareStudy(String, PathBuf),
-    /// Saves where the explorer stands.
+    /// Saves the state of the explorer.
     SaveSession(serde_json::Value),
-    /// Checkpoints and ends; the event channel closes when it is done.
+    /// Saves checkpoints and ends the engine; the event channel closes when that is done.
     Shutdown,
 }
 
 impl Command {
-    /// The long work that it begins with, where it is any.
+    /// The kind of long work that the command starts with; `None` if it is none.
     pub fn job(&self) -> Option<Job> {
         Some(match self {
             Self::Open(_) | Self::OpenStudy(_) | Self::ModelAt(_) => Job::Load,
@@ -250,12 +255,12 @@ impl Command {
     }
 }
 
-/// The open study, for headers.
+/// The properties of the open study that a shell shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyInfo {
     /// The study's directory.
     pub dir: PathBuf,
-    /// The id of its model; `None` where it was imported without one.
+    /// The id of its model; `None` if it was imported without one.
     pub model: Option<String>,
     /// The hook on show.
     pub hook: HookPoint,
@@ -263,18 +268,19 @@ pub struct StudyInfo {
     pub hooks: Vec<HookPoint>,
     /// The names of its corpora.
     pub corpus: String,
-    /// How many texts the corpora hold.
+    /// The number of texts in the corpora.
     pub samples: usize,
     /// Token rows collected so far.
     pub rows: usize,
-    /// How far it is collected, where that was cut short.
+    /// How far it is collected; `None` if it is complete.
     #[serde(default)]
     pub unfinished: Option<CollectState>,
     /// The number of values of a row at the hook.
     pub width: usize,
-    /// How many distinct labels the texts have.
+    /// The number of distinct labels of the texts.
     pub labels: usize,
-    /// Where few neurons or rows of the hook on show hold much of all, as far as that was counted.
+    /// The few neurons or rows, if any, that have much of the energy of the hook on show, if that
+    /// was counted.
     #[serde(default)]
     pub concentrated: Vec<Concentration>,
     /// Its fits, the newest last.
@@ -282,9 +288,9 @@ pub struct StudyInfo {
     /// Its sparse autoencoders.
     #[serde(default)]
     pub saes: Vec<SaeEntry>,
-    /// Where the explorer stood, when it was saved.
+    /// The saved state of the explorer.
     pub session: Option<serde_json::Value>,
-    /// Why it is open for reading alone.
+    /// The reason why it is open for reading only; `None` if it is open for writing.
     #[serde(default)]
     pub read_only: Option<String>,
 }
@@ -292,19 +298,19 @@ pub struct StudyInfo {
 /// The features of a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureList {
-    /// A line each, by id.
+    /// One row per feature, by id.
     pub rows: Vec<FeatureRow>,
-    /// How many sweeps were done.
+    /// The number of sweeps done.
     pub sweep: usize,
     /// ‖A − YZᵀ‖² / ‖A‖².
     pub relative_error: f64,
     /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖².
     pub explained_variance: f64,
-    /// The fit has ended; ids and meanings stay from here on.
+    /// Whether the fit has ended, so that ids and meanings no longer change.
     pub finished: bool,
     /// The fit's name, or the set's.
     pub fit: String,
-    /// The set that it is, where it is no fit.
+    /// The set that is listed; `None` for a fit.
     #[serde(default)]
     pub set: Option<SetInfo>,
 }
@@ -316,12 +322,12 @@ pub struct SweepPoint {
     pub sweep: usize,
     /// ‖A − YZᵀ‖² / ‖A‖² after the sweep.
     pub relative_error: f64,
-    /// Whether that is as the fit weighs neurons.
+    /// Whether the error is that of the prepared rows, because the fit scales neurons.
     #[serde(default)]
     pub weighted: bool,
-    /// Seconds of sweeping so far, the initialisation not included.
+    /// Seconds of sweeping so far, without the initialisation.
     pub seconds: f64,
-    /// Set on the last.
+    /// The stop rule that ended the fit; set on the last sweep.
     pub stop: Option<Stop>,
 }
 
@@ -345,63 +351,63 @@ impl From<Sweep> for SweepPoint {
     }
 }
 
-/// How grave a log line is.
+/// The severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
-    /// Something worth knowing later.
+    /// Something that may be useful to know later.
     Info,
-    /// Something was done in another way than was asked for.
+    /// Something was done differently than requested.
     Warn,
     /// Something was not done at all.
     Error,
 }
 
-/// Answers to commands, and what the engine reports unasked.
+/// Answers to commands, and reports that no command asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The models on this machine.
     Models(Vec<ModelEntry>),
-    /// The studies that were opened of late.
+    /// The studies that were opened recently.
     Studies(Vec<StudyEntry>),
-    /// What a request will take, or why that cannot be said.
+    /// The estimated cost of a request, or why it cannot be estimated.
     Estimate(Result<Estimate, String>),
     /// A job began; `Done`, `Cancelled` or `Failed` ends it.
     Started(Job),
-    /// How far a job has come.
+    /// The progress of a job.
     Progress {
         /// The job that goes on.
         job: Job,
         /// How much of the job's present stage is done.
         progress: Progress,
-        /// Units a second, smoothed.
+        /// Units per second over the present stage.
         rate: Option<f64>,
-        /// Seconds until the stage is done; `None` where its total or the rate is not known.
+        /// Seconds until the stage is done; `None` if its total or the rate is not known.
         eta: Option<f64>,
     },
     /// The model is open.
     Model(Box<ModelInfo>),
-    /// The open study's model was not found where the study says, or is another one: why, and what
-    /// to do.
+    /// The open study's model was not found, or another model was found: the reason, and what to
+    /// do.
     NoModel(String),
     /// The study is open, or has changed.
     Study(Box<StudyInfo>),
-    /// The study that was open is not any more: another is coming.
+    /// The open study was closed because another one is being opened.
     Closed,
     /// A new snapshot of the features (at most every 250 ms).
     Features(Arc<FeatureList>),
-    /// A fit of this name begins or goes on; its first sweep and snapshot come after it.
+    /// A fit of this name starts or continues; its first sweep and snapshot follow.
     FitBegun(String),
     /// A sweep was done.
     Sweep(SweepPoint),
-    /// The training of an autoencoder begins or goes on.
+    /// The training of an autoencoder starts or continues.
     Training(Box<SaeEntry>),
-    /// How far it has come.
+    /// A point of its loss curve.
     TrainPoint(TrainPoint),
     /// A sweep over the number of features begins.
     SweepBegun(Box<SweepBegun>),
-    /// A number of features is fitted and measured.
+    /// One number of features was fitted and measured.
     SweepRow(Box<SweepRow>),
-    /// The fit is held or goes on.
+    /// The fit was paused or continues.
     Paused(bool),
     /// A feature with its contexts, neurons, logit lens and labels.
     Card(Box<FeatureCard>),
@@ -409,44 +415,44 @@ pub enum Event {
     Neuron(Box<NeuronCard>),
     /// The dendrogram of shared neurons.
     Tree(Arc<Tree>),
-    /// What a cluster shares.
+    /// The neurons that the features of a cluster share.
     Shared(Box<SharedNeurons>),
-    /// Levels of features of features, with a node a feature of each.
+    /// Levels of features of features, with one node per feature.
     Levels(Arc<Levels>),
     /// How strongly each feature fires on each label of the corpus.
     Labels(Arc<LabelMatrix>),
-    /// A number a feature, by id.
+    /// The answer to a probe: one number per feature, by id.
     Found(Probe, Arc<Vec<f32>>),
-    /// Features side by side.
+    /// The comparison of several features.
     Comparison(Box<Comparison>),
-    /// Fits side by side.
+    /// The comparison of two fits.
     FitsCompared(Box<FitComparison>),
-    /// Features on new text.
+    /// Finding the features that fire on a new text.
     Trace(Box<Trace>),
-    /// The strength α that steering takes, and which tokens rise and fall by it.
+    /// The strength α of steering, and the tokens that it makes more and less likely.
     SteerInfo(Box<SteerInfo>),
     /// A piece of steered or baseline text.
     SteerText {
-        /// Which of the samples, from 0.
+        /// The index of the sample.
         sample: usize,
         /// Whether it belongs to the steered text, not to the baseline.
         steered: bool,
-        /// What was generated since the last such event.
+        /// The text that was generated since the last such event.
         text: String,
     },
-    /// What the texts of an evaluation that were judged so far amount to, a report a method.
+    /// The results of an evaluation on the texts that were judged so far, one report per method.
     Judged(Vec<SteeringReport>),
     /// An evaluation is complete.
     Evaluation(Box<Causal>),
-    /// A job ended well, with a short summary ("17,204 tokens in 14.2 s").
+    /// A job succeeded, with a short summary ("17,204 tokens in 14.2 s").
     Done(Job, String),
     /// A job was stopped by the user.
     Cancelled(Job),
-    /// A job failed, and why.
+    /// A job failed, for this reason.
     Failed(Job, String),
-    /// A reading command failed (an unknown id, no study open): what and what to do.
+    /// A reading command failed (an unknown id, no study open): the reason, and what to do.
     Refused(String),
-    /// A note is on disk, or why it is not.
+    /// A note was saved, or the reason why it was not.
     Noted(Box<TypedNote>, Option<String>),
     /// A file was written.
     Exported(PathBuf),

@@ -1,8 +1,8 @@
-//! What the explorer talks to: [`Request`]s in, [`Reply`]s out, both plain data.
+//! The engine of the explorer: it receives [`Request`]s and sends [`Reply`]s, both plain data.
 //!
-//! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a
-//! reading command. Long work (load, collect, fit) runs on one lane, reading, tracing and steering
-//! on lanes of their own.
+//! Worker threads share the model, the study and the factors. Long work (load, collect, fit) runs
+//! on one lane, reading, tracing and steering on separate lanes, so that no long job blocks a
+//! reading command.
 
 mod fits;
 mod handling;
@@ -42,7 +42,7 @@ use session::{Session, lock};
 /// request channel closes) once everything is saved.
 ///
 /// # Errors
-/// Where the system gives no threads.
+/// If a thread cannot be started.
 pub fn start() -> std::io::Result<(Sender<Request>, Receiver<Reply>)> {
     let (requests, inbox) = unbounded();
     let (outbox, replies) = unbounded();
@@ -78,7 +78,7 @@ fn engine_lane(session: &Session, name: &str) -> std::io::Result<Lane> {
     })
 }
 
-/// Whether the fit is held.
+/// The switch that pauses and continues a fit.
 #[derive(Default)]
 struct Hold {
     held: Mutex<bool>,
@@ -95,7 +95,7 @@ impl Hold {
         *lock(&self.held)
     }
 
-    /// Returns when the hold ends or the task is cancelled.
+    /// Waits until the pause ends; returns an error if the task is cancelled meanwhile.
     fn wait(&self, ctx: &TaskCtx) -> Result<()> {
         let mut held = lock(&self.held);
         while *held {
@@ -113,16 +113,17 @@ struct Engine {
     session: Session,
     work: Lane,
     read: Lane,
-    /// The logit lens of the whole list: it takes seconds, and a feature is not to wait for it.
+    /// Runs the logit lens of the whole list: it takes seconds, and showing a feature must not wait
+    /// for it.
     lens: Arc<Lane>,
     trace: Lane,
     steer: Lane,
     train: Lane,
-    /// What is on show changes here alone while no fit runs: one after another.
+    /// While no fit runs, only this lane changes what is on show, one request after another.
     sets: Lane,
-    /// Questions that take a while: those about what is on show need not wait for them.
+    /// Answers slow questions, so that those about what is on show need not wait for them.
     slow_read: Lane,
-    /// Questions are not to wait for features of features.
+    /// Computes features of features, so that questions need not wait for them.
     levels: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
     hold: Arc<Hold>,
@@ -142,7 +143,7 @@ impl Engine {
     fn handle(&self, request: Request) {
         let handling = Handling {
             engine: self,
-            session: self.session.answering(request.id),
+            session: self.session.for_request(request.id),
         };
         handling.handle(request.command);
     }
@@ -178,8 +179,8 @@ impl Engine {
     }
 }
 
-/// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end
-/// of the program.
+/// Runs one job and reports its start and its end to the shell. A panic becomes a failure of the
+/// job.
 fn run_job<T>(
     session: &Session,
     job: Job,

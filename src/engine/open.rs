@@ -1,5 +1,5 @@
-//! Opening: from a request to a model, a study, a full cache and a fit, doing only what is not
-//! there already.
+//! Opens what a request names: the model, the study, its full cache and a fit. Only steps that were
+//! not done before are done.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,17 +20,19 @@ use crate::model::{BosRule, Compute, HookPoint, LoadOptions, Model, source};
 use crate::study::{self, FitEntry, Study};
 use crate::task::{CancelToken, TaskCtx};
 
-/// What of a study shall be on show, and where its model lies.
+/// The part of a study to show, and the path of its model.
 #[derive(Default)]
 pub(super) struct StudyView<'a> {
-    /// The hook, and the fit to make where it has none; `None`: the newest fit's.
+    /// The hook, with the configuration of the fit to make if it has none; `None`: the hook of the
+    /// newest fit.
     pub hook: Option<(HookPoint, &'a FitConfig)>,
-    /// Where its model lies; `None`: where the study says.
+    /// The path of its model; `None`: the one recorded in the study.
     pub model: Option<&'a str>,
-    /// Where its model computes, and in what.
+    /// The device and the dtype in which its model computes.
     pub compute: Compute,
 }
 
+/// Opens models and studies and runs fits in a session.
 pub(super) struct Opener {
     pub session: Session,
     pub lens: Arc<Lane>,
@@ -38,15 +40,15 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// The main path of the explorer.
+    /// Opens the model and the study of a request, collects and fits.
     pub fn request(&self, request: &OpenRequest, token: &CancelToken) -> Result<()> {
         if let Some(dir) = request
             .study
             .as_ref()
             .filter(|dir| request.corpus.is_none() && Study::exists_at(dir))
         {
-            // A study and perhaps a layer of it, or where its model lies now: its own texts are
-            // meant.
+            // The request names a study, and perhaps a layer or the path of its model, but no
+            // corpus: the study's own texts are used.
             let hook = request.layer.map(|layer| {
                 (
                     HookPoint {
@@ -80,7 +82,7 @@ impl Opener {
             site: request.hook,
         };
         let open = if request.study.is_none() {
-            self.open_one(&corpus, &model, hook)
+            self.matching_open_study(&corpus, &model, hook)
         } else {
             None
         };
@@ -89,25 +91,31 @@ impl Opener {
                 Level::Info,
                 format!("{hook} is cached in the open study: nothing is collected"),
             );
-            self.share_model(&model);
+            self.set_session_model(&model);
             self.session.emit_study(hook)?;
             return self.fit(hook, &request.fit, ExistingFit::Show, token);
         }
-        // One that was cut short goes on where it lies, not from its beginning somewhere else.
+        // An interrupted collection continues in its own directory instead of starting again in
+        // another.
         let dir = open.map(|(dir, _)| dir).or_else(|| request.study.clone());
         let hook = run_job(&self.session, Job::Collect, token, |ctx| {
             let dir = match dir {
                 Some(dir) => dir,
                 None => study::default_dir(&model.info().id, hook, &corpus)?,
             };
-            self.fill(&dir, request, &corpus, &model, hook, ctx)
+            self.open_and_collect(&dir, request, &corpus, &model, hook, ctx)
         })?;
         self.fit(hook, &request.fit, ExistingFit::Show, token)
     }
 
-    /// The directory of the open study where it is of this hook, model and corpus, and whether all
-    /// of it is collected.
-    fn open_one(&self, corpus: &Corpus, model: &Model, hook: HookPoint) -> Option<(PathBuf, bool)> {
+    /// The directory of the open study if it has this hook, model and corpus, and whether it is
+    /// completely collected; otherwise `None`.
+    fn matching_open_study(
+        &self,
+        corpus: &Corpus,
+        model: &Model,
+        hook: HookPoint,
+    ) -> Option<(PathBuf, bool)> {
         let guard = lock(&self.session.study);
         let study = guard.as_ref()?;
         let manifest = study.manifest();
@@ -119,10 +127,10 @@ impl Opener {
         same.then(|| (study.dir().to_path_buf(), manifest.complete))
     }
 
-    /// An existing study: what is there first, then its model. Where a hook is asked for, the
-    /// newest fit there, or one made as it says; else the newest of all. What was cut short is
-    /// shown as that, and goes on when the user says so.
-    pub fn study(&self, dir: &Path, wanted: &StudyView<'_>, token: &CancelToken) -> Result<()> {
+    /// Opens an existing study: first its features, then its model. If a hook is requested, its
+    /// newest fit is shown, or one is made with the given configuration; otherwise the newest fit
+    /// of all. An interrupted collection or fit is reported and continues only on request.
+    pub fn study(&self, dir: &Path, view: &StudyView<'_>, token: &CancelToken) -> Result<()> {
         let (hook, begun) = run_job(&self.session, Job::Load, token, |ctx| {
             let study = self.open_or_read(dir)?;
             let manifest = study.manifest();
@@ -130,7 +138,7 @@ impl Opener {
                 self.session.log(Level::Error, problem);
             }
             let mut fits = study.fits()?;
-            if let Some((hook, _)) = wanted.hook {
+            if let Some((hook, _)) = view.hook {
                 if !manifest.hooks.contains(&hook) {
                     let hooks: Vec<String> =
                         manifest.hooks.iter().map(ToString::to_string).collect();
@@ -142,10 +150,10 @@ impl Opener {
                 }
                 fits.retain(|fit| fit.hook == hook);
             }
-            let shown = left_with(&study, &fits)
+            let shown = last_shown_fit(&study, &fits)
                 .or_else(|| study::newest(&fits, |_| true))
                 .cloned();
-            let hook = wanted
+            let hook = view
                 .hook
                 .map(|(hook, _)| hook)
                 .or_else(|| shown.as_ref().or(fits.last()).map(|f| f.hook))
@@ -154,13 +162,13 @@ impl Opener {
                     Error::file(dir.join("study.json"), "names no hook: collect it again")
                 })?;
             let has_model = manifest.model.is_some();
-            self.take_study(study, hook)?;
+            self.set_study(study, hook)?;
             if let Some(fit) = &shown {
                 self.show_saved(Some(&fit.name))?;
             }
             if has_model {
-                self.open_model_of_study(wanted.model, wanted.compute, ctx)?;
-            } else if wanted.model.is_some() {
+                self.open_model_of_study(view.model, view.compute, ctx)?;
+            } else if view.model.is_some() {
                 return Err(Error::usage(format!(
                     "{} was imported without a model: leave out --model",
                     dir.display()
@@ -188,7 +196,7 @@ impl Opener {
             self.session.log(Level::Warn, words);
         }
         if state.is_complete() && begun.is_none() && self.session.shown().is_err() {
-            let config = wanted
+            let config = view
                 .hook
                 .map(|(_, config)| config.clone())
                 .unwrap_or_default();
@@ -197,7 +205,7 @@ impl Opener {
         Ok(())
     }
 
-    /// The newest fit of the open study on show, or a first one.
+    /// Shows the newest fit of the open study at `hook`, or makes a first one.
     pub(super) fn show_or_fit(&self, hook: HookPoint, token: &CancelToken) -> Result<()> {
         let fits = self.with_study(Study::fits)?;
         match study::newest(&fits, |at| at == hook) {
@@ -206,8 +214,8 @@ impl Opener {
         }
     }
 
-    /// The study in `dir` for writing, or for reading where another process has it or it is not
-    /// ours to write.
+    /// Opens the study in `dir` for writing, or for reading if another process has it or this user
+    /// may not write it.
     fn open_or_read(&self, dir: &Path) -> Result<Study> {
         self.release_study_in(dir);
         let study = Study::open_or_read(dir)?;
@@ -220,8 +228,8 @@ impl Opener {
         Ok(study)
     }
 
-    /// A model that was found and opened; it is not the session's before [`Self::share_model`]: what
-    /// is on show may be of another one.
+    /// Finds and opens a model. It becomes the session's only with [`Self::set_session_model`],
+    /// since the features on show may belong to another one.
     pub(super) fn find_model(
         &self,
         spec: Option<&str>,
@@ -254,15 +262,16 @@ impl Opener {
         Ok(model)
     }
 
-    /// Makes a model that was held against the study the session's.
-    pub(super) fn share_model(&self, model: &Arc<Model>) {
+    /// Makes a model that was compared with the study the session's model.
+    pub(super) fn set_session_model(&self, model: &Arc<Model>) {
         self.session
             .emit(Event::Model(Box::new(model.info().clone())));
         self.session.set_model(Some(model.clone()));
     }
 
-    /// Opens or makes the study in `dir` and fills its cache; with it the hook to look at.
-    fn fill(
+    /// Opens or makes the study in `dir` and completes its cache. Returns the hook to show and a
+    /// summary.
+    fn open_and_collect(
         &self,
         dir: &Path,
         request: &OpenRequest,
@@ -303,9 +312,9 @@ impl Opener {
                 hook,
             )
         };
-        // Nothing stands in its way any more: the study before leaves the screen.
+        // Everything was checked, so the previous study is closed.
         self.drop_study();
-        self.share_model(model);
+        self.set_session_model(model);
         let words = if study.manifest().complete {
             let words = study.adopt_model(model.info(), request.model.is_some())?;
             words
@@ -333,13 +342,13 @@ impl Opener {
                 stored_words(study.manifest().dtype, model.info())
             )
         };
-        self.take_study(study, hook)?;
-        self.share_model(model);
+        self.set_study(study, hook)?;
+        self.set_session_model(model);
         Ok((hook, words))
     }
 
-    /// Closes the open study where it is the one in `dir`: its own lock would stand in the way.
-    /// Another one stays until that of `dir` is there.
+    /// Closes the open study if it is the one in `dir`, since its lock would prevent opening it
+    /// again. Another study stays open until that in `dir` is ready.
     fn release_study_in(&self, dir: &Path) {
         let real = |path: &Path| path.canonicalize().ok();
         let open = lock(&self.session.study)
@@ -351,6 +360,7 @@ impl Opener {
         }
     }
 
+    /// Closes the open study, if there is one.
     fn drop_study(&self) {
         let was_open = lock(&self.session.study).take().is_some();
         self.session.set_tokens(None);
@@ -360,9 +370,10 @@ impl Opener {
         }
     }
 
-    fn take_study(&self, study: Study, hook: HookPoint) -> Result<()> {
+    /// Makes `study` the session's and reports it.
+    fn set_study(&self, study: Study, hook: HookPoint) -> Result<()> {
         self.drop_study();
-        // A model of the study before must not answer for this one.
+        // The model of the previous study must not be used for this one.
         if self
             .session
             .model()
@@ -375,6 +386,7 @@ impl Opener {
         self.session.emit_study(hook)
     }
 
+    /// Shows a saved fit (`None`: the newest) with its error curve.
     pub(super) fn show_saved(&self, name: Option<&str>) -> Result<()> {
         let (entry, factors, curve) = self.with_study(|study| {
             let (entry, factors) = study.load_fit(name)?;
@@ -390,13 +402,14 @@ impl Opener {
         Ok(())
     }
 
-    /// Another saved fit of the open study.
+    /// Shows another saved fit of the open study.
     pub fn show_fit(&self, name: &str) -> Result<()> {
         self.show_saved(Some(name))?;
         self.session.emit_study(self.session.shown()?.hook)
     }
 
-    /// The notes on a fit; those that cannot be read are reported, and never written over.
+    /// Loads the notes on a fit. If they cannot be read, that is reported, and they are never
+    /// overwritten.
     pub(super) fn apply_notes(&self, fit: &str) {
         let notes = self
             .with_study(|study| study.notes(fit))
@@ -408,20 +421,21 @@ impl Opener {
         self.session.set_notes(notes);
     }
 
+    /// Calls `f` with the open study.
     pub(super) fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
         let guard = lock(&self.session.study);
         f(guard.as_ref().ok_or_else(|| self.session.no_study())?)
     }
 
-    /// Where one waits already, that one will read what is on show then: a fit that moves faster
-    /// than its lens is made would give more and more of them.
+    /// Queues the logit lens of the list, unless one is queued already, which will read what is
+    /// then on show. Otherwise a fit whose sweeps are faster than the lens would fill the queue.
     pub(super) fn refresh_lens(&self) {
         let session = self.session.clone();
-        if session.lens_waits.swap(true, Ordering::AcqRel) {
+        if session.lens_is_queued.swap(true, Ordering::AcqRel) {
             return;
         }
         self.lens.submit(move || {
-            session.lens_waits.store(false, Ordering::Release);
+            session.lens_is_queued.store(false, Ordering::Release);
             if let Err(e) = session.refresh_promoted() {
                 session.log(Level::Warn, format!("no logit lens: {e}"));
             }
@@ -429,8 +443,8 @@ impl Opener {
     }
 }
 
-/// The fit that was on show when the explorer was left.
-fn left_with<'a>(study: &Study, fits: &'a [FitEntry]) -> Option<&'a FitEntry> {
+/// The fit that was on show when the explorer was closed.
+fn last_shown_fit<'a>(study: &Study, fits: &'a [FitEntry]) -> Option<&'a FitEntry> {
     let session = study.session()?;
     fits.iter()
         .find(|fit| fit.has_factors() && session["fit"] == fit.name.as_str())

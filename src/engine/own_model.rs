@@ -1,5 +1,6 @@
-//! The open study's own model: found where the study says or where the user says, held against the
-//! study before anything is done with it; and what goes on with it where it was cut short.
+//! Opens the open study's own model, at the path in the study or one that the user gives, and
+//! compares it with the study before it is used; also continues interrupted collections and fits
+//! with it.
 
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -15,19 +16,19 @@ use crate::model::{Compute, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
 
-/// How often it is looked whether a training has stopped.
+/// The interval at which a stopped training is checked for.
 const POLL: Duration = Duration::from_millis(20);
 
 impl Opener {
-    /// Opens the study's model, from `place` where one is said. Without it the study can still be
-    /// read: the shell is given the reason, and may ask where the model is.
+    /// Opens the study's model, from `path` if one is given. Without the model the study can still
+    /// be read: the reason is reported, and the shell may ask the user for the path.
     pub(super) fn open_model_of_study(
         &self,
-        place: Option<&str>,
+        path: Option<&str>,
         compute: Compute,
         ctx: &TaskCtx,
     ) -> Result<()> {
-        match self.own_model(place, compute, ctx) {
+        match self.own_model(path, compute, ctx) {
             Ok(_) => self.refresh_lens(),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(e) => {
@@ -40,16 +41,11 @@ impl Opener {
         Ok(())
     }
 
-    /// The study's own model; another one is not put in the session.
-    fn own_model(
-        &self,
-        place: Option<&str>,
-        compute: Compute,
-        ctx: &TaskCtx,
-    ) -> Result<Arc<Model>> {
+    /// Finds the study's own model and puts it into the session; another model is refused.
+    fn own_model(&self, path: Option<&str>, compute: Compute, ctx: &TaskCtx) -> Result<Arc<Model>> {
         let id = self.with_study(|study| Ok(study.own_model()?.id.clone()))?;
-        let found = self.find_model(Some(place.unwrap_or(&id)), compute, ctx);
-        let model = match (found, place) {
+        let found = self.find_model(Some(path.unwrap_or(&id)), compute, ctx);
+        let model = match (found, path) {
             (Err(e), None) if !matches!(e, Error::Cancelled) => {
                 return Err(self.with_study(|study| Ok(study.model_not_found(&e)))?);
             }
@@ -58,22 +54,22 @@ impl Opener {
         let words = {
             let mut guard = lock(&self.session.study);
             let study = guard.as_mut().ok_or_else(|| self.session.no_study())?;
-            let moved = study.adopt_model(model.info(), place.is_some())?;
+            let moved = study.adopt_model(model.info(), path.is_some())?;
             moved.into_iter().chain(study.unrecorded_configuration())
         };
         words.for_each(|words| self.session.log(Level::Info, words));
-        self.share_model(&model);
+        self.set_session_model(&model);
         Ok(model)
     }
 
-    /// The user says where the open study's model lies.
-    pub fn model_at(&self, place: &str, token: &CancelToken) -> Result<()> {
+    /// Opens the open study's model at a path that the user gives.
+    pub fn model_at(&self, path: &str, token: &CancelToken) -> Result<()> {
         let hook = self.hook_on_show()?;
         run_job(&self.session, Job::Load, token, |ctx| {
             let model = self
-                .own_model(Some(place), Compute::default(), ctx)
+                .own_model(Some(path), Compute::default(), ctx)
                 .inspect_err(|e| {
-                    // It may be typed again.
+                    // The shell may ask for another path.
                     if !matches!(e, Error::Cancelled) {
                         self.session.emit(Event::NoModel(e.to_string()));
                     }
@@ -84,8 +80,8 @@ impl Opener {
         self.session.emit_study(hook)
     }
 
-    /// Goes on collecting the open study, which keeps the texts that are due.
-    pub fn go_on_collecting(&self, token: &CancelToken) -> Result<()> {
+    /// Continues the collection of the open study, with the remaining texts that it stores.
+    pub fn resume_collecting(&self, token: &CancelToken) -> Result<()> {
         let hook = self.hook_on_show()?;
         let model = match self.session.model() {
             Ok(model) => model,
@@ -99,11 +95,11 @@ impl Opener {
             })?,
         };
         let result = run_job(&self.session, Job::Collect, token, |ctx| {
-            let _alone = self.await_training(ctx)?;
+            let _training_lock = self.await_training(ctx)?;
             let outcome = self
                 .session
                 .lend_study(|study| collect::resume(&model, study, ctx));
-            // Rows came also where it was cut short again.
+            // Rows may have been added even if the collection was interrupted again.
             let tokens = self
                 .with_study(Study::tokens)
                 .map(|tokens| self.session.set_tokens(Some(tokens)));
@@ -121,22 +117,22 @@ impl Opener {
                 ),
             ))
         });
-        let told = self
+        let refreshed = self
             .refresh_notes()
             .and_then(|()| self.session.emit_study(hook));
         result?;
-        told?;
+        refreshed?;
         match self.session.shown() {
             Ok(_) => Ok(()),
             Err(_) => self.show_or_fit(hook, token),
         }
     }
 
-    /// Waits until no training writes into the study; it was told to stop.
+    /// Waits until the training, which was cancelled, no longer writes into the study.
     fn await_training(&self, ctx: &TaskCtx) -> Result<MutexGuard<'_, ()>> {
         loop {
-            match self.session.trains.try_lock() {
-                Ok(alone) => return Ok(alone),
+            match self.session.training.try_lock() {
+                Ok(guard) => return Ok(guard),
                 Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => ctx.check()?,
             }
@@ -144,7 +140,7 @@ impl Opener {
         }
     }
 
-    /// Takes the notes on the fit on show from disk once more.
+    /// Reads the notes on the fit on show from disk again.
     fn refresh_notes(&self) -> Result<()> {
         match self.session.shown() {
             Ok(shown) if shown.set.is_none() => {
@@ -155,21 +151,21 @@ impl Opener {
         }
     }
 
-    /// Goes on with a fit that was stopped or cut short, with the settings that it was begun with.
-    pub fn go_on(&self, name: &str, token: &CancelToken) -> Result<()> {
+    /// Resumes a stopped or interrupted fit with its recorded settings.
+    pub fn resume_fit(&self, name: &str, token: &CancelToken) -> Result<()> {
         let result = run_job(&self.session, Job::Fit, token, |ctx| {
-            let (config, place) = self.with_study(|study| {
+            let (config, run) = self.with_study(|study| {
                 let (hook, config) = study.fit_request(name)?;
-                let place = FitRun::new(study, name, hook, &config, Resume::IfThere, Begin::Anew)?;
-                Ok((config, place))
+                let run = FitRun::new(study, name, hook, &config, Resume::IfThere, Begin::Anew)?;
+                Ok((config, run))
             })?;
-            self.run(name, &config, place, ctx).map(|words| ((), words))
+            self.run(name, &config, run, ctx).map(|words| ((), words))
         });
         self.session.emit_study(self.hook_on_show()?)?;
         result
     }
 
-    /// The hook that is on show, or the study's first.
+    /// The hook on show, or the study's first hook if none is shown.
     fn hook_on_show(&self) -> Result<crate::model::HookPoint> {
         if let Ok(shown) = self.session.shown() {
             return Ok(shown.hook);

@@ -17,7 +17,7 @@ use crate::jobs::{self, comparing, reading};
 use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
 
-/// Notes that can be taken back.
+/// The number of changes of notes that can be undone.
 const UNDO: usize = 100;
 
 /// Writes the factors, or the card on show.
@@ -40,6 +40,7 @@ pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()>
     Ok(())
 }
 
+/// Checks that all ids are below the number of features `k`.
 fn check_ids(ids: &[usize], k: usize) -> Result<()> {
     match ids.iter().find(|id| **id >= k) {
         Some(id) => Err(Error::usage(format!(
@@ -50,12 +51,14 @@ fn check_ids(ids: &[usize], k: usize) -> Result<()> {
     }
 }
 
+/// Computes the dendrogram of the features on show.
 pub(super) fn tree(session: &Session, overlap: Overlap, linkage: Linkage) -> Result<()> {
     let tree = hierarchy::tree_by(&session.shown()?.factors.features, overlap, linkage);
     session.emit(Event::Tree(Arc::new(tree)));
     Ok(())
 }
 
+/// Finds the neurons that these features share.
 pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
     let features = &session.shown()?.factors.features;
     check_ids(ids, features.columns())?;
@@ -65,7 +68,7 @@ pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the dendrogram as the ending of `path` says.
+/// Writes the dendrogram in the format of the extension of `path`.
 pub(super) fn export_tree(
     session: &Session,
     overlap: Overlap,
@@ -95,7 +98,7 @@ pub(super) fn export_clusters(
     Ok(())
 }
 
-/// What is on show, and its list with the notes of now.
+/// What is on show, and its list with the present notes.
 fn noted_rows(session: &Session) -> Result<(Shown, Vec<FeatureRow>)> {
     let shown = session.shown()?;
     let notes = session.notes();
@@ -118,7 +121,7 @@ pub(super) fn export_levels(session: &Session, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Features side by side, in the residual stream as well where a model is open.
+/// Compares features; if a model is open, also in the residual stream.
 pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     let shown = session.shown()?;
     let mut found = features::compare(&shown.factors, &*session.tokens()?, ids)?;
@@ -135,7 +138,7 @@ pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Finds the features of features of the fit on show; says which numbers of them were found.
+/// Computes the levels of features of features of the fit on show; returns a summary.
 pub(super) fn levels(
     session: &Session,
     request: &LevelsRequest,
@@ -146,13 +149,16 @@ pub(super) fn levels(
     let (config, source) = {
         let guard = lock(&session.study);
         let study = guard.as_ref();
-        let asked = study.and_then(|study| study.fit_request(&shown.fit).ok());
+        let request = study.and_then(|study| study.fit_request(&shown.fit).ok());
         let source = match (joint, study) {
             (false, _) => None,
             (true, Some(study)) => Some(study.activations(shown.hook)?),
             (true, None) => return Err(session.no_study()),
         };
-        (asked.map(|(_, config)| config).unwrap_or_default(), source)
+        (
+            request.map(|(_, config)| config).unwrap_or_default(),
+            source,
+        )
     };
     let fit = LevelsFit {
         factors: &shown.factors,
@@ -236,11 +242,11 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it
-/// was typed.
+/// Saves a note on a feature of the fit on show, whose list is then sent again, or of a fit that
+/// was on show when the note was typed.
 pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
     let typed = Notes::parse_line(note.id, &note.line)?;
-    let is_open = session.has_open(&note.study);
+    let is_open = session.is_open(&note.study);
     let shown = session
         .shown()
         .ok()
@@ -252,13 +258,13 @@ pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
     };
     check_ids(&[note.id], shown.factors.features.columns())?;
     check_still_saved(session, &shown)?;
-    renote(session, &[note.id], |notes| {
+    change_notes_with_undo(session, &[note.id], |notes| {
         notes.replace(&[note.id], typed);
     })
 }
 
-/// Refuses to note features that another process has fitted anew since they were read: their ids
-/// are others now.
+/// Refuses a note on a fit that another process has made anew since it was read, since its ids now
+/// belong to other features.
 fn check_still_saved(session: &Session, shown: &Shown) -> Result<()> {
     let guard = lock(&session.study);
     let Some(study) = guard
@@ -278,9 +284,13 @@ fn check_still_saved(session: &Session, shown: &Shown) -> Result<()> {
     }
 }
 
-/// Changes the notes on these features of the fit on show and saves them; those before can be had
-/// back.
-fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> Result<()> {
+/// Changes the notes on these features of the fit on show, saves them, and records the previous
+/// notes for undo.
+fn change_notes_with_undo(
+    session: &Session,
+    ids: &[usize],
+    change: impl FnOnce(&mut Notes),
+) -> Result<()> {
     let shown = session.shown()?;
     if shown.set.is_some() {
         return Err(Error::refused(
@@ -302,7 +312,7 @@ fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> 
     session.emit_features()
 }
 
-/// Takes back the last note on the fit on show.
+/// Undoes the last change of notes on the fit on show.
 pub(super) fn undo_note(session: &Session) -> Result<()> {
     let shown = session.shown()?;
     let last = {
@@ -319,8 +329,8 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
     session.emit_features()
 }
 
-/// Writes what is noted on the fit on show as JSON, as it stands on disk: another process may have
-/// noted something since.
+/// Writes the notes on the fit on show as JSON. They are read from disk, since another process may
+/// have changed them.
 pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
     let shown = session.shown()?;
     if shown.set.is_some() {
@@ -328,18 +338,19 @@ pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
             "names and notes are of a fit's features: go back to the fit first",
         ));
     }
-    let notes = session.on_disk(|study| study.notes(&shown.fit))?;
+    let notes = session.with_study_on_disk(|study| study.notes(&shown.fit))?;
     study::write_notes(&notes, path)?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
 }
 
-/// Takes notes from such a file; the features that it names are noted anew. One step of undo.
+/// Imports notes from such a file; they replace the notes on the features that it contains. This is
+/// one step of undo.
 pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
-    let taken = study::read_notes(path)?;
-    let ids: Vec<usize> = taken.ids().collect();
+    let imported = study::read_notes(path)?;
+    let ids: Vec<usize> = imported.ids().collect();
     check_ids(&ids, session.shown()?.factors.features.columns())?;
-    renote(session, &ids, |notes| notes.merge(taken))?;
+    change_notes_with_undo(session, &ids, |notes| notes.merge(imported))?;
     session.log(
         Level::Info,
         format!(
@@ -351,10 +362,10 @@ pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Changes the notes on a fit as they stand on disk: a person may have edited them since. What they
-/// were before.
+/// Changes the notes on a fit as they are on disk, since they may have been edited there. Returns
+/// the notes before the change.
 fn save(session: &Session, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<Notes> {
-    let (before, now) = session.on_disk(|study| study.change_notes(fit, change))?;
+    let (before, now) = session.with_study_on_disk(|study| study.change_notes(fit, change))?;
     session.set_notes(now);
     Ok(before)
 }

@@ -1,8 +1,8 @@
-//! How commands and events travel: a [`Command`] as a [`Request`] with a number, and whatever comes
-//! of it as a [`Reply`] that names this number.
+//! The envelopes of commands and events: a [`Command`] is sent as a [`Request`] with a number, and
+//! every event that it causes as a [`Reply`] with this number.
 //!
-//! Invariant: with several questions open at once each asker knows its own answer, its own refusal
-//! and its own end.
+//! Invariant: with several requests open at once, the sender of each can recognise its own answers,
+//! refusals and end.
 
 use std::cell::Cell;
 
@@ -19,21 +19,21 @@ pub struct RequestId(pub u64);
 pub struct Request {
     /// The number that its replies name.
     pub id: RequestId,
-    /// What is to be done.
+    /// The command to run.
     pub command: Command,
 }
 
 /// An event on its way from the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// The request that it came of; `None` for what no request caused.
+    /// The request that caused it; `None` if no request did.
     pub to: Option<RequestId>,
-    /// What has happened.
+    /// The event.
     pub event: Event,
 }
 
 impl Request {
-    /// The last one. Nothing names it: the event channel closes when it is done.
+    /// The last request. No reply names it: the event channel closes when the engine has ended.
     pub fn shutdown() -> Self {
         Self {
             id: RequestId(0),
@@ -43,7 +43,7 @@ impl Request {
 }
 
 impl Reply {
-    /// Whether it came of the request that `open` names.
+    /// Whether the request `open` caused it.
     pub fn is_to(&self, open: Option<RequestId>) -> bool {
         open.is_some() && self.to == open
     }
@@ -54,7 +54,7 @@ impl Reply {
 pub struct RequestCounter(Cell<u64>);
 
 impl RequestCounter {
-    /// A request with a number that none before it had, from 1.
+    /// A request with the next number, from 1.
     pub fn request(&self, command: Command) -> Request {
         self.0.set(self.0.get() + 1);
         Request {

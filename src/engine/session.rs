@@ -1,14 +1,15 @@
-//! What is open: the model, the study, the newest factors. Shared by the engine's threads; every
-//! value is an immutable `Arc` that a job replaces, so that reading never waits for a job.
+//! The state that the engine's threads share: the open model and study and the newest factors.
+//! Every value is an immutable `Arc` that a job replaces as a whole, so that reading never waits
+//! for a job.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::lending::Lent;
+use super::lending::LentStudy;
 use super::sets::OpenSet;
 use super::{Event, FeatureList, Job, Level, Reply, RequestId, StudyInfo};
 use crate::analysis::Notes;
@@ -22,31 +23,32 @@ use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
 
-/// A snapshot on show, with what is derived from it once.
+/// The snapshot on show, with data that are computed from it once.
 #[derive(Clone)]
 pub(super) struct Shown {
     pub hook: HookPoint,
     pub fit: String,
     pub factors: Arc<Factors>,
     pub finished: bool,
-    /// Its list without names and promoted tokens: made once, for it reads every coefficient.
+    /// Its list without names and promoted tokens; it is made only once, since that reads every
+    /// coefficient.
     pub rows: Arc<Vec<FeatureRow>>,
     /// Promoted tokens of each feature, by id; from an older snapshot while a fit runs.
     pub promoted: Arc<Vec<Vec<ScoredToken>>>,
-    /// The set that it is, where it is no fit.
+    /// The set on show; `None` for a fit.
     pub set: Option<OpenSet>,
 }
 
-/// A change of notes.
+/// A change of notes that can be undone.
 pub(super) struct NoteChange {
     pub fit: String,
     pub ids: Vec<usize>,
-    /// What was noted of these features.
+    /// The notes on these features before the change.
     pub before: Notes,
 }
 
-/// What is open, with the request that is worked on: what is told through this handle names it.
-/// Cloning it shares what is open.
+/// A handle to the shared state for one request: events that are sent through it name the request.
+/// Clones share the state.
 #[derive(Clone)]
 pub(super) struct Session {
     open: Arc<Open>,
@@ -62,29 +64,29 @@ impl Deref for Session {
     }
 }
 
-/// What is open.
+/// The shared state of the engine.
 #[derive(Default)]
 pub(super) struct Open {
     pub model: RwLock<Option<Arc<Model>>>,
     pub study: Mutex<Option<Study>>,
     /// The open study while it is not in `study`.
-    pub lent: Mutex<Option<Lent>>,
-    /// Held by a training, and by what must not run beside one.
-    pub trains: Mutex<()>,
+    pub lent: Mutex<Option<LentStudy>>,
+    /// Locked by a training, and by work that must not run at the same time.
+    pub training: Mutex<()>,
     pub tokens: RwLock<Option<Arc<TokenTable>>>,
     pub notes: RwLock<Arc<Notes>>,
     pub shown: RwLock<Option<Shown>>,
-    /// The feature that the shell looks at, for export.
+    /// The card that was requested last, for export.
     pub last_card: Mutex<Option<FeatureCard>>,
-    /// The levels found last, and the fit that they are of.
+    /// The levels that were computed last, with the name of their fit.
     pub last_levels: Mutex<Option<(String, Arc<Levels>)>>,
-    /// Changes of notes that can be taken back, the last at the end.
+    /// The changes of notes that can be undone, the last at the end.
     pub undo: Mutex<Vec<NoteChange>>,
-    /// The logit lens of the list is to be made, and has not begun.
-    pub lens_waits: AtomicBool,
-    encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
-    /// Counts replacements of `shown`: what was derived from an older one is stale.
-    generation: AtomicU64,
+    /// Whether a run of the logit lens of the list is queued and has not started.
+    pub lens_is_queued: AtomicBool,
+    /// The encoder of the factors that were read last. The weak reference keeps their address from
+    /// being reused, but not their values in memory.
+    encoder: Mutex<Option<(Weak<Factors>, Arc<Encoder>)>>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,8 +111,8 @@ impl Session {
         }
     }
 
-    /// The same session, whose events name this request from now on.
-    pub fn answering(&self, request: RequestId) -> Self {
+    /// The same session for another request, which its events name.
+    pub fn for_request(&self, request: RequestId) -> Self {
         Self {
             request: Some(request),
             ..self.clone()
@@ -119,7 +121,7 @@ impl Session {
 
     pub fn emit(&self, event: Event) {
         let to = self.request;
-        // The shell may be gone already; the work is still worth finishing.
+        // The receiver may be closed already; the work is finished all the same.
         let _ = self.events.send(Reply { to, event });
     }
 
@@ -158,16 +160,11 @@ impl Session {
             .ok_or_else(|| Error::refused("there are no features yet: fit the study first"))
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     pub fn forget_shown(&self) {
         set(&self.shown, None);
-        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Puts a snapshot on show and tells the shell.
+    /// Shows a snapshot of a fit and reports it.
     pub fn show(
         &self,
         hook: HookPoint,
@@ -194,10 +191,10 @@ impl Session {
         })
     }
 
-    /// Puts what was read before on show.
+    /// Shows features that were read before.
     pub fn display(&self, shown: Shown) -> Result<()> {
         set(&self.shown, Some(shown));
-        self.generation.fetch_add(1, Ordering::AcqRel);
+
         self.emit_features()
     }
 
@@ -238,8 +235,8 @@ impl Session {
         self.set_promoted(&shown, all)
     }
 
-    /// Takes what the logit lens said of `shown`, and sends the list again where it still is on
-    /// show.
+    /// Stores the promoted tokens of the features of `shown` and sends the list again, if that fit
+    /// is still on show.
     pub fn set_promoted(&self, shown: &Shown, all: Vec<Vec<ScoredToken>>) -> Result<()> {
         {
             let mut cell = self.shown.write().unwrap_or_else(PoisonError::into_inner);
@@ -254,23 +251,24 @@ impl Session {
         self.emit_features()
     }
 
-    /// What is on show, with what says how strongly new rows express it: a set in its own way, a
-    /// fit by its encoder.
+    /// What is on show, with a reader that computes how strongly new rows express its directions: a
+    /// set by its scores, a fit by its encoder.
     pub fn reader(&self) -> Result<(Shown, Reader)> {
         let shown = self.shown()?;
         if let Some(open) = &shown.set {
             let reader = Reader::Set(open.set.clone());
             return Ok((shown, reader));
         }
-        let generation = self.generation();
+        // The cache is keyed by the factors themselves: another thread may replace the snapshot on
+        // show at any moment.
         let mut cell = lock(&self.encoder);
         if let Some((made_for, encoder)) = cell.as_ref()
-            && *made_for == generation
+            && std::ptr::eq(made_for.as_ptr(), Arc::as_ptr(&shown.factors))
         {
             return Ok((shown, Reader::Fit(encoder.clone())));
         }
         let encoder = Arc::new(Encoder::from_factors(&shown.factors));
-        *cell = Some((generation, encoder.clone()));
+        *cell = Some((Arc::downgrade(&shown.factors), encoder.clone()));
         Ok((shown, Reader::Fit(encoder)))
     }
 
@@ -302,7 +300,7 @@ impl Session {
         let mut card = contexts::neuron_card(&shown.factors, &tokens, activations.as_ref(), index)?;
         let mut direction = vec![0.0; shown.factors.features.rows];
         direction[index] = 1.0;
-        // A neuron is shown without the lens where no model is open.
+        // A neuron is shown without the lens if no model is open.
         if let Ok(model) = self.model()
             && let Ok(lens) = reading::card_lens(&model, shown.hook, direction)
         {
@@ -311,7 +309,7 @@ impl Session {
         Ok(card)
     }
 
-    /// Tells the shell what study is open.
+    /// Reports the open study to the shell.
     pub fn emit_study(&self, hook: HookPoint) -> Result<()> {
         let guard = lock(&self.study);
         let Some(study) = guard.as_ref() else {
@@ -360,7 +358,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
             .map(|c| c.name.as_str())
             .collect::<Vec<_>>()
             .join(" + "),
-        samples: manifest.corpora.iter().map(|c| c.samples).sum(),
+        samples: manifest.samples(),
         rows: state.rows,
         unfinished: Some(state).filter(|state| !state.is_complete()),
         width,
@@ -376,7 +374,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
     })
 }
 
-/// Rate and time to go of one stage of a job.
+/// Measures the rate and the remaining time of the present stage of a job.
 #[derive(Default)]
 pub(crate) struct Meter {
     stage: String,
@@ -385,7 +383,8 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// `None` when the last report is too recent to tell again; a finished stage is always told.
+    /// The rate and the remaining seconds; `None` if the last report is less than 100 ms old. A
+    /// finished stage is always reported.
     pub fn measure(
         &mut self,
         progress: &crate::task::Progress,

@@ -1,8 +1,8 @@
-//! Sets of directions on show in place of a fit's features: made or opened on a worker, read as a
-//! fit is, and given back.
+//! Shows sets of directions in place of a fit's features: a set is made or opened on a worker and
+//! read like a fit; leaving it shows the fit again.
 //!
-//! Invariant: while a set is on show the fit that was there waits as it was, with its notes;
-//! nothing is ever noted on a set.
+//! Invariant: while a set is on show the fit before it is kept unchanged, with its notes; a set
+//! itself has no notes.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::{Progress, TaskCtx};
 
-/// Directions whose logit lens is held at a time.
-const AT_ONCE: usize = 128;
+/// The number of directions whose logit lens is computed at a time.
+const LENS_DIRECTIONS: usize = 128;
 
-/// The set on show, where it is not a fit.
+/// The set of directions on show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetInfo {
     /// Which set it is.
@@ -33,18 +33,21 @@ pub struct SetInfo {
     pub fit: Option<String>,
 }
 
-/// A set that is on show, with what reads new rows.
+/// A set on show, with its interface to new rows.
 #[derive(Clone)]
 pub(super) struct OpenSet {
     pub kind: SetKind,
     pub set: Arc<dyn DirectionSet>,
     /// What was on show before, with its notes.
-    pub behind: Option<Arc<(Shown, Notes)>>,
+    pub previous: Option<Arc<(Shown, Notes)>>,
 }
 
 impl OpenSet {
     pub fn info(&self) -> SetInfo {
-        let fit = self.behind.as_ref().map(|behind| behind.0.fit.clone());
+        let fit = self
+            .previous
+            .as_ref()
+            .map(|previous| previous.0.fit.clone());
         SetInfo {
             kind: self.kind.clone(),
             hook: self.set.hook(),
@@ -53,25 +56,25 @@ impl OpenSet {
     }
 }
 
-/// Makes or opens a set, reads it on every row of the study and puts it on show; the logit lens of
-/// its list comes last, for it can take as long. The study is opened beside the open one, so
-/// that no question waits for it.
+/// Makes or opens a set, scores it on every row of the study and shows it; the logit lens of its
+/// list comes last, since it can take long. The study is opened a second time for reading, so that
+/// no question waits for it.
 pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok();
-    let behind = match shown.as_ref().map(|s| s.set.as_ref()) {
-        Some(Some(set)) => set.behind.clone(),
+    let previous = match shown.as_ref().map(|s| s.set.as_ref()) {
+        Some(Some(set)) => set.previous.clone(),
         _ => shown.map(|s| Arc::new((s, (*session.notes()).clone()))),
     };
     let dir = open_dir(session).ok_or_else(|| session.no_study())?;
     let study = Study::open_read_only(&dir)?;
-    let place = HookSelection {
-        fit: behind.as_ref().map(|b| b.0.fit.clone()),
+    let selection = HookSelection {
+        fit: previous.as_ref().map(|b| b.0.fit.clone()),
         ..HookSelection::default()
     };
     ctx.checkpoint(Progress::new(format!("making {kind}"), 0, None, ""))?;
     let model = session.model().ok();
     let set: Arc<dyn DirectionSet> =
-        directions::open_with(&study, kind, &place, model.as_deref(), ctx)?.into();
+        directions::open_with(&study, kind, &selection, model.as_deref(), ctx)?.into();
     let source = study.activations(set.hook())?;
     let factors = set.factors_on(source.as_ref(), ctx)?;
     let notes = directions::names(&study, set.as_ref())?;
@@ -85,11 +88,11 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
         return Err(Error::Cancelled);
     }
     let (hook, fit, count) = (set.hook(), set.name().to_owned(), set.directions().count());
-    let same_hook = behind.as_ref().is_none_or(|b| b.0.hook == hook);
+    let same_hook = previous.as_ref().is_none_or(|b| b.0.hook == hook);
     let set = Some(OpenSet {
         kind: kind.clone(),
         set,
-        behind,
+        previous,
     });
     session.set_notes(notes);
     if !same_hook {
@@ -104,7 +107,7 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
         promoted: Arc::default(),
         set,
     })?;
-    promote(session, ctx)?;
+    refresh_promoted(session, ctx)?;
     Ok(format!("{count} directions of {kind} at {hook}"))
 }
 
@@ -114,17 +117,17 @@ fn open_dir(session: &Session) -> Option<std::path::PathBuf> {
         .map(|study| study.dir().to_path_buf())
 }
 
-/// Puts the fit that waits behind the set on show again.
-pub(super) fn back(session: &Session) -> Result<()> {
+/// Shows the fit that was on show before the set.
+pub(super) fn leave(session: &Session) -> Result<()> {
     let Some(set) = session.shown()?.set else {
         return Ok(());
     };
-    let Some(behind) = set.behind else {
+    let Some(previous) = set.previous else {
         return Err(Error::refused(
             "there is no fit to go back to: fit the study first",
         ));
     };
-    let (shown, notes) = (*behind).clone();
+    let (shown, notes) = (*previous).clone();
     session.set_notes(notes);
     if shown.hook != set.set.hook() {
         session.emit_study(shown.hook)?;
@@ -132,14 +135,15 @@ pub(super) fn back(session: &Session) -> Result<()> {
     session.display(shown)
 }
 
-/// The logit lens of every direction on show, a part at a time; nothing without a model.
-fn promote(session: &Session, ctx: &TaskCtx) -> Result<()> {
+/// Runs the logit lens of every direction on show in parts, which can be cancelled; does nothing
+/// without a model.
+fn refresh_promoted(session: &Session, ctx: &TaskCtx) -> Result<()> {
     let (Ok(model), Ok(shown)) = (session.model(), session.shown()) else {
         return Ok(());
     };
     let count = shown.factors.features.columns();
     let mut all = Vec::with_capacity(count);
-    for start in (0..count).step_by(AT_ONCE) {
+    for start in (0..count).step_by(LENS_DIRECTIONS) {
         ctx.checkpoint(Progress::new(
             "reading through the logit lens",
             start as u64,
@@ -150,7 +154,7 @@ fn promote(session: &Session, ctx: &TaskCtx) -> Result<()> {
             &model,
             shown.hook,
             &shown.factors,
-            start..count.min(start + AT_ONCE),
+            start..count.min(start + LENS_DIRECTIONS),
         )?);
     }
     session.set_promoted(&shown, all)

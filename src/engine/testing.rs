@@ -1,5 +1,5 @@
-//! For tests: the engine itself, given one request at a time, and what it needs: a small random
-//! language model and texts, made on the spot.
+//! For tests: the engine itself, which handles one request at a time, with a small random language
+//! model and texts.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::factor::FitConfig;
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
 
-/// The model, the texts and the study of a test, in a directory that goes with it.
+/// The model, the texts and the study of a test, in a directory that is removed with this value.
 pub(crate) struct Workshop {
     dir: tempfile::TempDir,
     /// A random Llama of four layers whose tokens are bytes.
@@ -21,7 +21,7 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// With so many texts.
+    /// Makes the model and a corpus of `texts` texts.
     pub fn new(texts: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         Self {
@@ -31,17 +31,18 @@ impl Workshop {
         }
     }
 
-    /// Something in its directory.
+    /// The path of a file in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Where its study lies.
+    /// The path of its study.
     pub fn study(&self) -> PathBuf {
         self.path("study")
     }
 
-    /// What opens the study, making it where it is not there: layer 1 and so many features.
+    /// The request that opens the study, or makes it if absent, with layer 1 and `features`
+    /// features.
     pub fn request(&self, features: usize) -> OpenRequest {
         OpenRequest {
             model: Some(self.model.display().to_string()),
@@ -57,13 +58,13 @@ impl Workshop {
         }
     }
 
-    /// A study of which collecting was stopped half-way: it takes some hundred texts.
+    /// Makes a study whose collection was interrupted half-way; it needs a few hundred texts.
     pub fn half_collected(&self, dir: &Path) {
         support::half_collected(dir, &self.model, &self.corpus);
     }
 }
 
-/// An engine that is asked one thing after another.
+/// An engine that handles one request after another.
 pub(crate) struct Live {
     pub(super) engine: Engine,
     pub(super) replies: Receiver<Reply>,
@@ -71,7 +72,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// With nothing open.
+    /// An engine with nothing open.
     pub fn new() -> Self {
         let (outbox, replies) = unbounded();
         Self {
@@ -81,7 +82,7 @@ impl Live {
         }
     }
 
-    /// With the study of `workshop` made, fitted and open.
+    /// An engine with the study of `workshop`, collected, fitted and open.
     pub fn opened(workshop: &Workshop, features: usize) -> Self {
         let live = Self::new();
         let events = live.ask(Command::Open(workshop.request(features)));
@@ -92,11 +93,11 @@ impl Live {
         live
     }
 
-    /// Everything that comes of a request, once nothing more comes.
+    /// Handles a request and returns all replies once all lanes are idle.
     pub fn handle(&self, request: Request) -> Vec<Reply> {
         self.engine.handle(request);
         let engine = &self.engine;
-        // Opening gives work to the lane of the logit lens: that one is waited for last.
+        // Other lanes submit work to the lane of the logit lens, so that lane is waited for last.
         for lane in [
             &engine.work,
             &engine.trace,
@@ -113,18 +114,18 @@ impl Live {
         self.replies.try_iter().collect()
     }
 
-    /// The events that come of a command.
+    /// Handles a command and returns its events.
     pub fn ask(&self, command: Command) -> Vec<Event> {
         let replies = self.handle(self.counter.request(command));
         replies.into_iter().map(|reply| reply.event).collect()
     }
 
-    /// Ends it; the study is free then for another.
+    /// Ends the engine, which unlocks the study.
     pub fn close(self) {
         self.engine.shutdown();
     }
 
-    /// Why a command is refused or fails.
+    /// Handles a command that must be refused or fail, and returns the reason.
     pub fn refusal(&self, command: Command) -> String {
         let events = self.ask(command);
         let why = events.iter().find_map(|event| match event {

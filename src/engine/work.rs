@@ -1,5 +1,5 @@
-//! Jobs run for the explorer: each takes what it needs of the session, calls the job, and tells its
-//! events.
+//! Runs jobs for the explorer: each function takes what it needs from the session, calls the job,
+//! and sends its events.
 //!
 //! Knows no thread: [`super::handling::Handling`] says where these run. Invariant: the study is locked only
 //! while it is read or written, never while a job computes.
@@ -24,21 +24,26 @@ use crate::jobs::training::{self, TrainObserver, TrainPoint, TrainRun};
 use crate::study::SaeEntry;
 use crate::task::TaskCtx;
 
-/// Judges what directions cause; the study is held only while directions are chosen.
-pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) -> Result<String> {
+/// Judges the effects of directions; the study is locked only while directions are chosen.
+pub(super) fn evaluate(
+    session: &Session,
+    request: &CausalRequest,
+    ctx: &TaskCtx,
+) -> Result<String> {
     let model = session.model()?;
     let prepared = match lock(&session.study).as_ref() {
-        Some(study) => causal::prepare(study, ask, &model, ctx)?,
+        Some(study) => causal::prepare(study, request, &model, ctx)?,
         None => return Err(session.no_study()),
     };
     let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
-    let tell =
-        |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
-    tell(&judged);
-    let mut seen = |happened: RunEvent<'_>| {
+    let report_so_far = |judged: &[JudgedRecord]| {
+        session.emit(Event::Judged(report(judged, &methods, request.seed)))
+    };
+    report_so_far(&judged);
+    let mut observe = |happened: RunEvent<'_>| {
         if let RunEvent::Texts(_, _, new) = happened {
             judged.extend_from_slice(new);
-            tell(&judged);
+            report_so_far(&judged);
         }
         Ok(())
     };
@@ -46,7 +51,7 @@ pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) ->
         &model,
         Judging::Words,
         &mut |note| session.log(Level::Info, note),
-        &mut seen,
+        &mut observe,
         ctx,
     )?;
     if found.stopped {
@@ -61,14 +66,14 @@ pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) ->
     Ok(words)
 }
 
-/// Trains on the hook on show in the explorer, or goes on; says what came of it.
+/// Trains an autoencoder on the hook on show, or resumes a training; returns a summary.
 pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> Result<String> {
     if session.is_lent() {
         return Err(session.no_study());
     }
-    let _alone = lock(&session.trains);
+    let _training = lock(&session.training);
     let shown = session.shown().ok().map(|shown| shown.hook);
-    let (place, dir, source) = {
+    let (run, dir, source) = {
         let guard = lock(&session.study);
         let study = guard.as_ref().ok_or_else(|| session.no_study())?;
         let hook = shown.or(study.manifest().hooks.first().copied());
@@ -83,19 +88,24 @@ pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> R
                 "'{name}' was trained before: it is among the sets of directions"
             ));
         }
-        let place = TrainRun::new(study, &name, hook, config, Resume::IfThere)?;
-        (place, study.dir().to_path_buf(), study.activations(hook)?)
+        let run = TrainRun::new(study, &name, hook, config, Resume::IfThere)?;
+        (run, study.dir().to_path_buf(), study.activations(hook)?)
     };
-    let keep = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study)
+    let save = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study)
         .as_ref()
         .filter(|s| s.dir() == dir)
     {
         Some(study) => sae.map_or_else(|| study.start_sae(entry), |sae| study.save_sae(entry, sae)),
-        // Another study came: what was learnt lies in the checkpoint.
+        // Another study was opened; the training can be resumed from its checkpoint.
         None => Err(Error::Cancelled),
     };
-    let (entry, seconds) =
-        training::run(source.as_ref(), &place, &keep, &mut Watcher(session), ctx)?;
+    let (entry, seconds) = training::run(
+        source.as_ref(),
+        &run,
+        &save,
+        &mut TrainingEvents(session),
+        ctx,
+    )?;
     let fvu = entry
         .figures
         .and_then(|f| f.fvu)
@@ -107,13 +117,13 @@ pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> R
     ))
 }
 
-/// Shows a running training in the explorer.
-struct Watcher<'a>(&'a Session);
+/// Reports a running training to the explorer.
+struct TrainingEvents<'a>(&'a Session);
 
-impl TrainObserver for Watcher<'_> {
-    fn started(&mut self, entry: &SaeEntry, before: &[TrainPoint]) {
+impl TrainObserver for TrainingEvents<'_> {
+    fn started(&mut self, entry: &SaeEntry, earlier: &[TrainPoint]) {
         self.0.emit(Event::Training(Box::new(entry.clone())));
-        before
+        earlier
             .iter()
             .for_each(|point| self.0.emit(Event::TrainPoint(*point)));
     }
@@ -124,21 +134,21 @@ impl TrainObserver for Watcher<'_> {
     }
 }
 
-/// Sweeps over the numbers of features with the settings of a fit; tells each row as it is there,
-/// and at the end how many.
-pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Result<String> {
+/// Fits several numbers of features with the settings of a fit; sends each row when it is measured,
+/// and returns a summary.
+pub(super) fn sweep(session: &Session, request: &SweepRequest, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok().map(|shown| shown.hook);
     let tokens = session.tokens()?;
     let (hook, base, source) = {
         let guard = lock(&session.study);
         let study = guard.as_ref().ok_or_else(|| session.no_study())?;
-        let place = HookSelection {
+        let selection = HookSelection {
             fit: None,
             layer: shown.map(|h| h.layer),
             site: shown.map(|h| h.site),
         };
-        let names: Vec<String> = ask.fit.iter().cloned().collect();
-        let (hook, mut bases) = bases(study, &names, &place)?;
+        let names: Vec<String> = request.fit.iter().cloned().collect();
+        let (hook, mut bases) = bases(study, &names, &selection)?;
         (
             hook,
             bases
@@ -150,7 +160,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Res
     };
     let fits = grid(
         &base,
-        &ask.features,
+        &request.features,
         &[base.sparsity],
         &[base.l1],
         &[base.row_cap],
@@ -159,35 +169,35 @@ pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Res
     session.emit(Event::SweepBegun(Box::new(SweepBegun {
         hook,
         config,
-        request: ask.clone(),
+        request: request.clone(),
     })));
     let config = SweepConfig {
         fits,
-        seeds: ask.seeds,
+        seeds: request.seeds,
         holdout: Holdout::default(),
-        cold: ask.cold,
+        cold: request.cold,
     };
-    let mut seen = |row: &SweepRow| {
+    let mut observe = |row: &SweepRow| {
         session.emit(Event::SweepRow(Box::new(row.clone())));
         ctx.check()
     };
-    let (_, rows) = eval::sweep::sweep(source.as_ref(), &tokens, &config, ctx, &mut seen)?;
-    let fits = rows.len() * ask.seeds;
+    let (_, rows) = eval::sweep::sweep(source.as_ref(), &tokens, &config, ctx, &mut observe)?;
+    let fits = rows.len() * request.seeds;
     Ok(format!("{} numbers of features, {fits} fits", rows.len()))
 }
 
 impl super::handling::Handling<'_> {
-    /// One at a time with trainings: either takes all cores.
-    pub(super) fn sweep(&self, ask: SweepRequest) {
+    /// Sweeps and trainings run one at a time, since either uses all cores.
+    pub(super) fn sweep(&self, request: SweepRequest) {
         let token = crate::task::CancelToken::default();
         self.replace_token(Job::Sweep, &token);
         let session = self.session.clone();
         self.train.submit(move || {
-            // A newer one has replaced this before it began.
+            // A newer request has replaced this one before it started.
             if token.is_cancelled() {
                 return;
             }
-            let work = |ctx: &TaskCtx| Ok(((), sweep(&session, &ask, ctx)?));
+            let work = |ctx: &TaskCtx| Ok(((), sweep(&session, &request, ctx)?));
             let _ = super::run_job(&session, Job::Sweep, &token, work);
         });
     }

@@ -202,7 +202,7 @@ fn a_feature_is_read_while_the_lens_of_the_list_takes_its_time() {
     let request: Request = live.counter.request(Command::Inspect(3));
     let handling = Handling {
         engine: &live.engine,
-        session: live.engine.session.answering(request.id),
+        session: live.engine.session.for_request(request.id),
     };
     // A fit that moves on asks for the lens again and again.
     (0..20).for_each(|_| handling.opener().refresh_lens());

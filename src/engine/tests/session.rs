@@ -87,8 +87,11 @@ fn a_set_comes_in_place_of_the_fit_which_comes_back_as_it_was() {
 fn where_the_explorer_stands_is_saved_with_the_study() {
     let workshop = Workshop::new(30);
     let live = Live::opened(&workshop, 6);
-    let stands = serde_json::json!({"fit": "k6", "pane": "Tree"});
-    assert!(live.ask(Command::SaveSession(stands.clone())).is_empty());
+    let view_state = serde_json::json!({"fit": "k6", "pane": "Tree"});
+    assert!(
+        live.ask(Command::SaveSession(view_state.clone()))
+            .is_empty()
+    );
     live.close();
     let live = Live::new();
     let opened = live.ask(Command::OpenStudy(workshop.study()));
@@ -96,6 +99,42 @@ fn where_the_explorer_stands_is_saved_with_the_study() {
         Event::Study(study) => study.session,
         _ => None,
     });
-    assert_eq!(saved, Some(stands));
+    assert_eq!(saved, Some(view_state));
     live.close();
+}
+
+#[test]
+fn the_reader_of_a_fit_is_that_of_the_snapshot_on_show() {
+    use std::sync::Arc;
+
+    use crate::analysis::tests::{columns, factors, table};
+    use crate::engine::session::Session;
+    use crate::jobs::reading::Reader;
+    use crate::model::{HookPoint, HookSite};
+
+    let hook = HookPoint {
+        layer: 0,
+        site: HookSite::MlpPost,
+    };
+    let session = Session::new(crossbeam_channel::unbounded().0);
+    session.set_tokens(Some(Arc::new(table(&[(&["a"], None)]))));
+    let snapshot = |weight: f32| {
+        let z = columns(2, &[vec![weight, 0.0], vec![0.0, 1.0]]);
+        Arc::new(factors(z, 1, vec![1.0, 2.0]))
+    };
+    let encoder = || match session.reader().unwrap() {
+        (shown, Reader::Fit(encoder)) => {
+            assert_eq!(encoder.features(), &shown.factors.features);
+            encoder
+        }
+        (_, Reader::Set(_)) => panic!("a fit is on show"),
+    };
+    let (first, second) = (snapshot(1.0), snapshot(-1.0));
+    session.show(hook, "k2", first.clone(), false).unwrap();
+    let made = encoder();
+    assert!(Arc::ptr_eq(&made, &encoder()), "made once for a snapshot");
+    session.show(hook, "k2", second, false).unwrap();
+    assert!(!Arc::ptr_eq(&made, &encoder()));
+    session.show(hook, "k2", first, true).unwrap();
+    encoder();
 }
