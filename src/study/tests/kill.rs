@@ -136,7 +136,9 @@ fn kill_minus_nine_loses_at_most_a_seal() {
             samples = now;
         }
     }
-    assert!(spawn().wait().unwrap().success());
+    // A process that another test starts at this moment holds a copy of the lock between its fork and
+    // its exec, so the lock that was just dropped may be taken for a few more milliseconds.
+    assert!((0..3).any(|_| spawn().wait().unwrap().success()));
     assert_eq!(check(&at), SAMPLES);
     let manifest = Manifest::read(&at).unwrap();
     assert_eq!(
