@@ -114,10 +114,10 @@ fn a_device_gives_back_the_strongest_tokens_alone() {
     let wave = |by: f32| (0..64).map(|i| (by * i as f32).sin()).collect::<Vec<f32>>();
     let directions = [wave(1.3), vec![0.0; 64], wave(0.7), wave(2.1)];
     let before = host::copied();
-    let device = promoted(&card, hook, &directions, 6).unwrap();
+    let device = promoted_tokens(&card, hook, &directions, 6).unwrap();
     // Twice as many as asked for with their ids, on both sides of each, and one flag.
     assert_eq!(host::copied() - before, 4 * 2 * 2 * 12 + 1);
-    let host = promoted(&own, hook, &directions, 6).unwrap();
+    let host = promoted_tokens(&own, hook, &directions, 6).unwrap();
     assert_eq!(host[1], (Vec::new(), Vec::new()));
     for ((top, bottom), (t, b)) in host.iter().zip(&device) {
         for (a, b) in top.iter().chain(bottom).zip(t.iter().chain(b)) {
