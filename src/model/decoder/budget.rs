@@ -52,6 +52,10 @@ pub(super) struct Plan {
     pub(super) tokens: usize,
     /// Whether the number of tokens was asked for.
     asked: bool,
+    /// Whether the embeddings are copied to the first device.
+    pub(super) embedding: bool,
+    /// Whether there are several devices: then the unembedding lies on another one.
+    several: bool,
 }
 
 impl Plan {
@@ -65,6 +69,8 @@ impl Plan {
             device,
             tokens,
             asked: options.batch_tokens.is_some(),
+            embedding: false,
+            several: false,
         }
     }
 
@@ -74,6 +80,8 @@ impl Plan {
             device: None,
             tokens: PASS_TOKENS[0],
             asked: true,
+            embedding: false,
+            several: false,
         }
     }
 }
@@ -94,6 +102,8 @@ struct Parts {
     /// The weights outside the layers: on a device the unembedding and its norm, on the CPU the
     /// embedding too, which a device leaves in the file.
     outside: u64,
+    /// The embeddings and learned positions that are copied to the first device beside the unembedding.
+    embedding: u64,
     /// Keys and values of one layer.
     cache: u64,
     working: u64,
@@ -106,12 +116,21 @@ impl Subject<'_> {
         let depth = c.layers.len();
         let count = plan.layers.unwrap_or(depth).min(depth);
         let mut layers = vec![0; count];
-        let (mut outside, mut blocks) = (0, 0);
+        let (mut outside, mut embedding, mut blocks) = (0, 0, 0);
         for name in self.weights.names() {
             let Some(tensor) = self.weights.get(name) else {
                 continue;
             };
             let bytes = self.bytes_of(tensor, plan);
+            if plan.embedding && layer_of(c.names, name).is_none() && self.is_embedding(name) {
+                let there = count == depth && !plan.several && self.is_at_the_end(name);
+                // Learned positions stay in f32.
+                embedding += match name.ends_with(&format!("{}.weight", c.names.positions)) {
+                    true => 4 * (tensor.rows() * tensor.cols()) as u64,
+                    false if there || tensor.is_quantised() => 0,
+                    false => bytes,
+                };
+            }
             let place = match layer_of(c.names, name) {
                 Some(layer) if layer < count => &mut layers[layer],
                 None if plan.device.is_none() || count == depth && self.is_at_the_end(name) => {
@@ -129,6 +148,7 @@ impl Subject<'_> {
         Parts {
             layers,
             outside,
+            embedding,
             cache: if plan.layers.is_none() { cache } else { 0 },
             working: self.working(plan, width, blocks) as u64,
         }
@@ -184,10 +204,24 @@ impl Subject<'_> {
         !is(names.positions)
     }
 
+    /// Whether a tensor outside the layers holds embeddings or learned positions: where a tied pair is
+    /// stored as the unembedding alone, that one.
+    fn is_embedding(&self, name: &str) -> bool {
+        let c = self.config;
+        let is = |own: &str| name.ends_with(&format!("{own}.weight"));
+        let alone = || {
+            let embedding = format!("{}.weight", c.names.embedding);
+            !self.weights.names().any(|n| n.ends_with(&embedding))
+        };
+        is(c.names.embedding)
+            || c.learned_positions && is(c.names.positions)
+            || is(c.names.unembedding) && alone()
+    }
+
     fn need(&self, plan: Plan) -> MemoryNeed {
         let parts = self.parts(plan);
         MemoryNeed {
-            weights: parts.layers.iter().sum::<u64>() + parts.outside,
+            weights: parts.layers.iter().sum::<u64>() + parts.outside + parts.embedding,
             cache: parts.cache * self.config.layers.len() as u64,
             working: parts.working,
         }
@@ -235,6 +269,8 @@ fn layer_of(names: &TensorNames, tensor: &str) -> Option<usize> {
 pub(super) struct Share {
     /// The layers that lie there.
     pub(super) layers: Range<usize>,
+    /// Whether the embeddings do.
+    pub(super) start: bool,
     /// Whether the unembedding does.
     pub(super) end: bool,
     pub(super) bytes: u64,
@@ -248,8 +284,9 @@ impl Share {
             1 => format!("layer {}", self.layers.start),
             _ => format!("layers {} to {}", self.layers.start, self.layers.end - 1),
         };
+        let start = if self.start { "the embeddings, " } else { "" };
         let end = if self.end { " and the unembedding" } else { "" };
-        format!("{layers}{end}")
+        format!("{start}{layers}{end}")
     }
 }
 
@@ -258,9 +295,11 @@ impl Share {
 pub(super) fn shares(subject: Subject<'_>, plan: Plan, free: &[Option<u64>]) -> Vec<Share> {
     let parts = subject.parts(plan);
     let each: Vec<u64> = parts.layers.iter().map(|w| w + parts.cache).collect();
+    let start = |i: usize| if i == 0 { parts.embedding } else { 0 };
     let room: Vec<Option<u64>> = free
         .iter()
-        .map(|free| free.map(|bytes| bytes.saturating_sub(parts.working)))
+        .enumerate()
+        .map(|(i, free)| free.map(|bytes| bytes.saturating_sub(parts.working + start(i))))
         .collect();
     let firsts = divide(&each, parts.outside, &room);
     let ends = firsts[1..].iter().copied().chain([each.len()]);
@@ -273,8 +312,9 @@ pub(super) fn shares(subject: Subject<'_>, plan: Plan, free: &[Option<u64>]) -> 
             let outside = if i == last { parts.outside } else { 0 };
             Share {
                 layers: first..end,
+                start: start(i) > 0,
                 end: i == last && parts.outside > 0,
-                bytes: each[first..end].iter().sum::<u64>() + outside + parts.working,
+                bytes: each[first..end].iter().sum::<u64>() + start(i) + outside + parts.working,
             }
         })
         .collect()
@@ -300,7 +340,15 @@ pub(super) fn check(
         let tokens = plan.tokens / 2;
         (!plan.asked && tokens >= LEAST_PASS_TOKENS).then_some(Plan { tokens, ..*plan })
     });
-    if let Some(plan) = halves.into_iter().find(|&plan| fits(plan)) {
+    // The embeddings only where that is known to fit, and never for fewer tokens at once.
+    let embedded = Plan {
+        embedding: true,
+        several: free.len() > 1,
+        ..plan
+    };
+    let known = plan.device.is_some() && free.iter().all(Option::is_some);
+    let embedded = known.then_some(embedded);
+    if let Some(plan) = embedded.into_iter().chain(halves).find(|&plan| fits(plan)) {
         return Ok(plan);
     }
     let problem = match free {

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use candle_core::{D, Tensor};
 
+use super::embed::DAMAGED;
 use super::linear::{Linear, with_slice};
 use super::network::Decoder;
 use super::vector;
@@ -75,6 +76,9 @@ impl Decoder {
         if self.is_mapped() || phase != Phase::Prompt || strict.holds_on_device(x)? {
             return Ok(());
         }
+        if self.embeddings_damaged() {
+            return Err(Error::refused(DAMAGED));
+        }
         Err(Error::refused(
             "a layer gave NaN or infinity: lower the steering strength, try --dtype f32, or check the weights",
         ))
@@ -95,6 +99,9 @@ impl Decoder {
     /// An error message if a mapped tensor of these layers holds NaN or infinity. It reads all of them,
     /// so it is only called to name the cause of a failure.
     pub(crate) fn damage(&self, layers: Range<usize>) -> Option<String> {
+        if self.embeddings_damaged() {
+            return Some(DAMAGED.to_owned());
+        }
         let blocks = self.blocks.get(layers).unwrap_or_default();
         blocks
             .iter()

@@ -17,7 +17,7 @@ use super::vector;
 use crate::error::Result;
 use crate::model::weights::{Activations, StoredTensor};
 use matrix::WeightStorage;
-pub(crate) use matrix::{Matrix, Placement};
+pub(crate) use matrix::{Matrix, Placement, dense};
 
 /// Which kernel multiplies quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,19 @@ impl Linear {
             device_bias,
             out,
         })
+    }
+
+    /// Its one matrix where that lies on a device in the compute dtype.
+    pub(crate) fn dense(&self) -> Option<&Tensor> {
+        match &self.parts[..] {
+            [
+                Matrix {
+                    storage: WeightStorage::Dense(w),
+                    ..
+                },
+            ] => Some(w),
+            _ => None,
+        }
     }
 
     /// The width of the result.

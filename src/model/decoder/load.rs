@@ -4,9 +4,11 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
+use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::linear::{Linear, Matrix, Placement};
+use super::embed::Table;
+use super::linear::{Linear, Matrix, Placement, dense};
 use super::network::{Decoder, Layer};
 use super::ops::NormWeights;
 use super::spread::Spread;
@@ -287,12 +289,12 @@ fn prefix(config: &Config, weights: &Weights) -> Result<(&'static str, Option<St
 }
 
 /// Builds the first `layers` layers (`None`: all), spread over devices; blocks of the types in
-/// `widened` are widened there.
+/// `widened` are widened there, and the embeddings are copied to the first where `embedded` says so.
 pub(super) fn load(
     config: Config,
     weights: &Weights,
     layers: Option<usize>,
-    (spread, widened): (Spread, &[GgmlDType]),
+    (spread, widened, embedded): (Spread, &[GgmlDType], bool),
     ctx: &TaskCtx,
 ) -> Result<Decoder> {
     let depth = config.layers.len();
@@ -339,11 +341,16 @@ pub(super) fn load(
         ctx.check()?;
     }
     loader.refuse_unused(count)?;
+    let mut rows = None;
     let (final_norm, head) = if count == depth {
         let (head_name, head) = loader.head(&embed)?;
         let place = loader.spread.last();
+        let tied = head.data().as_ptr() == embed.data().as_ptr();
         let head = loader.matrix(&head, &head_name, false, place)?;
         let head = Linear::new(vec![head], None, place)?;
+        if tied && place.is_on(loader.spread.first()) {
+            rows = head.dense().cloned();
+        }
         (
             Some(loader.norm(&loader.outside(names.final_norm), place)?),
             Some(head),
@@ -352,7 +359,26 @@ pub(super) fn load(
         (None, None)
     };
     let spread = loader.spread;
+    let table = match spread.first() {
+        Placement::Device(device, dtype) if embedded && !embed.is_quantised() => Some(Table {
+            rows: match rows {
+                Some(rows) => rows,
+                None => dense(&embed, device)?.to_dtype(*dtype)?,
+            },
+            positions: match &positions {
+                Some(positions) => Some(dense(positions, device)?.to_dtype(DType::F32)?),
+                None => None,
+            },
+        }),
+        _ => None,
+    };
     Ok(Decoder::assemble(
-        config, embed, positions, blocks, final_norm, head, spread,
+        config,
+        (embed, table),
+        positions,
+        blocks,
+        final_norm,
+        head,
+        spread,
     ))
 }

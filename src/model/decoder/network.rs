@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Logits;
 use super::attention::{self, Attention};
 use super::cache::KvCache;
+use super::embed::Table;
 use super::finite::Strict;
 use super::linear::{Kernel, Linear, Placement};
 use super::load;
@@ -45,6 +46,7 @@ pub(super) struct Layer {
 pub struct Decoder {
     pub(super) config: Config,
     pub(super) embed: StoredTensor,
+    pub(super) table: Option<Table>,
     pub(super) positions: Option<StoredTensor>,
     pub(super) blocks: Vec<Layer>,
     pub(super) final_norm: Option<NormWeights>,
@@ -101,7 +103,7 @@ impl PassState<'_> {
 impl Decoder {
     pub(super) fn assemble(
         config: Config,
-        embed: StoredTensor,
+        (embed, table): (StoredTensor, Option<Table>),
         positions: Option<StoredTensor>,
         blocks: Vec<Layer>,
         final_norm: Option<NormWeights>,
@@ -111,6 +113,7 @@ impl Decoder {
         Self {
             config,
             embed,
+            table,
             positions,
             blocks,
             final_norm,
@@ -139,7 +142,7 @@ impl Decoder {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let spread = Spread::one(Placement::Mapped);
-        load::load(config, weights, layers, (spread, &[]), ctx)
+        load::load(config, weights, layers, (spread, &[], false), ctx)
     }
 
     /// Builds the network on a device with candle's operations, in a dtype. On the CPU this
@@ -178,7 +181,7 @@ impl Decoder {
                 devices.len()
             ))
         })?;
-        load::load(config, weights, layers, (spread, &[]), ctx)
+        load::load(config, weights, layers, (spread, &[], true), ctx)
     }
 
     /// The configuration that it was built from.

@@ -58,7 +58,13 @@ pub(super) fn open_on(
     let (mut notes, name) = (opened.notes.clone(), opened.name.clone());
     let (widened, plan, spread) = place(&config, &weights, options, opened, &mut notes)?;
     let configuration = config.switches();
-    let decoder = load::load(config, &weights, options.layers, (spread, &widened), ctx)?;
+    let decoder = load::load(
+        config,
+        &weights,
+        options.layers,
+        (spread, &widened, plan.embedding),
+        ctx,
+    )?;
     notes.extend_from_slice(weights.notes());
     let stored = most_common_dtype(&weights);
     if stored.block_size() > 1 {
@@ -126,6 +132,12 @@ fn place(
         notes.push(format!(
             "batches of {} tokens instead of {}: more would not fit on {}",
             plan.tokens, asked.tokens, opened.name
+        ));
+    }
+    if !opened.cards.is_empty() && !plan.embedding && free.iter().all(Option::is_some) {
+        notes.push(format!(
+            "the embeddings are looked up on the host: they would not fit beside the rest on {}",
+            opened.name
         ));
     }
     let spread = match &opened.devices[..] {

@@ -65,6 +65,28 @@ fn a_device_holds_the_embedding_once_where_it_is_the_unembedding_and_else_not_at
     let on_cpu = MemoryNeed::on_cpu(&llama.0, &llama.1, None).weights;
     let embedding = 4 * (llama.0.vocab * llama.0.d_model) as u64;
     assert_eq!(need(&llama, device(DType::F32)), on_cpu - embedding);
+    // Where it is copied it is counted once, and learned positions in f32.
+    let with = |plan| Plan {
+        embedding: true,
+        ..plan
+    };
+    let more = |model, plan| need(model, with(plan)) - need(model, plan);
+    assert_eq!(more(&llama, device(DType::F32)), embedding);
+    assert_eq!(more(&llama, device(DType::BF16)), embedding / 2);
+    assert_eq!(more(&gpt2, device(DType::BF16)), 4 * 64 * 24);
+    // The unembedding of several devices lies on another one; of the first layers there is none.
+    let gpt2_embedding = 2 * (gpt2.0.vocab * gpt2.0.d_model) as u64;
+    let several = Plan {
+        several: true,
+        ..device(DType::BF16)
+    };
+    let first = Plan {
+        layers: Some(1),
+        ..device(DType::BF16)
+    };
+    for plan in [several, first] {
+        assert_eq!(more(&gpt2, plan), gpt2_embedding + 4 * 64 * 24);
+    }
     // The first layers alone have neither.
     let one = Plan {
         layers: Some(1),
@@ -178,4 +200,44 @@ fn layers_lie_on_several_devices_and_each_is_held_against_its_own_memory() {
         "{error}"
     );
     assert!(check(subject(&model), plan, &[None, Some(1 << 40)], &names).is_ok());
+}
+
+#[test]
+fn the_embedding_is_copied_where_that_is_known_to_fit() {
+    let llama = family("llama");
+    let plan = device(DType::BF16);
+    let with = Plan {
+        embedding: true,
+        ..plan
+    };
+    let whole = subject(&llama).need(with).total();
+    let taken = |free| check_one(subject(&llama), plan, free).unwrap();
+    assert!(taken(Some(whole)).embedding);
+    // It yields before the batch does.
+    let without = taken(Some(whole - 1));
+    assert_eq!((without.embedding, without.tokens), (false, plan.tokens));
+    assert!(!taken(None).embedding);
+    let cpu = Plan::new(&LoadOptions::default(), None);
+    assert!(
+        !check_one(subject(&llama), cpu, Some(u64::MAX))
+            .unwrap()
+            .embedding
+    );
+    let with = Plan {
+        several: true,
+        ..with
+    };
+    let found = shares(subject(&llama), with, &[Some(1 << 40), Some(1 << 40)]);
+    assert!(found[0].start && !found[1].start);
+    assert!(found[0].described().starts_with("the embeddings, layer"));
+    let bytes: u64 = found.iter().map(|share| share.bytes).sum();
+    let parts = subject(&llama).parts(with);
+    assert_eq!(
+        bytes,
+        parts.layers.iter().sum::<u64>()
+            + 3 * parts.cache
+            + parts.outside
+            + parts.embedding
+            + 2 * parts.working
+    );
 }

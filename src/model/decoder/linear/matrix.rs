@@ -48,6 +48,16 @@ pub(crate) enum Placement {
     Device(Device, DType),
 }
 
+impl Placement {
+    /// Whether both are the same device.
+    pub(crate) fn is_on(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Device(a, _), Self::Device(b, _)) => a.same_device(b),
+            _ => false,
+        }
+    }
+}
+
 impl Matrix {
     /// The matrix of a tensor whose shape was checked, copied to the device where there is one;
     /// `widened`: its blocks are not kept there.
@@ -182,7 +192,7 @@ impl Matrix {
 
 /// The values of a stored tensor on a device: as they are stored, straight from the mapped file;
 /// of blocks, widened to f32 here.
-fn dense(tensor: &StoredTensor, device: &Device) -> Result<Tensor> {
+pub(crate) fn dense(tensor: &StoredTensor, device: &Device) -> Result<Tensor> {
     let stored = match tensor.dtype() {
         GgmlDType::F32 => DType::F32,
         GgmlDType::F16 => DType::F16,
