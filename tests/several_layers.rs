@@ -168,3 +168,236 @@ fn layers_that_cannot_be_are_refused_before_any_work() {
     refused(&sweep, "svg");
     assert!(!home.join("study/fits/l0-k4").exists());
 }
+
+/// Lines without how long something took, which no two runs share.
+fn timeless(lines: &[Value], event: &str) -> Vec<Value> {
+    let mut of: Vec<Value> = events(lines, event).into_iter().cloned().collect();
+    for line in &mut of {
+        line.as_object_mut().unwrap().remove("elapsed_s");
+    }
+    of
+}
+
+fn fit(home: &Path, study: &str, more: &[&str]) {
+    let fit = [
+        "fit",
+        study,
+        "-k",
+        "4",
+        "--sparsity",
+        "0.1",
+        "--max-sweeps",
+        "5",
+        "--layer",
+    ];
+    let (_, said, code) = run(home, &[&fit[..], more].concat());
+    assert_eq!(code, 0, "{said}");
+}
+
+fn kept(study: &str, command: &str) -> Vec<std::path::PathBuf> {
+    let all = std::fs::read_dir(Path::new(study).join("layers"));
+    let mut of: Vec<_> = all
+        .into_iter()
+        .flatten()
+        .map(|e| e.unwrap().path())
+        .filter(|p| {
+            p.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(command)
+        })
+        .collect();
+    of.sort();
+    of
+}
+
+const KEPT: &str = "as an earlier run left it";
+
+#[test]
+fn what_a_layer_came_to_is_kept_and_the_same_command_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let (home, study) = (dir.path(), study(dir.path()));
+    fit(home, &study, &["0,2"]);
+    let small = ["--max-sweeps", "5", "--seeds", "2", "--layer", "0,2"];
+    let commands: [(&str, Vec<&str>, &[&str]); 3] = [
+        (
+            "detection",
+            vec!["eval", "detection", &study, "--layer", "0,2"],
+            &["method", "difference", "detection", "layer"],
+        ),
+        (
+            "quality",
+            [&["quality", &study][..], &small].concat(),
+            &["method", "interval", "difference", "quality", "layer"],
+        ),
+        (
+            "sweep",
+            [&["sweep", &study, "-k", "3,4"][..], &small].concat(),
+            &["row", "swept", "layer"],
+        ),
+    ];
+    for (command, args, told) in &commands {
+        let (first, said, code) = run(home, args);
+        assert_eq!(code, 0, "{said}");
+        assert!(!said.contains(KEPT), "{said}");
+        let files = kept(&study, command);
+        assert_eq!(files.len(), 2, "{command}");
+        let (again, said, _) = run(home, args);
+        assert_eq!(said.matches(KEPT).count(), 2, "{said}");
+        for event in *told {
+            assert!(!events(&first, event).is_empty(), "{event}");
+            assert_eq!(
+                events(&again, event),
+                events(&first, event),
+                "{command} {event}"
+            );
+        }
+        // One torn, one changed: worked on anew, to the same.
+        let whole: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(f).unwrap()).collect();
+        std::fs::write(&files[0], &whole[0][..whole[0].len() / 2]).unwrap();
+        let text = String::from_utf8(whole[1].clone()).unwrap();
+        let (head, result) = text.split_once('\n').unwrap();
+        let changed = format!("{head}\n{}", result.replacen('0', "1", 1));
+        std::fs::write(&files[1], changed).unwrap();
+        let (again, said, _) = run(home, args);
+        assert_eq!(said.matches("is torn, or was changed").count(), 2, "{said}");
+        for event in *told {
+            assert_eq!(
+                timeless(&again, event),
+                timeless(&first, event),
+                "{command} {event}"
+            );
+        }
+        assert_eq!(run(home, args).1.matches(KEPT).count(), 2);
+        // Asked otherwise, or of one layer, it is another result.
+        let otherwise = [&args[..], &["--holdout-seed", "3"]].concat();
+        assert!(!run(home, &otherwise).1.contains(KEPT));
+        let mut alone = args.clone();
+        *alone.last_mut().unwrap() = "2";
+        assert!(!run(home, &alone).1.contains(KEPT));
+    }
+    // A fit that is made anew is another fit: its layer is evaluated again, the other is not.
+    fit(
+        home,
+        &study,
+        &["2", "--name", "l2-k4", "--seed", "9", "--fresh"],
+    );
+    let (_, said, _) = run(home, &commands[0].1);
+    assert_eq!(said.matches(KEPT).count(), 1, "{said}");
+    // Another process has the study: it is said that nothing is kept.
+    let before = kept(&study, "detection").len();
+    let held = mlpeek::study::Study::open(Path::new(&study)).unwrap();
+    let (_, said, code) = run(home, &[&commands[0].1[..], &["--rivals", "1"]].concat());
+    drop(held);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(said.matches("is not kept, as").count(), 2, "{said}");
+    assert_eq!(kept(&study, "detection").len(), before);
+}
+
+#[test]
+fn a_run_that_is_killed_between_two_layers_goes_on_with_the_second() {
+    let dir = TempDir::new().unwrap();
+    let (home, study) = (dir.path(), study(dir.path()));
+    let args = [
+        "quality",
+        &study,
+        "-k",
+        "4",
+        "--max-sweeps",
+        "5",
+        "--layer",
+        "0,2",
+        "--json",
+    ];
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mlpeek"))
+        .args(args)
+        .env("MLPEEK_HOME", home)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while kept(&study, "quality").is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert!(
+        !kept(&study, "quality").is_empty(),
+        "the first layer is kept before the second begins"
+    );
+    let (lines, said, code) = run(home, &args[..args.len() - 1]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(KEPT), "{said}");
+    assert_eq!(events(&lines, "quality").len(), 2);
+}
+
+#[test]
+fn a_fits_name_stands_for_the_layers_own_fit() {
+    let dir = TempDir::new().unwrap();
+    let (home, study) = (dir.path(), study(dir.path()));
+    fit(home, &study, &["0,2", "--name", "mine"]);
+    // A newer one, which is not meant.
+    fit(home, &study, &["0,2", "--name", "other", "--seed", "7"]);
+    let detection = ["eval", "detection", &study, "--methods"];
+    let named = |methods: &'static str, more: &[&str]| {
+        let (lines, said, code) = run(home, &[&detection[..], &[methods], more].concat());
+        assert_eq!(code, 0, "{said}");
+        let names = events(&lines, "method")
+            .into_iter()
+            .map(|m| m["method"].clone());
+        names.collect::<Vec<Value>>()
+    };
+    let both = ["l0-mine", "l2-mine"];
+    assert_eq!(named("fit:mine", &["--layer", "0,2"]), both);
+    assert_eq!(named("fit", &["--fit", "mine", "--layer", "0,2"]), both);
+    assert_eq!(named("fit:mine", &["--layer", "2"]), both[1..]);
+    assert_eq!(
+        named("fit:mine+fit:other", &["--layer", "0"]),
+        ["l0-mine+l0-other"]
+    );
+    let quality = [
+        "quality",
+        &study,
+        "--fit",
+        "mine",
+        "--no-controls",
+        "--seeds",
+        "1",
+        "--layer",
+        "0,2",
+    ];
+    let (lines, said, code) = run(home, &quality);
+    assert_eq!((code, events(&lines, "quality").len()), (0, 2), "{said}");
+    let steering = [
+        "eval",
+        "steering",
+        &study,
+        "--kl",
+        "0.02",
+        "--samples",
+        "0",
+        "--methods",
+        "mix@mine",
+        "--layer",
+        "0,2",
+    ];
+    let (lines, said, code) = run(home, &steering);
+    assert_eq!(code, 0, "{said}");
+    let of_rise = events(&lines, "rise");
+    let names: Vec<&str> = of_rise
+        .iter()
+        .map(|r| r["method"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "mix@l0-mine",
+            "mix@random@l0-mine",
+            "mix@l2-mine",
+            "mix@random@l2-mine"
+        ]
+    );
+}

@@ -49,6 +49,9 @@ pub struct EvalArgs {
     /// Which fit, layers and hook are read
     #[command(flatten)]
     pub place: LayersArgs,
+    /// Whether the layer has told which fit a name stands for
+    #[arg(skip)]
+    pub named_by_layer: bool,
     /// Share of every label's sentences that is held out, at least 2 of a label
     #[arg(long, default_value_t = 0.5, value_parser = values::held_out)]
     pub holdout: f64,

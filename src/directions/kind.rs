@@ -149,6 +149,24 @@ impl SetKind {
         of.split_once('@').map(|(_, fit)| fit)
     }
 
+    /// The same with another name of the fit or the autoencoder that it names.
+    pub fn renamed(&self, name_of: &dyn Fn(&str) -> String) -> Self {
+        match self {
+            Self::Fit(Some(name)) => Self::Fit(Some(name_of(name))),
+            Self::Sae(Some(name)) => Self::Sae(Some(name_of(name))),
+            Self::Mixed { mix, of: Some(of) } => {
+                let of = match (self.source(), of.split_once('@')) {
+                    (Some(Self::Fit(_)), _) => name_of(of),
+                    (_, Some((baseline, fit))) => format!("{baseline}@{}", name_of(fit)),
+                    _ => of.clone(),
+                };
+                let (mix, of) = (*mix, Some(of));
+                Self::Mixed { mix, of }
+            }
+            kind => kind.clone(),
+        }
+    }
+
     /// Whether its directions were made from labels, one per label.
     pub fn supervised(&self) -> bool {
         match self {
@@ -316,6 +334,24 @@ impl TryFrom<String> for SetKind {
 mod tests {
     use super::*;
     use crate::model::HookSite;
+
+    #[test]
+    fn a_named_fit_gets_another_name_wherever_it_stands() {
+        for (typed, renamed) in [
+            ("fit:a", "fit:l3-a"),
+            ("sae:a", "sae:l3-a"),
+            ("mix@a", "mix@l3-a"),
+            ("effect@random@a", "effect@random@l3-a"),
+            ("mix5@random", "mix5@random"),
+            ("mix", "mix"),
+            ("fit", "fit"),
+            ("diffmean@2.hook_mlp_out", "diffmean@2.hook_mlp_out"),
+        ] {
+            let kind: SetKind = typed.parse().unwrap();
+            let found = kind.renamed(&|name| format!("l3-{name}"));
+            assert_eq!(found.to_string(), renamed);
+        }
+    }
 
     #[test]
     fn kinds_are_typed_as_they_are_shown() {

@@ -6,7 +6,7 @@
 //! independently. Features of several seeds are much the same ones, so a resample draws as many as
 //! one seed has, and more seeds do not narrow the interval.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Difference, Pool, paired, unpaired};
 use super::report::{MethodKind, MethodReport};
@@ -16,7 +16,7 @@ use super::steering::report::{MeanInterval, interval};
 const FEATURE_RESAMPLES: usize = 2_000;
 
 /// A measure that methods are compared by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
     /// AUROC of concept detection on held-out sentences.
@@ -38,7 +38,7 @@ pub const MEASURES: [Measure; 4] = [
 ];
 
 /// The values by which the contexts of a feature are ordered; two methods are compared by the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContextOrder {
     /// Cosines with the activations, which every direction has.
@@ -48,7 +48,7 @@ pub enum ContextOrder {
 }
 
 /// A measure of a fit minus that of another method.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodDifference {
     /// Name of the fit.
     pub method: String,
@@ -65,7 +65,7 @@ pub struct MethodDifference {
 }
 
 /// A method's measure with its interval.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasureInterval {
     /// Name of the method.
     pub method: String,

@@ -3,7 +3,7 @@
 //! Every fit is made on the training sentences alone: one that has seen the held-out sentences
 //! proves nothing about them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, Candidate};
 use super::compared::{MeasureInterval, MethodDifference, differences, intervals};
@@ -23,7 +23,7 @@ mod objectives;
 pub use objectives::{fit_name, objectives};
 
 /// The configuration of a quality evaluation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QualityConfig {
     /// The fits; the first of each number of features and sparsity is what others of the same are
     /// compared with.
@@ -58,7 +58,7 @@ impl Default for QualityConfig {
 }
 
 /// How the corpus was divided.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Division {
     /// Sentences to fit and to choose on.
     pub train_sentences: usize,
@@ -73,7 +73,7 @@ pub struct Division {
 }
 
 /// The results of a quality evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// How the corpus was divided.
     pub division: Division,

@@ -1,6 +1,6 @@
 //! The report on a method: its candidates' measures as means over seeds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bench::{Candidate, CandidateMeasures};
 use super::bootstrap::mean_and_error;
@@ -12,7 +12,7 @@ use crate::directions::matching::{Stability, stability};
 use crate::factor::FitConfig;
 
 /// The kind of a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodKind {
     /// Features of a semi-NMF fit.
@@ -24,7 +24,7 @@ pub enum MethodKind {
 }
 
 /// How well one method detects a label.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelScore {
     /// The label as the corpus calls it.
     pub label: String,
@@ -39,7 +39,7 @@ pub struct LabelScore {
 }
 
 /// Concept detection over all scored labels.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectionReport {
     /// Held-out AUROC, mean over labels.
     pub auroc: f64,
@@ -59,7 +59,7 @@ pub struct DetectionReport {
 }
 
 /// The measures of a method, as means over its seeds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodReport {
     /// The name that is shown.
     pub name: String,

@@ -21,7 +21,7 @@ pub const SEEDS: usize = 3;
 const EXPECTED: u64 = 100;
 
 /// The configuration of a sweep.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SweepConfig {
     /// The fits: see [`grid`].
     pub fits: Vec<FitConfig>,

@@ -14,12 +14,14 @@ use crate::factor::{FitConfig, Solver};
 use crate::jobs::directions::HookSelection;
 use crate::jobs::sweeping::bases;
 use crate::model::HookPoint;
+use crate::study::Study;
 use crate::task::TaskCtx;
 
 use super::{Output, open_study};
 
 /// A study's rows with the settings that are judged on them.
 pub(super) struct Subject {
+    pub(super) study: Study,
     pub(super) source: Box<dyn ActivationSource + Send + Sync>,
     pub(super) tokens: Arc<TokenTable>,
     pub(super) hook: HookPoint,
@@ -79,6 +81,7 @@ impl Subject {
             fits,
             holdout,
             concentrated,
+            study,
         })
     }
 }

@@ -7,16 +7,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::json::interval;
 use super::{Output, check_target};
-use crate::cli::GridArgs;
+use crate::cli::{EvalArgs, GridArgs};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::eval::steering::report::MeanInterval;
+use crate::jobs::directions::name_at;
 use crate::plot::{Chart, Point, Series};
-use crate::study::Study;
+use crate::study::{Found, Kept, Study};
 use crate::text;
 
 const NAMES: usize = 40;
@@ -117,8 +120,65 @@ pub(super) fn each_of(
     let svg = grid.svg.as_deref();
     each(&grid.study, &grid.layer, svg, out, &mut |layer, out| {
         at.layer = layer.into_iter().collect();
+        if let Some(layer) = layer {
+            let name_of = name_at(&Study::open_read_only(&grid.study)?, layer)?;
+            at.fit = grid.fit.iter().map(|name| name_of(name)).collect();
+        }
         one(&at, out)
     })
+}
+
+/// What is asked at a layer, with the names that fits and autoencoders have there.
+///
+/// # Errors
+/// A study that cannot be read.
+pub(super) fn asked_at(args: &EvalArgs, layer: Option<usize>) -> Result<EvalArgs> {
+    let mut at = args.clone();
+    at.place.layer = layer.into_iter().collect();
+    if let Some(layer) = layer {
+        let name_of = name_at(&Study::open_read_only(&args.study)?, layer)?;
+        at.place.fit = args.place.fit.as_deref().map(&name_of);
+        at.methods = args.methods.iter().map(|m| m.renamed(&name_of)).collect();
+        at.named_by_layer = at.methods != args.methods;
+    }
+    Ok(at)
+}
+
+/// What a command came to at a layer before, where `kept` says that it may be taken; what is not there,
+/// or not whole, is worked on anew.
+///
+/// # Errors
+/// A file that is there and cannot be read.
+pub(super) fn kept_of<T: DeserializeOwned>(kept: Option<&Kept>, out: &Output) -> Result<Option<T>> {
+    let Some(kept) = kept else {
+        return Ok(None);
+    };
+    let path = kept.path().display();
+    Ok(match kept.read()? {
+        Found::Whole(result) => {
+            out.note(&format!("as an earlier run left it: {path}"));
+            Some(result)
+        }
+        Found::Damaged => {
+            out.note(&format!("{path} is torn, or was changed: worked on anew"));
+            None
+        }
+        Found::Nothing => None,
+    })
+}
+
+/// Keeps what a command came to at a layer, and says where it could not.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(super) fn keep(kept: Option<&Kept>, result: &impl Serialize, out: &Output) -> Result<()> {
+    let Some(kept) = kept else {
+        return Ok(());
+    };
+    if let Some(why) = kept.write(result)? {
+        out.note(&format!("this layer's result is not kept, as {why}"));
+    }
+    Ok(())
 }
 
 fn tell(

@@ -14,6 +14,7 @@ use crate::eval::contexts::ContextPurity;
 use crate::eval::quality::{Quality, QualityConfig, objectives, quality};
 use crate::eval::report::MethodReport;
 use crate::eval::steering::report::MeanInterval;
+use crate::jobs::kept;
 use crate::model::HookPoint;
 
 const NAMES: usize = 34;
@@ -53,17 +54,25 @@ fn at_layer(args: &QualityArgs, grid: &GridArgs, out: &mut Output) -> Result<Vec
             &HEADS.map(str::to_owned),
         ))?;
     }
+    let kept = (args.grid.layer.len() > 1).then(|| kept::quality(&subject.study, &config));
+    let kept = kept.transpose()?;
+    let known: Option<Quality> = layers::kept_of(kept.as_ref(), out)?;
     let mut seen = |method: &MethodReport| match out.is_json() {
         true => out.object(&event(method, subject.hook)),
         false => out.line(&line(NAMES, &HEADS, &method.name, &cells(method))),
     };
-    let found = quality(
-        subject.source.as_ref(),
-        &subject.tokens,
-        &config,
-        &ctx,
-        &mut seen,
-    )?;
+    let found = match known {
+        Some(known) => {
+            known.methods.iter().try_for_each(&mut seen)?;
+            known
+        }
+        None => {
+            let (rows, tokens) = (subject.source.as_ref(), &subject.tokens);
+            let found = quality(rows, tokens, &config, &ctx, &mut seen)?;
+            layers::keep(kept.as_ref(), &found, out)?;
+            found
+        }
+    };
     found.notes.iter().for_each(|note| out.note(note));
     if out.is_json() {
         for i in &found.intervals {

@@ -8,8 +8,10 @@ use super::{Output, json};
 use crate::amounts::chosen_percent;
 use crate::cli::{GridArgs, SweepArgs};
 use crate::error::{Error, Result};
+use crate::eval::quality::Division;
 use crate::eval::steering::report::MeanInterval;
 use crate::eval::sweep::{SweepConfig, SweepRow, sweep};
+use crate::jobs::kept;
 
 const FIRST: usize = 22;
 const HEADS: [&str; 10] = [
@@ -38,6 +40,10 @@ fn at_layer(args: &SweepArgs, grid: &GridArgs, out: &mut Output) -> Result<Vec<L
         holdout: subject.holdout,
         cold: args.cold,
     };
+    let kept = (args.grid.layer.len() > 1)
+        .then(|| kept::sweep(&subject.study, subject.hook, &config))
+        .transpose()?;
+    let known: Option<(Division, Vec<SweepRow>)> = layers::kept_of(kept.as_ref(), out)?;
     let mut has_head = false;
     let mut seen = |row: &SweepRow| {
         if out.is_json() {
@@ -49,13 +55,19 @@ fn at_layer(args: &SweepArgs, grid: &GridArgs, out: &mut Output) -> Result<Vec<L
         }
         out.line(&line(FIRST, &HEADS, &name(row), &cells(row)))
     };
-    let (parts, rows) = sweep(
-        subject.source.as_ref(),
-        &subject.tokens,
-        &config,
-        &ctx,
-        &mut seen,
-    )?;
+    let found = match known {
+        Some(known) => {
+            known.1.iter().try_for_each(&mut seen)?;
+            known
+        }
+        None => {
+            let (source, tokens) = (subject.source.as_ref(), &subject.tokens);
+            let found = sweep(source, tokens, &config, &ctx, &mut seen)?;
+            layers::keep(kept.as_ref(), &found, out)?;
+            found
+        }
+    };
+    let (parts, rows) = found;
     let scores = rows.iter().flat_map(scores).collect();
     if out.is_json() {
         out.object(

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::directions::HookSelection;
 use super::evaluation::{
     Asked, Choices, Method, MethodDirections, choose_all, spaces_note, supervised,
@@ -25,7 +27,7 @@ use crate::task::TaskCtx;
 const RESAMPLES: usize = 10_000;
 
 /// What is asked of an evaluation of detection.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectionRequest {
     /// The methods; none means [`super::evaluation::usual_of`] the study.
     pub methods: Vec<Method>,
@@ -38,7 +40,7 @@ pub struct DetectionRequest {
 }
 
 /// A label under one method.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectedLabel {
     /// The label as the corpus calls it.
     pub label: String,
@@ -88,7 +90,7 @@ impl DetectedLabel {
 }
 
 /// A method over all labels.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectedMethod {
     /// The method's name.
     pub method: String,

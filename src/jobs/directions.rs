@@ -157,6 +157,30 @@ impl HookSelection {
     }
 }
 
+/// What `name` stands for at a layer: a fit or an autoencoder that was made of several layers at once
+/// is called `lLAYER-name` at each of them. Another keeps its name.
+///
+/// # Errors
+/// Fits or autoencoders that cannot be read.
+pub fn name_at(study: &Study, layer: usize) -> Result<impl Fn(&str) -> String + use<>> {
+    let fits = study.fits()?.into_iter().map(|f| (f.name, f.hook));
+    let saes = study.saes()?.into_iter().map(|s| (s.name, s.hook));
+    let here: Vec<String> = fits
+        .chain(saes)
+        .filter(|(_, hook)| hook.layer == layer)
+        .map(|(name, _)| name)
+        .collect();
+    Ok(move |name: &str| {
+        let own = format!("l{layer}-{name}");
+        let is_here = |name: &str| here.iter().any(|n| n == name);
+        if !is_here(name) && is_here(&own) {
+            own
+        } else {
+            name.to_owned()
+        }
+    })
+}
+
 fn no_such_hook(all: &[HookPoint]) -> Error {
     let names = joined(all);
     Error::usage(format!("this study has no such hook; it has {names}"))

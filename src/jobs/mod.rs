@@ -21,6 +21,7 @@ pub mod family;
 pub mod fitting;
 pub mod forward;
 pub mod gpu;
+pub mod kept;
 pub mod levels;
 pub mod measured;
 pub mod reading;

@@ -85,7 +85,7 @@ pub(super) fn names_with(root: &Path, file: &str) -> Result<Vec<String>> {
 }
 
 impl Study {
-    fn fits_root(&self) -> PathBuf {
+    pub(super) fn fits_root(&self) -> PathBuf {
         self.dir.join("fits")
     }
 

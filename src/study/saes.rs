@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::interop;
 use crate::model::HookPoint;
 
-const ABOUT: &str = "about.json";
+pub(super) const ABOUT: &str = "about.json";
 const CHECKPOINT: &str = "checkpoint";
 const LOSSES: &str = "loss.jsonl";
 
@@ -62,7 +62,7 @@ struct About {
 }
 
 impl Study {
-    fn saes_root(&self) -> PathBuf {
+    pub(super) fn saes_root(&self) -> PathBuf {
         self.dir().join("saes")
     }
 

@@ -1,12 +1,13 @@
 //! `mlpeek eval detection`.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::grid::{cell, line};
 use super::super::json::{self, merged};
 use super::super::layers::{self, LayerScore};
 use super::super::open_study;
-use super::{Output, check_place, divide, with_interval};
+use super::{Output, check_place, divide, holdout, with_interval};
 use crate::cli::DetectionArgs;
 use crate::error::Result;
 use crate::eval::unseen::Divided;
@@ -14,6 +15,7 @@ use crate::jobs::detection::{
     DetectedLabel, DetectedMethod, Detection, DetectionRequest, differences,
 };
 use crate::jobs::evaluation::shown;
+use crate::jobs::kept;
 
 const NAMES: usize = 24;
 const HEADS: [&str; 6] = [
@@ -39,13 +41,51 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
         args.svg.as_deref(),
         out,
         &mut |layer, out| {
-            asked.common.place.layer = layer.into_iter().collect();
-            at_layer(&asked, out)
+            asked.common = layers::asked_at(&args.common, layer)?;
+            at_layer(&asked, place.layer.len() > 1, out)
         },
     )
 }
 
-fn at_layer(args: &DetectionArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
+/// What one layer came to.
+#[derive(Serialize, Deserialize)]
+struct Rows {
+    /// What a person is told where methods do not live in one space.
+    note: Option<String>,
+    rows: Vec<DetectedMethod>,
+}
+
+/// A layer that an earlier run has evaluated, or one whose directions are chosen.
+enum Layer<'a> {
+    Known(Rows),
+    Prepared(Box<Detection<'a>>),
+}
+
+impl Layer<'_> {
+    fn note(&self) -> Option<String> {
+        match self {
+            Self::Known(known) => known.note.clone(),
+            Self::Prepared(detection) => detection.spaces_note(),
+        }
+    }
+
+    /// The lines of the table, with their hooks.
+    fn lines(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Known(known) => {
+                let rows = known.rows.iter();
+                rows.map(|r| (r.method.clone(), r.hook.clone())).collect()
+            }
+            Self::Prepared(detection) => {
+                let hooks = detection.hooks().into_iter();
+                hooks.map(|(line, hook)| (line, hook.to_string())).collect()
+            }
+        }
+    }
+}
+
+/// Evaluates at one layer; `keeps`: it is one of several, whose results are kept.
+fn at_layer(args: &DetectionArgs, keeps: bool, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
     let study = open_study(&args.common.study, out)?;
     check_place(&args.common, &study)?;
@@ -57,21 +97,29 @@ fn at_layer(args: &DetectionArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
         rivals: args.rivals,
         seed: args.common.seed,
     };
-    let detection = Detection::prepare(&study, &divided, &request, &ctx)?;
-    let note = detection.spaces_note();
+    let (holdout, unseen) = (holdout(&args.common), args.common.unseen);
+    let kept = keeps.then(|| kept::detection(&study, &request, &holdout, unseen));
+    let kept = kept.transpose()?;
+    let layer = match layers::kept_of(kept.as_ref(), out)? {
+        Some(known) => Layer::Known(known),
+        None => Layer::Prepared(Box::new(Detection::prepare(
+            &study, &divided, &request, &ctx,
+        )?)),
+    };
+    let note = layer.note();
     if let Some(note) = &note {
         out.note(note);
     }
     let name = |name: &str, hook: &str| shown(name, hook, note.is_some());
-    let hooks = detection.hooks();
+    let hooks = layer.lines();
     let widths = hooks
         .iter()
-        .map(|(line, hook)| name(line, &hook.to_string()).chars().count());
+        .map(|(line, hook)| name(line, hook).chars().count());
     let names = widths.max().unwrap_or(0).max(NAMES);
     if !out.is_json() {
-        let at = match note {
-            Some(_) => String::new(),
-            None => hooks[0].1.to_string(),
+        let at = match (&note, hooks.first()) {
+            (None, Some((_, hook))) => hook.clone(),
+            _ => String::new(),
         };
         out.line(&line(names, &HEADS, &at, &HEADS.map(str::to_owned)))?;
     }
@@ -84,7 +132,19 @@ fn at_layer(args: &DetectionArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
             &cells(row),
         )),
     };
-    let rows = detection.run(&study, &mut seen, &ctx)?;
+    let rows = match layer {
+        Layer::Known(known) => {
+            known.rows.iter().try_for_each(&mut seen)?;
+            known.rows
+        }
+        Layer::Prepared(detection) => {
+            let rows = detection.run(&study, &mut seen, &ctx)?;
+            let note = note.clone();
+            let found = Rows { note, rows };
+            layers::keep(kept.as_ref(), &found, out)?;
+            found.rows
+        }
+    };
     explain(&rows, args, &divided, names, out)?;
     let measured = |row: &DetectedMethod| {
         let auroc = row

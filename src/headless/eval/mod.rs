@@ -42,7 +42,10 @@ fn check_place(args: &EvalArgs, study: &Study) -> Result<()> {
     if args.methods.is_empty() {
         return Ok(());
     }
-    let place = args.place.selection();
+    let mut place = args.place.selection();
+    if args.named_by_layer {
+        place.layer = None;
+    }
     let only_words = args.methods.iter().all(|m| *m == Method::Prompt);
     if only_words && place != HookSelection::default() {
         return Err(Error::usage(

@@ -42,7 +42,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         svg.as_deref(),
         out,
         &mut |layer, out| {
-            asked.common.place.layer = layer.into_iter().collect();
+            asked.common = layers::asked_at(&args.common, layer)?;
             if let (true, Some(layer), Some(name)) = (several, layer, &args.name) {
                 asked.name = Some(format!("{name}-{layer}"));
             }

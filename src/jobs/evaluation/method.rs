@@ -51,6 +51,15 @@ impl Method {
         sets
     }
 
+    /// The same with another name of the fit or the autoencoder that it names.
+    pub fn renamed(&self, name_of: &dyn Fn(&str) -> String) -> Self {
+        match self {
+            Self::Set(kind) => Self::Set(kind.renamed(name_of)),
+            Self::Mean(members) => Self::Mean(members.iter().map(|m| m.renamed(name_of)).collect()),
+            Self::Shuffled | Self::Prompt => self.clone(),
+        }
+    }
+
     /// Whether directions are chosen or mixed by what they do.
     pub fn is_by_effects(&self) -> bool {
         match self {

@@ -22,7 +22,7 @@ use crate::task::TaskCtx;
 
 pub use effects::{EffectRequest, Effects};
 pub use gradients::LabelGradients;
-pub(super) use subject::computed;
+pub(super) use subject::{computed, identity as identity_of};
 pub use words::{MOST_WORDS, own_tokens, poor_words};
 
 /// The directions of a mix with their weights.

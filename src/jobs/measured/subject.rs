@@ -20,7 +20,7 @@ pub(super) struct Subject {
 }
 
 /// A study's model in one dtype: its weights, the switches of its configuration, its tokenizer.
-fn identity(model: &ModelInfo, dtype: &str) -> Value {
+pub fn identity(model: &ModelInfo, dtype: &str) -> Value {
     // Studies of versions that recorded no identity have the tokenizer's file.
     let read = model.identity.as_ref().map_or_else(
         || json!({"tokenizer": model.tokenizer_sha256}),
