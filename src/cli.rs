@@ -283,6 +283,8 @@ macro_rules! commands {
             Feature(FeatureArgs) => features::one, json;
             /// Show which features fire on new text
             Trace(TraceArgs) => trace::run, json;
+            /// Show which features make the next token what it is, by taking each away
+            Why(WhyArgs) => why::run, json;
             /// Show the dendrogram of shared neurons, or levels of features of features
             Tree(TreeArgs) => tree::run, json;
             /// Match the features of two fits: what is the same, what was lost, what appeared

@@ -235,6 +235,7 @@ fn everything() -> Schema {
     made.run("feature", &["feature", study, "mix:sea"]);
     made.run("feature", &["feature", study, "diffmean:sea"]);
     made.run("trace", &["trace", study, "--text", "tide and boat"]);
+    made.run("why", &["why", study, "--text", "tide and", "--token", "e"]);
     made.run("tree", &["tree", study]);
     made.run("tree STUDY --cut HEIGHT", &["tree", study, "--cut", "0.9"]);
     made.run("tree STUDY --matrix", &["tree", study, "--matrix"]);

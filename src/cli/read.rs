@@ -1,5 +1,6 @@
 //! Arguments of the commands that read a study.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -153,6 +154,37 @@ pub struct TraceArgs {
     /// The text to read, a token at a time
     #[arg(long, short, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub text: String,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Where the study's model lies
+    #[command(flatten)]
+    pub model: StudyModelArgs,
+}
+
+/// Arguments of `mlpeek why`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek why study --text \"We met in October and left in\"\n\
+    \x20 mlpeek why study --text \"We met in\" --token \" October\" --limit 10\n\
+    \x20 mlpeek why study --fit k100 --text \"We met in October.\" --at 2 --json")]
+pub struct WhyArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The text to read
+    #[arg(long, short, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub text: String,
+    /// The next token to ask about, with its space: \" October\" [default: the one that follows in the
+    /// text, after its end the likeliest]
+    #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub token: Option<String>,
+    /// The token of the text whose activations are taken apart, counted from 0 [default: the last]
+    #[arg(long)]
+    pub at: Option<usize>,
+    /// Show so many parts, the largest effects first
+    #[arg(long, default_value = "20")]
+    pub limit: NonZeroUsize,
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,

@@ -31,6 +31,7 @@ mod steer;
 mod sweep;
 mod trace;
 mod tree;
+mod why;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! Knows neither threads nor a terminal: both shells call these functions, the explorer through the
 //! engine. Invariant: a command's meaning stands here once.
 
+pub mod attribution;
 mod budget;
 pub mod causal;
 pub mod choice;

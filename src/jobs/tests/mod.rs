@@ -15,6 +15,7 @@ use crate::model::{BosRule, HookPoint, HookSite, LoadOptions, Model, source};
 use crate::study::Study;
 use crate::task::TaskCtx;
 
+mod attribution;
 mod comparing;
 mod directions;
 mod fitting;
