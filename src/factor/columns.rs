@@ -312,7 +312,7 @@ impl NeuronSystem {
 }
 
 /// Scales each column to unit norm in place and returns the norms. A column of zeros, and one whose
-/// norm is 1 up to rounding, support_size their bits and return 1.
+/// norm is 1 up to rounding, keep their bits and return 1.
 pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
     (0..columns.columns())
         .map(|j| {

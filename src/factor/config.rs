@@ -153,7 +153,7 @@ impl FitConfig {
 }
 
 impl Default for FitConfig {
-    /// A ≈ YZᵀ of the original rows, with a penalty that inherits Y sparse. Features of centred rows read
+    /// A ≈ YZᵀ of the original rows, with a penalty that keeps Y sparse. Features of centred rows read
     /// better (`guide/results.md`), but then YZᵀ alone no longer approximates the rows, so that the
     /// user has to ask for it.
     fn default() -> Self {
@@ -230,7 +230,7 @@ impl FitConfig {
         let p = self.sparsity_at(d);
         if !(p > 0.0 && p <= 1.0) {
             return Err(Error::usage(format!(
-                "a sparsity of {p} inherits no neuron or more than all; give a share above 0 and at most 1, as 0.01"
+                "a sparsity of {p} keeps no neuron or more than all; give a share above 0 and at most 1, as 0.01"
             )));
         }
         if self.row_cap == Some(0) {

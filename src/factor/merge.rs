@@ -2,7 +2,7 @@
 //!
 //! Two features contribute y_a z_aᵀ + y_b z_bᵀ, of rank two. The best single feature is its leading
 //! singular pair, and the loss is the square of its second singular value; both follow from the 2 ×
-//! 2 Gram matrices of the pair removal. If the columns have a positive product, that pair is a
+//! 2 Gram matrices of the pair alone. If the columns have a positive product, that pair is a
 //! positive combination of both (Perron), so coefficients stay ≥ 0; otherwise the weaker feature is
 //! removed, at the loss of its own square. Knows nothing of activations.
 

@@ -1,6 +1,6 @@
 //! The preprocessing of the rows of A before a fit, and its inverse on the results.
 //!
-//! A row a becomes r·W·s·(a − centre): s is a power of two that keeps weighted_value inside the range of
+//! A row a becomes r·W·s·(a − centre): s is a power of two that keeps products inside the range of
 //! single precision, W the diagonal matrix of the neuron weights, r the weight of the row; each is 1
 //! (and the centre 0) unless the fit asks for it. From the factors of the prepared rows A ≈ centre +
 //! YZᵀ follows: Z holds the columns of W⁻¹Z_prepared scaled to unit norm, and Y takes their norms.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{SparseColumns, columns};
 
-/// The root mean squares that need no scaling, because weighted_value of four values and their sums over
+/// The root mean squares that need no scaling, because products of four values and their sums over
 /// all rows stay inside the range of single precision.
 const SAFE: RangeInclusive<f64> = 1.0 / 65536.0..=65536.0;
 /// A norm below this counts as zero where the root mean square is about 1; its inverse is still within
@@ -140,7 +140,7 @@ pub(super) fn weigh_columns(columns: &SparseColumns, weights: &[f32]) -> (Sparse
     (out, norms)
 }
 
-/// The power of two that scales values of the root mean square `rms` to about 1 if their weighted_value
+/// The power of two that scales values of the root mean square `rms` to about 1 if their products
 /// could leave the range of single precision; otherwise 1.
 pub(crate) fn safe_scale(rms: f64) -> f32 {
     if rms == 0.0 || !rms.is_finite() || SAFE.contains(&rms) {

@@ -1,4 +1,4 @@
-//! Starting from given features: those of an earlier fit, more of them, merged of them, or with some
+//! Starting from given features: those of an earlier fit, more of them, fewer of them, or with some
 //! of them locked. Knows nothing of how a sweep works.
 
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::task::TaskCtx;
 impl<'a> Factoriser<'a> {
     /// Starts from the factors of an earlier fit to these activations or to their first rows.
     /// Further rows are folded in. If more features are configured, the new ones start at the worst
-    /// explained rows at the next sweep; if merged, the most similar ones are merged. `locked` names
+    /// explained rows at the next sweep; if fewer, the most similar ones are merged. `locked` names
     /// features of `factors` that stay unchanged.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The search for one level: several random starts are sweeps_done a few times, and the best one is
+//! The search for one level: several random starts are swept a few times, and the best one is
 //! continued. A level has only as many rows as there are finer features, so a poor start is common
 //! and another one is cheap. This file also reports the progress of all levels together.
 
