@@ -256,11 +256,7 @@ mod tests {
     fn empty(path: PathBuf, head: &str) -> Measured {
         Measured {
             path,
-            first_line: format!(
-                "{head}
-"
-            )
-            .into_bytes(),
+            first_line: format!("{head}\n").into_bytes(),
             size: 3,
             offsets: BTreeMap::new(),
             map: None,

@@ -1,8 +1,9 @@
-//! A fit as a standard sparse autoencoder: the decoder is Z, the encoder a ridge regression on it,
-//! whose coefficients ReLU makes not negative.
+//! A fit as a standard sparse autoencoder: the decoder is Z, the encoder is a ridge regression on
+//! Z, and ReLU makes the coefficients non-negative.
 //!
-//! Coefficients of a fit solve a least squares problem with y ≥ 0 for each row, which no linear map
-//! followed by ReLU does: W_enc = W²Z (ZᵀW²Z + λI)⁻¹ is what comes near, and how near is measured.
+//! The coefficients of a fit solve a least squares problem with y ≥ 0 for each row, which no linear
+//! map followed by ReLU can do. W_enc = W²Z (ZᵀW²Z + λI)⁻¹ approximates it, and the error of the
+//! approximation is measured.
 
 use rayon::prelude::*;
 
@@ -14,15 +15,15 @@ use crate::factor::Factors;
 use crate::matrix::cholesky;
 use crate::task::TaskCtx;
 
-/// The λ that are tried, relative to the mean of the diagonal of ZᵀW²Z.
+/// The values of λ that are compared, relative to the mean of the diagonal of ZᵀW²Z.
 const RIDGES: [f64; 7] = [1e-6, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0];
-/// Rows on which they are compared, spread over the source.
+/// The number of rows on which they are compared, spread over the source.
 const SAMPLE_ROWS: usize = 2048;
-/// Rows of the sample that lie side by side.
+/// The number of neighbouring rows of the sample that are read together.
 const RUN: usize = 32;
 
 impl Sae {
-    /// The autoencoder of a fit with the λ of a few that leaves least of a sample of rows, and that λ
+    /// The autoencoder of a fit with the λ that reconstructs a sample of rows best, and that λ
     /// (relative to the mean squared norm of a feature).
     ///
     /// # Errors
@@ -35,19 +36,19 @@ impl Sae {
         let mut best: Option<(f64, f64, Self)> = None;
         for ridge in RIDGES {
             let sae = Self::with_ridge(factors, ridge);
-            let mut left = 0.0;
+            let mut error = 0.0;
             for block in sample(source)? {
                 ctx.check()?;
                 let values = sae.reconstruct(&block, ctx)?.values;
-                left += block
+                error += block
                     .data
                     .iter()
                     .zip(&values)
                     .map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
                     .sum::<f64>();
             }
-            if best.as_ref().is_none_or(|(least, ..)| left < *least) {
-                best = Some((left, ridge, sae));
+            if best.as_ref().is_none_or(|(least, ..)| error < *least) {
+                best = Some((error, ridge, sae));
             }
         }
         let (_, ridge, sae) =
@@ -64,7 +65,7 @@ impl Sae {
         let columns: Vec<Vec<f64>> = (0..k)
             .map(|j| z.dense_column(j).into_iter().map(f64::from).collect())
             .collect();
-        let weighed: Vec<Vec<f64>> = columns
+        let weighted: Vec<Vec<f64>> = columns
             .iter()
             .map(|column| {
                 let pairs = column.iter().enumerate();
@@ -74,7 +75,7 @@ impl Sae {
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
         let mut gram: Vec<f64> = (0..k * k)
             .into_par_iter()
-            .map(|at| dot(&weighed[at / k], &columns[at % k]))
+            .map(|at| dot(&weighted[at / k], &columns[at % k]))
             .collect();
         let mean = (0..k).map(|j| gram[j * k + j]).sum::<f64>() / k.max(1) as f64;
         (0..k).for_each(|j| gram[j * k + j] += ridge * mean);
@@ -83,7 +84,7 @@ impl Sae {
         let by_neuron: Vec<Vec<f64>> = (0..d)
             .into_par_iter()
             .map(|i| {
-                let mut column: Vec<f64> = weighed.iter().map(|feature| feature[i]).collect();
+                let mut column: Vec<f64> = weighted.iter().map(|feature| feature[i]).collect();
                 cholesky::solve(&gram, k, &mut column);
                 column
             })
@@ -108,7 +109,7 @@ impl Sae {
     }
 }
 
-/// Runs of rows, spread evenly over the source.
+/// Reads runs of rows that are spread evenly over the source.
 fn sample(source: &dyn ActivationSource) -> Result<Vec<Block<'_>>> {
     let n = source.shape().0;
     let runs = (SAMPLE_ROWS / RUN).min(n.div_ceil(RUN));

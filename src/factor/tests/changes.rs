@@ -1,4 +1,4 @@
-//! Going on from features that are there.
+//! Continuing a fit: warm starts, added, locked and merged features, mini-batches.
 
 use super::*;
 use crate::error::Error;

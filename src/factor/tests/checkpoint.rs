@@ -1,4 +1,4 @@
-//! Going on from a checkpoint, and files that are none.
+//! Resuming from a checkpoint, and refusing other or damaged files.
 
 use proptest::prelude::*;
 
@@ -106,8 +106,8 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
         .checkpoint(&path)
         .unwrap_err();
     assert!(early.to_string().contains("before the first batch") && !path.exists());
-    // Within the rows as they were dealt first, when some are left that no whole batch is, dealt
-    // again, and at the end.
+    // Within the first shuffle of the rows, when fewer rows are left than a batch needs, after the
+    // second shuffle, and at the end.
     for at in [1, 3, 5, 9] {
         let mut whole = MiniBatchFit::start(&source, config.clone(), 400).unwrap();
         for _ in 0..at {

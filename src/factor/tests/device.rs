@@ -1,5 +1,5 @@
-//! Fits on a device, candle's CPU device or the card that MLPEEK_TEST_DEVICE names, against those
-//! of the panels.
+//! Fits on a device (candle's CPU device, or the GPU that MLPEEK_TEST_DEVICE names) against fits by
+//! the CPU kernels.
 
 use candle_core::Device;
 
@@ -14,12 +14,13 @@ fn device() -> Device {
     support::device::devices().remove(0)
 }
 
-/// Blocks of two panels in strips of five, of which so many blocks stay, and all coefficients or none.
+/// An accelerator with blocks of two panels and strips of five, which keeps `kept_blocks` blocks,
+/// and all coefficients or none.
 fn accelerator(kept_blocks: usize, keeps_coefficients: bool) -> Accelerator {
     Accelerator::with_block_sizes(device(), 128, 320, kept_blocks, keeps_coefficients)
 }
 
-/// The rows as a cache of this type holds them, in shards that do not end where blocks do.
+/// Writes the rows to a cache of this type, in shards whose ends are not those of blocks.
 fn stored(dir: &std::path::Path, source: &InMemory, dtype: CacheDtype) -> CacheReader {
     let (n, d) = source.shape();
     let mut writer = CacheWriter::open(dir, d, dtype)
@@ -127,7 +128,7 @@ fn a_fit_on_a_device_is_the_same_within_rounding() {
         .collect();
     let tiny = InMemory::new(1003, 40, tiny);
     compare(&tiny, &plain, accelerator(100, true), "tiny values");
-    // By the plan that a card of a gigabyte gets.
+    // With the plan for a GPU with a gigabyte of memory.
     let whole = Accelerator::new(device(), Some(1 << 30), &source, &plain);
     compare(&source, &plain, whole, "one strip");
     let random = FitConfig {
@@ -190,7 +191,7 @@ fn a_fit_on_a_device_goes_on_from_a_checkpoint_bit_for_bit() {
             let (a, b) = (whole.step(&ctx).unwrap(), resumed.step(&ctx).unwrap());
             assert_eq!(a.relative_error.to_bits(), b.relative_error.to_bits());
         }
-        // One that went on without a device goes on from the same coefficients.
+        // A fit that is resumed without a device continues from the same coefficients.
         let (a, b) = (whole.snapshot().unwrap(), resumed.snapshot().unwrap());
         assert_eq!(bits(&a), bits(&b));
         let mut elsewhere = Factoriser::resume(&source, config.clone(), &path, &ctx).unwrap();
@@ -228,7 +229,7 @@ fn features_are_added_revived_and_locked_on_a_device_as_on_the_cpu() {
     assert!((0..13).all(used), "every feature is used again");
 }
 
-/// A source of which a device takes only so many rows at once, as a full one does.
+/// A source that simulates a full device: it refuses more than `most` rows at a time.
 struct Crowded<'a> {
     inner: &'a InMemory,
     most: usize,

@@ -1,4 +1,4 @@
-//! New rows on a fixed basis against brute force.
+//! Encoding of new rows on fixed features against brute force.
 
 use super::*;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! Input that cannot be fitted, and input that only looks so.
+//! Input that cannot be fitted, and unusual input that can.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! The engine against plain references: a float64 loop of the formulas, brute force, planted
-//! features, other thread counts, broken files.
+//! The factoriser against plain references: the formulas in float64, brute force, planted features,
+//! other numbers of threads, broken files.
 
 mod changes;
 mod checkpoint;

@@ -7,7 +7,7 @@ use crate::factor::encode::Encoder;
 const N: usize = 400;
 const D: usize = 36;
 
-/// Rows of which neuron 5 holds most of the square, about a mean that is not zero.
+/// Rows in which neuron 5 has most of the energy, with a mean that is not zero.
 fn outlier() -> InMemory {
     let (source, _) = planted(N, D, 14, 4, 0.2);
     let mut data = source.rows(0..N).unwrap().data.to_vec();
@@ -19,8 +19,8 @@ fn outlier() -> InMemory {
     InMemory::new(N, D, data)
 }
 
-/// In f64, from A, the configuration and what is shown alone: the weighted relative error and the
-/// plain one.
+/// The weighted and the plain relative error in f64, computed only from A, the configuration and
+/// the factors.
 fn errors(source: &InMemory, config: &FitConfig, factors: &Factors) -> (f64, f64) {
     let block = source.rows(0..N).unwrap();
     let a = |i: usize, c: usize| f64::from(block.data[i * D + c]);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::factor::encode::Encoder;
 
-/// Σ‖a − centre − Zy‖² / Σ‖a‖², written out.
+/// Σ‖a − centre − Zy‖² / Σ‖a‖², computed directly in f64.
 fn plain_error(source: &InMemory, factors: &Factors) -> f64 {
     let (n, d) = source.shape();
     let block = source.rows(0..n).unwrap();

@@ -1,5 +1,5 @@
-//! c·A has the features of A, coefficients c times as large, and the same errors; whatever is tiny,
-//! huge or nothing stays a number.
+//! c·A has the features of A, coefficients c times as large, and the same errors; tiny, huge and
+//! zero values give finite results.
 
 use super::*;
 use crate::factor::encode::Encoder;
@@ -21,7 +21,7 @@ fn times(source: &InMemory, by: f32) -> InMemory {
     )
 }
 
-/// What a fit comes to in 12 sweeps; with `mu` its own stop rule included.
+/// The errors and the factors of a fit after 12 sweeps, or earlier if a stop rule holds.
 fn fitted(source: &InMemory, config: FitConfig) -> (Vec<f64>, std::sync::Arc<Factors>) {
     let ctx = TaskCtx::silent();
     let mut fit = Factoriser::start(source, config, &ctx).unwrap();
@@ -103,7 +103,7 @@ fn assert_alike(a: &Factors, b: &Factors, by: f32, exactly: bool, what: &str) {
     for j in 0..a.features.columns() {
         let (a, b) = (a.coefficients.feature(j), b.coefficients.feature(j));
         let most = a.iter().fold(0.0f32, |m, v| m.max(*v));
-        // What decays to nothing becomes denormal sooner in one unit than in the other.
+        // Values that decay towards zero become denormal earlier in one unit than in the other.
         let same =
             |(a, b): (&f32, &f32)| near(*a, b / by, 2e-3 * most) || a.max(b / by) < 1e-20 * most;
         assert!(a.iter().zip(b).all(same), "{what}: coefficients of {j}");
@@ -140,7 +140,7 @@ fn a_matrix_times_a_power_of_two_has_the_same_fit_to_the_bit() {
             for config in objectives(solver) {
                 let config = FitConfig { init, ..config };
                 let (errors, whole) = fitted(&source, config.clone());
-                // Within the range that is safe as it is, and far out of it.
+                // Within the range that needs no scaling, and far outside.
                 for by in [2f32.powi(-9), 2f32.powi(7), 2f32.powi(-40), 2f32.powi(60)] {
                     let what = format!("{config:?} times {by}");
                     let (scaled_errors, scaled) = fitted(&times(&source, by), config.clone());

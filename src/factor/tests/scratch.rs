@@ -6,8 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::error::Error;
 
-/// Runs `f` without and with a folder for coefficients, and holds what comes out against each
-/// other.
+/// Runs `f` without and with a folder for coefficients, and compares the results.
 fn same_bits(f: impl Fn(&FitConfig, &Path) -> Vec<Arc<Factors>>) {
     let dir = tempfile::tempdir().unwrap();
     let (files, checkpoints) = (dir.path().join("files"), dir.path().join("checkpoints"));
@@ -116,7 +115,7 @@ fn going_on_gives_the_same_bits_from_files() {
 
 #[test]
 fn a_full_disk_refuses_and_leaves_the_fit_and_its_checkpoint() {
-    // The fault is one thread's, so all of the fit is to be on it.
+    // The simulated fault applies to one thread, so the whole fit must run on it.
     rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()

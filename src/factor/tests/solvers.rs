@@ -1,4 +1,4 @@
-//! Both rules against their formulas; starts, threads, cancelling.
+//! Both solvers against their formulas; initialisation, threads, cancelling.
 
 use super::*;
 use crate::activations::Block;
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::task::CancelToken;
 
 /// The paper's iteration in float64, written out, on A scaled to unit root mean square, from
-/// coefficients `y` (n × k, row-major); returns its squared errors, those of A as it is.
+/// coefficients `y` (n × k, row-major); returns the squared errors in the units of A.
 fn reference_updates(
     a: &InMemory,
     mut y: Vec<f64>,
@@ -86,7 +86,7 @@ fn reference_updates(
 #[test]
 fn multiplicative_updates_follow_the_formulas() {
     let (source, _) = planted(90, 24, 6, 5, 0.3);
-    // So small that an ε of A as it is would be all that there is.
+    // The values are so small that an unscaled ε would dominate.
     let data = source
         .rows(0..90)
         .unwrap()
