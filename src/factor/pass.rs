@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -70,6 +70,19 @@ enum Projection<'c> {
     None,
     Sparse(&'c SparseColumns),
     Dense(&'c [f32]),
+}
+
+impl<'c> Projection<'c> {
+    /// The projection on `columns`; `dense` are the same columns `[k][d]` if they are to be multiplied
+    /// as dense ones.
+    fn new(columns: &Columns<'c>, dense: Option<&'c [f32]>) -> Self {
+        match (columns, dense) {
+            (_, Some(dense)) => Self::Dense(dense),
+            (Columns::None, None) => Self::None,
+            (Columns::Sparse(c), None) => Self::Sparse(c),
+            (Columns::Dense(c), None) => Self::Dense(c),
+        }
+    }
 }
 
 /// What a pass does with each panel: the columns to project on and the entries of AᵀY to sum.
@@ -143,28 +156,15 @@ impl Stream<'_> {
             }
             _ => None,
         };
-        let projected = match (columns, &dense) {
-            (_, Some(dense)) => Projection::Dense(dense),
-            (Columns::None, _) => Projection::None,
-            (Columns::Sparse(c), _) => Projection::Sparse(c),
-            (Columns::Dense(c), _) => Projection::Dense(c),
-        };
         let work = PanelWork {
-            columns: projected,
+            columns: Projection::new(columns, dense.as_deref()),
             gather,
         };
         let group = group_panels(self.n) * PANEL;
-        let PassSums {
-            products,
-            gram,
-            fit,
-            totals,
-            row_fit,
-        } = sums;
         let ordered = Mutex::new(OrderedTotals {
             whole: self.empty_group_sums(k, gather),
-            gram: std::mem::take(gram),
-            totals: std::mem::take(totals),
+            gram: std::mem::take(&mut sums.gram),
+            totals: std::mem::take(&mut sums.totals),
             ..OrderedTotals::default()
         });
         // Groups are started in order, so that reads of a file are close together and few sums wait
@@ -173,7 +173,7 @@ impl Stream<'_> {
             .data
             .chunks_mut(group * k)
             .zip(y.data.chunks(group * k))
-            .zip(row_fit.chunks_mut(group));
+            .zip(sums.row_fit.chunks_mut(group));
         groups
             .enumerate()
             .par_bridge()
@@ -195,30 +195,29 @@ impl Stream<'_> {
                 self.add_group(i, group_sums, &mut lock_pool(&ordered));
                 Ok::<_, crate::Error>(())
             })?;
-        *fit = row_fit.iter().map(|&v| f64::from(v)).sum();
-        let ordered = ordered
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ordered = ordered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.store_totals(ordered, gather, sums);
+        Ok(())
+    }
+
+    /// Moves the totals over all groups into `sums`, in whose layout AᵀY is stored by feature and YᵀY
+    /// is complete.
+    fn store_totals(&self, ordered: OrderedTotals, gather: Gather<'_>, sums: &mut PassSums) {
         match gather {
-            Gather::Support(_) => products.copy_from_slice(&ordered.whole.products),
+            Gather::Support(_) => sums.products.copy_from_slice(&ordered.whole.products),
             Gather::Dense => {
-                let lines = products
-                    .par_chunks_mut((cross_products::UNPACKED_FEATURES * self.d).max(1))
-                    .enumerate();
-                lines.for_each(|(i, lines)| {
-                    cross_products::unpack_by_feature(
-                        lines,
-                        &ordered.whole.products,
-                        self.d,
-                        i * cross_products::UNPACKED_FEATURES,
-                    );
+                let features = cross_products::UNPACKED_FEATURES;
+                let lines = sums.products.par_chunks_mut((features * self.d).max(1));
+                lines.enumerate().for_each(|(i, lines)| {
+                    let packed = &ordered.whole.products;
+                    cross_products::unpack_by_feature(lines, packed, self.d, i * features);
                 });
             }
         }
         lock_pool(&self.group_pool).push(ordered.whole);
-        (*gram, *totals) = (ordered.gram, ordered.totals);
-        dense::copy_lower_to_upper(gram, k);
-        Ok(())
+        sums.fit = sums.row_fit.iter().map(|&v| f64::from(v)).sum();
+        (sums.gram, sums.totals) = (ordered.gram, ordered.totals);
+        dense::copy_lower_to_upper(&mut sums.gram, sums.totals.len());
     }
 
     /// Empty sums, in memory of an earlier group if there is some.

@@ -51,7 +51,13 @@ pub fn directions(
     };
     let steps: Vec<f64> = (0..count).map(|l| 1.0 / curvature(l)).collect();
     let width = d + 1;
-    let offset = mean.sqrt() as f32;
+    let loss = Loss {
+        labels,
+        label_counts,
+        offset: mean.sqrt() as f32,
+        d,
+        count,
+    };
     let (mut weights, mut extrapolated) =
         (vec![0.0f32; count * width], vec![0.0f32; count * width]);
     for pass in 0..PASSES {
@@ -63,46 +69,13 @@ pub fn directions(
         ))?;
         let mut gradient = vec![0.0f32; count * width];
         for_each_block(source, ctx, |start, rows| {
-            let count_rows = rows.len() / d.max(1);
-            let mut margins = vec![0.0f32; count_rows * count];
-            let (left, right) = (View::rows(rows, d), View::transposed(&extrapolated, width));
-            product(
-                (count_rows, d, count),
-                left,
-                right,
-                &mut margins,
-                count,
-                false,
-                true,
-            );
-            let mut sums = vec![0.0f32; count];
-            for (i, margins) in margins.chunks_exact_mut(count).enumerate() {
-                let row_label = labels[start + i];
-                for (l, margin) in margins.iter_mut().enumerate() {
-                    let total = f64::from(*margin + offset * extrapolated[l * width + d]);
-                    *margin = label_counts.slope(l, row_label, total) as f32;
-                    sums[l] += *margin;
-                }
-            }
-            let (left, right) = (View::transposed(&margins, count), View::rows(rows, d));
-            product(
-                (count, count_rows, d),
-                left,
-                right,
-                &mut gradient,
-                width,
-                true,
-                true,
-            );
-            for (l, sum) in sums.iter().enumerate() {
-                gradient[l * width + d] += offset * sum;
-            }
+            loss.add_gradient(start, rows, &extrapolated, &mut gradient);
         })?;
-        for l in 0..count {
-            // Nesterov's momentum for a strongly convex objective of this condition.
-            let root = (steps[l] * ridge).sqrt();
+        for (l, step) in steps.iter().enumerate() {
+            // Nesterov's momentum for a strongly convex objective of this condition number.
+            let root = (step * ridge).sqrt();
             let momentum = ((1.0 - root) / (1.0 + root)) as f32;
-            let (step, ridge) = (steps[l] as f32, ridge as f32);
+            let (step, ridge) = (*step as f32, ridge as f32);
             for i in l * width..(l + 1) * width {
                 let shrink = if i == l * width + d { 0.0 } else { ridge };
                 let next = extrapolated[i] - step * (gradient[i] + shrink * extrapolated[i]);
@@ -116,6 +89,46 @@ pub fn directions(
         d,
         columns: columns.collect(),
     })
+}
+
+/// The loss of all labels without the penalty. A point has d weights and the coefficient of the offset
+/// for each label, `[count][d + 1]`.
+struct Loss<'a> {
+    labels: &'a [Option<u32>],
+    label_counts: LabelCounts,
+    /// The value of the offset's coordinate in every row.
+    offset: f32,
+    d: usize,
+    count: usize,
+}
+
+impl Loss<'_> {
+    /// Adds the gradient at `point` over the rows from index `start` on to `gradient`.
+    fn add_gradient(&self, start: usize, rows: &[f32], point: &[f32], gradient: &mut [f32]) {
+        let (d, count, width) = (self.d, self.count, self.d + 1);
+        let row_count = rows.len() / d.max(1);
+        let rows = View::rows(rows, d);
+        let mut slopes = vec![0.0f32; row_count * count];
+        let weights = View::transposed(point, width);
+        let shape = (row_count, d, count);
+        product(shape, rows, weights, &mut slopes, count, false, true);
+        let mut sums = vec![0.0f32; count];
+        // Each margin is replaced by the derivative of the loss by it.
+        for (i, slopes) in slopes.chunks_exact_mut(count).enumerate() {
+            let row_label = self.labels[start + i];
+            for (l, slope) in slopes.iter_mut().enumerate() {
+                let margin = f64::from(*slope + self.offset * point[l * width + d]);
+                *slope = self.label_counts.slope(l, row_label, margin) as f32;
+                sums[l] += *slope;
+            }
+        }
+        let by_label = View::transposed(&slopes, count);
+        let shape = (count, row_count, d);
+        product(shape, by_label, rows, gradient, width, true, true);
+        for (l, sum) in sums.iter().enumerate() {
+            gradient[l * width + d] += self.offset * sum;
+        }
+    }
 }
 
 fn zeros(d: usize, count: usize) -> Directions {
