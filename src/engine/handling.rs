@@ -14,8 +14,10 @@ use super::{
     run_job, sets, work,
 };
 use crate::error::Result;
+use crate::eval::steering::SteeringConfig;
+use crate::eval::steering::pace::Pace;
 use crate::jobs;
-use crate::jobs::causal::CausalRequest;
+use crate::jobs::causal::{CausalRequest, saved};
 use crate::jobs::levels::LevelsRequest;
 use crate::model::source;
 use crate::panics::catch_panic;
@@ -140,6 +142,24 @@ impl Handling<'_> {
             Command::Trace(text) => self.trace(text),
             Command::Steer(settings) => self.steer(settings),
             Command::Evaluate(request) => self.evaluate(*request),
+            Command::Evaluations => {
+                self.read_slow(|s| reading::of_study(s, saved::saved, Event::Evaluations))
+            }
+            Command::OpenEvaluation(name) => self.read_slow(move |s| {
+                reading::of_study(
+                    s,
+                    |study| saved::reopen(study, &name),
+                    |found| Event::Evaluation(Box::new(found)),
+                )
+            }),
+            Command::EvaluatedTexts(name, method) => self.read_slow(move |s| {
+                reading::of_study(
+                    s,
+                    |study| saved::texts(study, &name, &method),
+                    |texts| Event::EvaluatedTexts(Box::new(texts)),
+                )
+            }),
+            Command::Pace(config) => self.pace(*config),
             Command::Note(note) => self.read(move |s| {
                 let problem = reading::note_feature(s, &note).err().map(|e| e.to_string());
                 s.emit(Event::Noted(Box::new(note), problem));
@@ -326,6 +346,22 @@ impl Handling<'_> {
             let _ = run_job(&session, Job::Evaluate, &token, |ctx| {
                 Ok(((), work::evaluate(&session, &request, ctx)?))
             });
+        });
+    }
+
+    /// Where steering and evaluations are worked on, so that it measures itself alone; an evaluation
+    /// that begins stops it.
+    fn pace(&self, config: SteeringConfig) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Evaluate, &token);
+        let session = self.session.clone();
+        self.steer.submit(move || {
+            let ctx = TaskCtx::new(token, |_| {});
+            let measured = session.model().and_then(|model| {
+                catch_panic(|| Pace::measure(&model, &config, &ctx))
+                    .unwrap_or_else(|words| Err(internal(&words)))
+            });
+            session.emit(Event::Pace(measured.ok()));
         });
     }
 

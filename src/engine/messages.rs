@@ -20,10 +20,15 @@ use crate::analysis::{
 pub use crate::directions::SetKind;
 pub use crate::directions::baselines::{Baseline, Count};
 pub use crate::directions::sae::train::TrainConfig;
+use crate::eval::steering::SteeringConfig;
+pub use crate::eval::steering::pace::Pace;
 use crate::eval::steering::report::SteeringReport;
 pub use crate::eval::sweep::SweepRow;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
+pub use crate::jobs::causal::saved::{
+    EvaluatedLabel, EvaluatedText, EvaluatedTexts, SavedEvaluation,
+};
 use crate::jobs::causal::{Causal, CausalRequest};
 pub use crate::jobs::fitting::Refinement;
 pub use crate::jobs::request::{Estimate, OpenRequest, SteerSettings};
@@ -182,6 +187,14 @@ pub enum Command {
     /// Judges the effects of directions: [`Event::Judged`]s, [`Event::Evaluation`]. It continues an
     /// interrupted evaluation with the same questions.
     Evaluate(Box<CausalRequest>),
+    /// Lists the evaluations that the study keeps: [`Event::Evaluations`].
+    Evaluations,
+    /// Shows what one of them came to, by its name: [`Event::Evaluation`].
+    OpenEvaluation(String),
+    /// Shows the texts of a method of an evaluation: [`Event::EvaluatedTexts`].
+    EvaluatedTexts(String, String),
+    /// Measures how fast texts are written with these settings: [`Event::Pace`].
+    Pace(Box<SteeringConfig>),
     /// Saves a note: [`Event::Noted`].
     Note(TypedNote),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
@@ -241,6 +254,10 @@ impl Command {
             | Self::Find(_)
             | Self::UndoNote
             | Self::Shared(_)
+            | Self::Evaluations
+            | Self::OpenEvaluation(_)
+            | Self::EvaluatedTexts(..)
+            | Self::Pace(_)
             | Self::Note(_)
             | Self::Export { .. }
             | Self::ExportTree(..)
@@ -279,6 +296,9 @@ pub struct StudyInfo {
     pub width: usize,
     /// The number of distinct labels of the texts.
     pub labels: usize,
+    /// Their names, in the order of the corpus.
+    #[serde(default)]
+    pub label_names: Arc<Vec<String>>,
     /// The few neurons or rows, if any, that have much of the energy of the hook on show, if that
     /// was counted.
     #[serde(default)]
@@ -442,8 +462,16 @@ pub enum Event {
     },
     /// The results of an evaluation on the texts that were judged so far, one report per method.
     Judged(Vec<SteeringReport>),
-    /// An evaluation is complete.
+    /// An evaluation is complete, or was opened as far as it is.
     Evaluation(Box<Causal>),
+    /// An evaluation of this name begins or goes on.
+    EvaluationBegun(String),
+    /// The evaluations that the study keeps, the newest first.
+    Evaluations(Vec<SavedEvaluation>),
+    /// The texts of a method of an evaluation.
+    EvaluatedTexts(Box<EvaluatedTexts>),
+    /// How fast texts are written; `None` where it cannot be measured now.
+    Pace(Option<Pace>),
     /// A job succeeded, with a short summary ("17,204 tokens in 14.2 s").
     Done(Job, String),
     /// A job was stopped by the user.

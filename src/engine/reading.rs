@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::open::bos_rule;
 use super::session::{NoteChange, Session, Shown, lock};
+use super::sets::open_dir;
 use super::{Event, Level, Probe, TypedNote};
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
@@ -37,6 +38,21 @@ pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()>
         export::feature_card(path, &card, &shown.fit, shown.hook, format)?;
     }
     session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
+
+/// Tells what is read of the study's files; it is opened beside the open one, so that no question
+/// waits for it.
+pub(super) fn of_study<T>(
+    session: &Session,
+    read: impl FnOnce(&Study) -> Result<T>,
+    event: impl FnOnce(T) -> Event,
+) -> Result<()> {
+    let dir = open_dir(session).ok_or_else(|| session.no_study())?;
+    let found = read(&Study::open_read_only(&dir)?)?;
+    if open_dir(session).as_deref() == Some(&*dir) {
+        session.emit(event(found));
+    }
     Ok(())
 }
 

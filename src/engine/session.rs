@@ -363,6 +363,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         unfinished: Some(state).filter(|state| !state.is_complete()),
         width,
         labels: tokens.map_or(0, |t| t.labels.len()),
+        label_names: Arc::new(tokens.map_or_else(Vec::new, |t| t.labels.clone())),
         concentrated: match study.saved_energy(hook)? {
             Some(energy) => study.concentrations(&energy)?,
             None => Vec::new(),

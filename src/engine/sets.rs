@@ -111,7 +111,7 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
     Ok(format!("{count} directions of {kind} at {hook}"))
 }
 
-fn open_dir(session: &Session) -> Option<std::path::PathBuf> {
+pub(super) fn open_dir(session: &Session) -> Option<std::path::PathBuf> {
     lock(&session.study)
         .as_ref()
         .map(|study| study.dir().to_path_buf())

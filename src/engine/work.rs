@@ -35,6 +35,7 @@ pub(super) fn evaluate(
         Some(study) => causal::prepare(study, request, &model, ctx)?,
         None => return Err(session.no_study()),
     };
+    session.emit(Event::EvaluationBegun(prepared.name().to_owned()));
     let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
     let report_so_far = |judged: &[JudgedRecord]| {
         session.emit(Event::Judged(report(judged, &methods, request.seed)))

@@ -5,6 +5,7 @@ mod chosen;
 mod controls;
 mod outcome;
 mod plan;
+pub mod saved;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -290,6 +291,11 @@ pub enum Judging<'a> {
 }
 
 impl Prepared {
+    /// Its name in the study.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Generates and judges what is not there yet. `note` gets remarks for a person. Stopped on the
     /// way, it gives what it has come to, marked so.
     ///

@@ -221,10 +221,10 @@ macro_rules! action_table {
         "Ablate in three ways side by side: the feature whole, the core of its cluster, its own neurons", can::always, run::in_pane;
     Remove: Named, "remove", "remove", ["d", "delete"], &[Steer, Live], 35,
         "Take the feature out of the list; in Live: empty the text", can::always, run::in_pane;
-    PreviousRun: Named, "previous-run", "run before", ["["], &[Steer], 40,
-        "The run before this one", can::always, run::in_pane;
-    NextRun: Named, "next-run", "next run", ["]"], &[Steer], 41,
-        "The run after this one", can::always, run::in_pane;
+    PreviousRun: Named, "previous-run", "run before", ["["], &[Steer, Evaluate], 40,
+        "The run before this one; the evaluation that the study kept before", can::always, run::in_pane;
+    NextRun: Named, "next-run", "next run", ["]"], &[Steer, Evaluate], 41,
+        "The run after this one; the evaluation after", can::always, run::in_pane;
     Quit: Named, "quit", "quit", ["q"], EVERYWHERE, 0,
         "Quit; what was computed is kept", can::always, App::quit;
     } };

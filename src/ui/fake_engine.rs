@@ -3,6 +3,7 @@
 
 mod answers;
 mod contract;
+mod evaluations;
 mod groups;
 mod studies;
 
@@ -12,7 +13,7 @@ use crate::analysis::{
     Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related,
     ScoredToken, Trace, TraceFeature,
 };
-use crate::engine::{Event, FeatureList, Job, Request, SweepPoint};
+use crate::engine::{Event, FeatureList, Job, Request, SavedEvaluation, SweepPoint};
 use crate::eval::steering::report::{CellReport, MeanInterval, SteeringReport};
 use crate::model::{HookPoint, HookSite};
 use crate::task::Progress;
@@ -128,6 +129,8 @@ pub struct FakeEngine {
     pub features: usize,
     /// The names of features, by their ids.
     pub names: Vec<(usize, String)>,
+    /// The evaluations that the study keeps.
+    pub evaluations: Vec<SavedEvaluation>,
     /// Requests for jobs that go on until they are cancelled.
     running: Vec<Request>,
     /// A study is open.
@@ -139,6 +142,7 @@ impl Default for FakeEngine {
         Self {
             features: 40,
             names: vec![(3, "counting".to_owned())],
+            evaluations: Vec::new(),
             running: Vec::new(),
             open: false,
         }

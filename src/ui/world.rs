@@ -192,7 +192,11 @@ impl World {
             | Event::SteerInfo(_)
             | Event::SteerText { .. }
             | Event::Judged(_)
-            | Event::Evaluation(_) => {}
+            | Event::Evaluation(_)
+            | Event::EvaluationBegun(_)
+            | Event::Evaluations(_)
+            | Event::EvaluatedTexts(_)
+            | Event::Pace(_) => {}
         }
     }
 

@@ -17,7 +17,8 @@ use super::{JudgedRecord, StrengthRecord, TextRecord};
 use crate::disk;
 use crate::error::{Error, Result};
 
-const PLAN: &str = "plan.json";
+/// The file that says what an evaluation is of.
+pub const PLAN: &str = "plan.json";
 const STRENGTHS: &str = "strengths.jsonl";
 const TEXTS: &str = "texts.jsonl";
 

@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::{SteeringConfig, perplexity};
 use crate::error::{Error, Result};
 use crate::model::generate::{Arithmetic, Continuation, Sampling, generate};
@@ -17,7 +19,7 @@ const TOKENS: usize = 6;
 const STRENGTHS: usize = 16;
 
 /// What the parts of an evaluation take here.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pace {
     /// Seconds for a token of one text, generated among as many as are generated at a time, with its
     /// perplexity.

@@ -84,6 +84,18 @@ fn entries(world: &World) -> Vec<Entry> {
     all.extend(supervised.into_iter().map(baseline));
     all.extend(saes(study));
     all.extend(unsupervised.into_iter().map(baseline));
+    all.extend(SetKind::measured().map(|kind| {
+        let refused = match study.labels {
+            0 => Some("the corpus has no labels"),
+            _ if world.model.is_none() => Some("no model is open to ask"),
+            _ => None,
+        };
+        let what = kind.measured_description().unwrap_or_default();
+        Entry {
+            refused: refused.map(str::to_owned),
+            ..entry(kind, format!("{what}; takes minutes once"))
+        }
+    }));
     all
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{CONCEPTS, FakeEngine, noise, scored};
 use crate::analysis::LabelMatrix;
-use crate::engine::{Command, Event, Job, Reply, Request, SetKind};
+use crate::engine::{Command, Event, Job, Pace, Reply, Request, SetKind};
 use crate::steering::SteerInfo;
 
 impl FakeEngine {
@@ -167,6 +167,19 @@ impl FakeEngine {
                 events.rotate_left(1);
                 events
             }
+            Command::Evaluations => vec![Event::Evaluations(self.evaluations.clone())],
+            Command::OpenEvaluation(name) => {
+                vec![Event::Evaluation(Box::new(Self::evaluation(name)))]
+            }
+            Command::EvaluatedTexts(name, method) => {
+                vec![Event::EvaluatedTexts(Box::new(Self::evaluated_texts(
+                    name, method,
+                )))]
+            }
+            Command::Pace(_) => vec![Event::Pace(Some(Pace {
+                token: 0.002,
+                strength: 0.01,
+            }))],
             Command::SaveSession(_) | Command::Cancel(_) | Command::Shutdown => Vec::new(),
         }
     }

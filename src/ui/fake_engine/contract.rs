@@ -68,6 +68,10 @@ every_command![
     Trace,
     Steer,
     Evaluate,
+    Evaluations,
+    OpenEvaluation,
+    EvaluatedTexts,
+    Pace,
     Note,
     Export,
     ExportTree,
@@ -181,7 +185,7 @@ fn session(workshop: &Workshop) -> Vec<Command> {
             ],
             config: SteeringConfig {
                 targets: vec![0.1],
-                prompts: vec!["I think".to_owned()],
+                prompts: vec!["I think".to_owned(), "She said".to_owned()],
                 samples: 1,
                 sampling: Sampling {
                     max_tokens: 3,
@@ -189,7 +193,15 @@ fn session(workshop: &Workshop) -> Vec<Command> {
                 },
                 ..SteeringConfig::default()
             },
+            name: Some("kept".to_owned()),
             ..CausalRequest::default()
+        })),
+        Command::Evaluations,
+        Command::OpenEvaluation("kept".to_owned()),
+        Command::EvaluatedTexts("kept".to_owned(), "random".to_owned()),
+        Command::Pace(Box::new(SteeringConfig {
+            batch: 1,
+            ..SteeringConfig::default()
         })),
         Command::Cancel(Job::Fit),
         Command::SaveSession(json!({"fit": "k6"})),
@@ -283,6 +295,18 @@ const EXCUSED: &[(&str, &str)] = &[
     (
         "Neuron.features",
         "no feature of so small a fit has this neuron",
+    ),
+    (
+        "EvaluatedTexts.labels.",
+        "no label of the workshop is steered as far as a text",
+    ),
+    (
+        "Evaluation.measures.",
+        "no label of the workshop is steered as far as a text",
+    ),
+    (
+        "Evaluation.methods.",
+        "no label of the workshop is steered as far as a text",
     ),
     (
         "Features.rows.note.",

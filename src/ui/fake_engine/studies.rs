@@ -1,6 +1,7 @@
 //! A made-up study and model, and what else is on the machine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{CONCEPTS, FakeEngine};
 use crate::activations::store::CacheDtype;
@@ -25,6 +26,7 @@ impl FakeEngine {
             unfinished: None,
             width: 1536,
             labels: CONCEPTS.len(),
+            label_names: Arc::new(CONCEPTS.iter().map(|c| c.0.to_owned()).collect()),
             concentrated: Vec::new(),
             fits: vec![FitEntry {
                 name: "bcd-k40".to_owned(),

@@ -1,59 +1,70 @@
 //! An evaluation as it fills: what each kind of direction makes the model say at equal KL, as a
-//! judge rates it. Owns the newest reports.
+//! judge rates it; those that the study keeps; a method's texts beside the unsteered ones. Owns the
+//! newest reports and what is asked next.
 //!
 //! Invariant: the table is that of `mlpeek eval steering` for the texts judged so far.
 
 mod form;
+mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod values;
 
 use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
-use crate::engine::{Command, Event, Job, Level, Reply, RequestId};
-use crate::eval::steering::report::{MeanInterval, SteeringReport, chart};
+use crate::engine::{Command, Event, Job, Level, Reply, RequestId, SavedEvaluation};
+use crate::eval::steering::report::SteeringReport;
 use crate::jobs::causal::Causal;
 use crate::text;
 use crate::ui::action::Action;
-use crate::ui::draw::{put, put_at};
-use crate::ui::list::scroll;
+use crate::ui::list::motion;
 use crate::ui::pane::{Cx, Pane, Step};
 use crate::ui::pane_id::PaneId;
 use crate::ui::panes::{draw_empty, no_features_lines};
 use form::EvaluationForm;
+use table::Shown;
+use texts::TextsView;
 
-/// Cells of the best score with its interval, and of the scores at one KL.
-const BEST_CELLS: usize = 21;
-const SCORE_CELLS: usize = 13;
-/// Fewest lines of a plot, and those that its axes take.
-const MIN_PLOT_LINES: usize = 5;
-const AXIS_LINES: usize = 3;
-/// Most lines of a plot.
-const MAX_PLOT_LINES: usize = 14;
-/// Columns between two KL of the plot at most.
-const MAX_KL_STEP: usize = 16;
-
-/// The form, and the newest reports.
+/// The form, the newest reports, and what is looked at of them.
 #[derive(Debug, Default)]
 pub struct EvaluatePane {
     form: EvaluationForm,
     /// The form is on show over what came of an earlier request.
     form_open: bool,
     reports: Vec<SteeringReport>,
-    /// What it came to, once it has ended.
+    /// What it came to, once it has ended or was opened.
     evaluation: Option<Box<Causal>>,
+    /// The name of the evaluation on show.
+    name: Option<String>,
+    /// What the study keeps, the newest first; `None` before it was listed.
+    saved: Option<Vec<SavedEvaluation>>,
+    /// The method under the cursor.
+    cursor: usize,
     offset: usize,
+    /// Which measure the rows show.
+    measure: usize,
+    /// The texts of a method, over the table.
+    texts: Option<TextsView>,
     /// The request whose reports are shown; `None` once the study was closed: what is still judged
     /// is not of the one on show.
     open_request: Option<RequestId>,
+    /// The questions for the study's evaluations and for a method's texts.
+    list_request: Option<RequestId>,
+    texts_request: Option<RequestId>,
 }
 
 impl EvaluatePane {
     /// Whether the form is on show: before anything was asked, and where it is changed.
     fn shows_form(&self, cx: &Cx) -> bool {
-        cx.world.job(Job::Evaluate).is_none() && (self.form_open || self.reports.is_empty())
+        cx.world.job(Job::Evaluate).is_none() && (self.form_open || !self.has_table())
+    }
+
+    /// Whether there is something to show of an evaluation.
+    fn has_table(&self) -> bool {
+        !self.reports.is_empty()
     }
 
     fn run(&mut self, cx: &Cx) -> Vec<Step> {
@@ -73,153 +84,87 @@ impl EvaluatePane {
         }
     }
 
-    fn targets(&self) -> Vec<f64> {
-        let mut all: Vec<f64> = self
-            .reports
-            .iter()
-            .flat_map(|r| r.cells.iter().map(|c| c.target))
-            .collect();
-        all.sort_by(f64::total_cmp);
-        all.dedup();
-        all
-    }
-
-    /// A line or two over the table.
-    fn state(&self, cx: &Cx) -> Vec<String> {
-        let texts: usize = self.reports.iter().map(|r| r.texts).sum();
-        if cx.world.job(Job::Evaluate).is_some() {
-            let stop = cx.key(Action::Cancel);
-            return vec![format!(
-                "{} texts judged so far; {stop} stops, what is judged stays",
-                text::count(texts)
-            )];
+    /// Asks for the evaluations of the study, and for how fast texts are written here.
+    fn list(&mut self, cx: &Cx) -> Vec<Step> {
+        if cx.world.study.is_none() || cx.world.job(Job::Evaluate).is_some() {
+            return Vec::new();
         }
-        let Some(whole) = &self.evaluation else {
-            let (run, edit) = (cx.key(Action::Run), cx.key(Action::Edit));
-            return vec![format!(
-                "{} texts judged; {run} goes on, {edit} asks otherwise",
-                text::count(texts)
-            )];
-        };
-        let left_out = match whole.not_judged.len() {
-            0 => String::new(),
-            n => format!(", {n} of no judgeable words"),
-        };
-        let unsteered = whole.unsteered.map_or_else(String::new, |u| {
-            format!("; unsteered texts score {:.2}", u.score)
-        });
-        vec![format!(
-            "{} labels{left_out}; {} judge{unsteered}",
-            whole.labels.len(),
-            whole.judge
-        )]
-    }
-
-    fn names(&self, cx: &Cx) -> usize {
-        let longest = self
-            .reports
-            .iter()
-            .map(|r| text::width(&r.method))
-            .max()
-            .unwrap_or(0);
-        longest.clamp(8, (usize::from(cx.area.width) / 3).max(8))
-    }
-
-    /// KL targets for which there is room.
-    fn shown(&self, cx: &Cx) -> Vec<f64> {
-        let room = usize::from(cx.area.width).saturating_sub(3 + self.names(cx) + BEST_CELLS);
-        self.targets()
-            .into_iter()
-            .take(room / SCORE_CELLS)
-            .collect()
-    }
-
-    fn row(
-        &self,
-        at: usize,
-        report: &SteeringReport,
-        targets: &[f64],
-        names: usize,
-    ) -> [String; 2] {
-        let letter = char::from(b'a' + (at % 26) as u8);
-        let cell = |target: &f64| {
-            let score_of = |sign| {
-                report
-                    .cells
-                    .iter()
-                    .find(|c| c.target == *target && c.sign == sign)
-                    .map(|c| c.score.mean)
-            };
-            let number =
-                |v: Option<f64>| v.map_or_else(|| "  - ".to_owned(), |v| format!("{v:.2}"));
-            let both = match (score_of(1), score_of(-1)) {
-                (None, None) => "-".to_owned(),
-                (up, down) => format!("+{} −{}", number(up), number(down)),
-            };
-            text::pad_left(&both, SCORE_CELLS)
-        };
-        let cells: String = targets.iter().map(cell).collect();
-        let head = format!(
-            "{letter} {} ",
-            text::pad(&text::clean(&report.method), names)
-        );
-        [
-            head,
-            format!(
-                "{}{cells}",
-                text::pad_left(&interval(report.best), BEST_CELLS)
-            ),
-        ]
-    }
-
-    /// The table as text, for a clipboard.
-    fn table(&self) -> String {
-        let targets = self.targets();
-        let heads: String = targets
-            .iter()
-            .map(|t| format!("\tKL {t} +\tKL {t} −"))
-            .collect();
-        let mut lines = vec![format!("method\tbest\tlow\thigh{heads}")];
-        for r in &self.reports {
-            let number = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.4}"));
-            let score_of = |target: f64, sign| {
-                number(
-                    r.cells
-                        .iter()
-                        .find(|c| c.target == target && c.sign == sign)
-                        .map(|c| c.score.mean),
-                )
-            };
-            let cells: String = targets
-                .iter()
-                .map(|&t| format!("\t{}\t{}", score_of(t, 1), score_of(t, -1)))
-                .collect();
-            let [best, low, high] = [
-                r.best.map(|b| b.mean),
-                r.best.map(|b| b.low),
-                r.best.map(|b| b.high),
-            ]
-            .map(number);
-            lines.push(format!(
-                "{}\t{best}\t{low}\t{high}{cells}",
-                text::clean(&r.method)
-            ));
+        let request = cx.request(Command::Evaluations);
+        self.list_request = Some(request.id);
+        let mut steps = vec![Step::Request(request)];
+        if cx.world.model.is_some() && cx.world.jobs.is_empty() {
+            steps.extend(self.form.measure_pace(cx));
         }
-        lines.join("\n")
+        steps
     }
 
-    /// Rows of the table that fit above the plot, or in all.
-    fn height(&self, cx: &Cx) -> usize {
-        usize::from(cx.area.height).saturating_sub(2).max(1)
+    /// Opens an evaluation of the study.
+    fn open(&mut self, name: &str, cx: &Cx) -> Vec<Step> {
+        let request = cx.request(Command::OpenEvaluation(name.to_owned()));
+        self.open_request = Some(request.id);
+        self.texts = None;
+        vec![Step::Request(request)]
     }
-}
 
-/// "0.41 [0.30, 0.52]".
-fn interval(mean: Option<MeanInterval>) -> String {
-    mean.map_or_else(
-        || "-".to_owned(),
-        |m| format!("{:.2} [{:.2}, {:.2}]", m.mean, m.low, m.high),
-    )
+    /// The evaluation before the one on show, or after it.
+    fn browse(&mut self, older: bool, cx: &Cx) -> Option<Vec<Step>> {
+        let all = self.saved.as_ref()?;
+        let at = self.place();
+        let to = match (at, older) {
+            (Some(at), true) => at + 1,
+            (Some(at), false) => at.checked_sub(1)?,
+            (None, _) => 0,
+        };
+        let name = all.get(to)?.name.clone();
+        Some(self.open(&name, cx))
+    }
+
+    /// Which of the study's evaluations is on show.
+    fn place(&self) -> Option<usize> {
+        let all = self.saved.as_ref()?;
+        all.iter().position(|e| Some(&e.name) == self.name.as_ref())
+    }
+
+    /// Asks for the texts of the method under the cursor.
+    fn open_texts(&mut self, cx: &Cx) -> Vec<Step> {
+        let (Some(name), Some(report)) = (&self.name, self.reports.get(self.cursor)) else {
+            return Vec::new();
+        };
+        let request = cx.request(Command::EvaluatedTexts(name.clone(), report.method.clone()));
+        self.texts_request = Some(request.id);
+        vec![Step::Request(request)]
+    }
+
+    /// What the rows can show.
+    fn measures(&self) -> Vec<Shown> {
+        table::measures(&self.reports, self.evaluation.as_deref())
+    }
+
+    /// Moves the cursor, and the measure on show.
+    fn move_in_table(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let measures = self.measures().len().max(1);
+        match action {
+            Action::Left => self.measure = (self.measure + measures - 1) % measures,
+            Action::Right => self.measure = (self.measure + 1) % measures,
+            _ => {
+                let height = table::height(cx);
+                self.cursor = motion(action, self.cursor, self.reports.len(), height)?;
+                self.offset =
+                    crate::ui::list::scroll(self.offset, self.cursor, self.reports.len(), height);
+            }
+        }
+        Some(Vec::new())
+    }
+
+    /// Takes in what an evaluation came to.
+    fn show(&mut self, whole: &Causal) {
+        self.reports.clone_from(&whole.methods);
+        self.name = Some(whole.name.clone());
+        self.evaluation = Some(Box::new(whole.clone()));
+        self.cursor = self.cursor.min(self.reports.len().saturating_sub(1));
+        // Where no text was written there are measures alone.
+        self.measure = self.measure.min(self.measures().len().saturating_sub(1));
+    }
 }
 
 impl Pane for EvaluatePane {
@@ -228,57 +173,80 @@ impl Pane for EvaluatePane {
     }
 
     fn title(&self, _: &Cx) -> Line<'static> {
-        Line::raw(match &self.evaluation {
-            Some(whole) => format!("Evaluate: steering at {}, score 0 to 2", whole.place()),
-            None => "Evaluate: steering at equal KL, score 0 to 2".to_owned(),
+        let place = self
+            .evaluation
+            .as_ref()
+            .map_or("equal KL", |whole| whole.place());
+        let which = match (self.place(), &self.saved) {
+            (Some(at), Some(all)) if all.len() > 1 => format!(" · {} of {}", at + 1, all.len()),
+            _ => String::new(),
+        };
+        Line::raw(match &self.texts {
+            Some(texts) => format!("Evaluate: texts of {}", text::clean(texts.method())),
+            None => format!("Evaluate: steering at {place}{which}"),
         })
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        if let Some(texts) = &mut self.texts {
+            if action == Action::Back {
+                self.texts = None;
+                return Some(Vec::new());
+            }
+            return texts.act(action, cx);
+        }
         match action {
-            Action::Run => Some(self.run(cx)),
             Action::Back if self.shows_form(cx) && self.form_open => {
                 self.form_open = false;
                 Some(Vec::new())
             }
+            Action::PreviousRun => self.browse(true, cx),
+            Action::NextRun => self.browse(false, cx),
+            Action::Run if self.shows_form(cx) => Some(self.run(cx)),
             _ if self.shows_form(cx) => self.form.act(action, cx).map(|()| Vec::new()),
+            // A table that is still filling, or was stopped, is read and gone on with.
+            Action::Run if self.has_table() => Some(self.open_texts(cx)),
+            Action::Run => Some(self.run(cx)),
             Action::Edit => {
                 self.form_open = true;
                 Some(Vec::new())
             }
-            Action::Copy if !self.reports.is_empty() => Some(vec![Step::Copy(
-                self.table(),
+            Action::Copy if self.has_table() => Some(vec![Step::Copy(
+                table::as_text(&self.reports),
                 "the scores of all methods".to_owned(),
             )]),
-            _ => {
-                self.offset = crate::ui::list::motion(
-                    action,
-                    self.offset,
-                    self.reports.len(),
-                    self.height(cx),
-                )?;
-                Some(Vec::new())
-            }
+            _ => self.move_in_table(action, cx),
         }
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        let (run, world) = (action == Action::Run, cx.world);
-        match () {
-            () if run && world.features.is_none() => {
+        let (run, world) = (
+            action == Action::Run && self.shows_form(cx) && self.texts.is_none(),
+            cx.world,
+        );
+        match action {
+            _ if run && world.features.is_none() => {
                 Some("there are no features yet to evaluate".to_owned())
             }
-            () if run && world.model.is_none() => {
+            _ if run && world.model.is_none() => {
                 Some("no model is open: steering needs one".to_owned())
             }
-            () if run && world.fitting() => {
+            _ if run && world.fitting() => {
                 Some("the fit goes on: wait until its features stay".to_owned())
             }
-            () if action == Action::Edit && world.job(Job::Evaluate).is_some() => Some(format!(
+            Action::Edit if world.job(Job::Evaluate).is_some() => Some(format!(
                 "it is under way: {} stops it, and nothing is lost",
                 cx.key(Action::Cancel)
             )),
-            () => None,
+            Action::PreviousRun | Action::NextRun if world.job(Job::Evaluate).is_some() => {
+                Some("an evaluation is under way".to_owned())
+            }
+            Action::PreviousRun | Action::NextRun
+                if self.saved.as_ref().is_none_or(Vec::is_empty) =>
+            {
+                Some("this study keeps no other evaluation".to_owned())
+            }
+            _ => None,
         }
     }
 
@@ -295,28 +263,63 @@ impl Pane for EvaluatePane {
         Vec::new()
     }
 
+    fn entered(&mut self, cx: &Cx) -> Vec<Step> {
+        self.list(cx)
+    }
+
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        if self.texts.is_some() {
+            return Vec::new();
+        }
         if self.shows_form(cx) {
             self.form.click(row, double, cx);
+            return Vec::new();
+        }
+        let line = usize::from(row.saturating_sub(cx.area.y)).checked_sub(table::ABOVE);
+        let hit = line.map(|line| self.offset + line);
+        if let Some(at) = hit.filter(|at| *at < self.reports.len()) {
+            self.cursor = at;
+            if double {
+                return self.open_texts(cx);
+            }
         }
         Vec::new()
     }
 
-    fn event(&mut self, reply: &Reply, _: &Cx) -> Vec<Step> {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
         match &reply.event {
             Event::Closed => *self = Self::default(),
+            Event::Pace(pace) => self.form.set_pace(*pace),
+            Event::Evaluations(all) if reply.is_to(self.list_request) => {
+                self.saved = Some(all.clone());
+                // What was evaluated is opened, not asked for again.
+                let newest = all.first().map(|e| e.name.clone());
+                if let Some(name) = newest.filter(|_| !self.has_table() && !self.form_open) {
+                    return self.open(&name, cx);
+                }
+            }
+            Event::EvaluatedTexts(texts) if reply.is_to(self.texts_request) => {
+                let label = self.texts.as_ref().map_or(0, TextsView::cursor);
+                self.texts = Some(TextsView::new((**texts).clone(), label));
+            }
+            Event::Refused(why) if reply.is_to(self.texts_request) => {
+                self.texts_request = None;
+                return vec![Step::Notify(Level::Warn, why.clone())];
+            }
             _ if !reply.is_to(self.open_request) => {}
             Event::Started(Job::Evaluate) => {
                 *self = Self {
                     form: std::mem::take(&mut self.form),
+                    saved: self.saved.take(),
                     open_request: self.open_request,
                     ..Self::default()
                 };
             }
+            Event::EvaluationBegun(name) => self.name = Some(name.clone()),
             Event::Judged(reports) => self.reports.clone_from(reports),
-            Event::Evaluation(whole) => {
-                self.reports.clone_from(&whole.methods);
-                self.evaluation = Some(whole.clone());
+            Event::Evaluation(whole) => self.show(whole),
+            Event::Done(Job::Evaluate, _) | Event::Cancelled(Job::Evaluate) => {
+                return self.list(cx);
             }
             _ => {}
         }
@@ -324,6 +327,9 @@ impl Pane for EvaluatePane {
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        if let Some(texts) = &self.texts {
+            return texts.view(cx, buf);
+        }
         if self.shows_form(cx) && cx.world.features.is_none() {
             let what = "Do features make the model speak of what they stand for?";
             return draw_empty(
@@ -333,9 +339,11 @@ impl Pane for EvaluatePane {
             );
         }
         if self.shows_form(cx) {
-            return self.form.view(cx, buf);
+            return self
+                .form
+                .view(self.saved.as_deref().unwrap_or_default(), cx, buf);
         }
-        if self.reports.is_empty() {
+        if !self.has_table() {
             let stage = cx
                 .world
                 .job(Job::Evaluate)
@@ -346,65 +354,6 @@ impl Pane for EvaluatePane {
                 format!("The table fills as texts are judged; {stop} stops, and nothing is lost.");
             return draw_empty(buf, cx, &[format!("{stage}…"), then]);
         }
-        let (theme, names, targets) = (cx.theme, self.names(cx), self.shown(cx));
-        let width = usize::from(cx.area.width);
-        for (i, line) in self.state(cx).iter().enumerate() {
-            put_at(
-                buf,
-                cx.area,
-                1,
-                i,
-                &Line::styled(text::truncate(line, width.saturating_sub(2)), theme.dim()),
-            );
-        }
-        let heads: String = targets
-            .iter()
-            .map(|t| text::pad_left(&format!("KL {t}"), SCORE_CELLS))
-            .collect();
-        let head = format!(
-            " {}{}{heads}",
-            " ".repeat(names + 3),
-            text::pad_left("best KL and sign", BEST_CELLS)
-        );
-        put(buf, cx.area, 1, &Line::styled(head, theme.heading()));
-        let (count, height) = (self.reports.len(), self.height(cx));
-        let offset = scroll(self.offset, self.offset, count, height);
-        for (y, (at, report)) in self
-            .reports
-            .iter()
-            .enumerate()
-            .skip(offset)
-            .take(height)
-            .enumerate()
-        {
-            let [name, numbers] = self.row(at, report, &targets, names);
-            let line = vec![
-                Span::raw(" "),
-                Span::styled(name, theme.name()),
-                Span::styled(numbers, theme.text()),
-            ];
-            put(buf, cx.area, 2 + y, &Line::from(line));
-        }
-        // A plot where there is room for one.
-        let left = height.saturating_sub(count + 1);
-        if left >= MIN_PLOT_LINES + AXIS_LINES && !self.targets().is_empty() {
-            let step = (width.saturating_sub(12) / self.targets().len()).min(MAX_KL_STEP);
-            let unsteered = self
-                .evaluation
-                .as_ref()
-                .and_then(|whole| whole.unsteered)
-                .map(|u| u.score);
-            let lines = chart(&self.reports, String::new(), unsteered)
-                .grid((left - AXIS_LINES).min(MAX_PLOT_LINES), step);
-            for (i, line) in lines.into_iter().enumerate() {
-                put_at(
-                    buf,
-                    cx.area,
-                    1,
-                    3 + count + i,
-                    &Line::styled(text::truncate(&line, width - 1), theme.text()),
-                );
-            }
-        }
+        table::draw(self, cx, buf);
     }
 }

@@ -5,13 +5,14 @@ use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
 use super::values::Values;
+use crate::engine::{Command, Pace, SavedEvaluation};
 use crate::jobs::causal::CausalRequest;
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at, put_selected};
 use crate::ui::form::{Field, Fields, Form};
 use crate::ui::list::{motion, scroll};
-use crate::ui::pane::Cx;
+use crate::ui::pane::{Cx, Step};
 
 /// Lines over the fields, and under them.
 const ABOVE: usize = 2;
@@ -21,12 +22,51 @@ const BELOW: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct EvaluationForm {
     form: Form<Values>,
+    /// How fast texts are written here, as it was measured last.
+    pace: Option<Pace>,
 }
 
 impl EvaluationForm {
     /// The request, or why there is none.
     pub fn request(&self, cx: &Cx) -> Result<CausalRequest, String> {
         self.form.values.request(cx.world)
+    }
+
+    /// Asks how fast texts are written, where that is not known yet.
+    pub fn measure_pace(&self, cx: &Cx) -> Vec<Step> {
+        let config = self.form.values.config();
+        match self.pace {
+            None => vec![Step::Send(Command::Pace(Box::new(config.clone())))],
+            Some(_) => Vec::new(),
+        }
+        .into_iter()
+        .filter(|_| cx.world.features.is_some())
+        .collect()
+    }
+
+    pub fn set_pace(&mut self, pace: Option<Pace>) {
+        self.pace = pace.or(self.pace);
+    }
+
+    /// What the request will take: texts, and how long that is here.
+    fn outlook(&self, cx: &Cx) -> String {
+        let values = &self.form.values;
+        let (texts, directions) = (values.texts(cx.world), values.directions(cx.world));
+        let how_long = match self.pace {
+            Some(pace) => {
+                let seconds = pace.seconds(values.config(), directions, texts);
+                format!("about {} as measured here", text::duration(seconds))
+            }
+            None => "its time is told once a text was written".to_owned(),
+        };
+        let what = match texts {
+            0 => format!("{} directions, no texts", text::count(directions)),
+            _ => format!("at most {} texts", text::count(texts)),
+        };
+        format!(
+            "{} begins: {what}, {how_long}; stopped, it goes on",
+            cx.key(Action::Run)
+        )
     }
 
     pub fn typing(&self) -> bool {
@@ -76,7 +116,8 @@ impl EvaluationForm {
         }
     }
 
-    pub fn view(&self, cx: &Cx, buf: &mut Buffer) {
+    /// The form, over what the study keeps of earlier evaluations.
+    pub fn view(&self, saved: &[SavedEvaluation], cx: &Cx, buf: &mut Buffer) {
         let (theme, area, width) = (cx.theme, cx.area, usize::from(cx.area.width));
         let line = |t: &str, style| Line::styled(text::truncate(t, width.saturating_sub(2)), style);
         put_at(
@@ -120,19 +161,19 @@ impl EvaluationForm {
         };
         put_at(buf, area, 1, under, &below);
         let (outlook, style) = match self.request(cx) {
-            Ok(_) => {
-                let texts = text::count(self.form.values.texts(cx.world));
-                (
-                    format!(
-                        "{} begins: at most {texts} texts, judged offline; stopped, it goes on",
-                        cx.key(Action::Run)
-                    ),
-                    theme.text(),
-                )
-            }
+            Ok(_) => (self.outlook(cx), theme.text()),
             Err(problem) => (problem, theme.warning()),
         };
-        put_at(buf, area, 1, under + 1, &line(&outlook, style));
+        let wrapped = text::wrap(&outlook, width.saturating_sub(2));
+        for (i, part) in wrapped.iter().take(2).enumerate() {
+            put_at(buf, area, 1, under + 1 + i, &line(part, style));
+        }
+        let kept = saved_lines(saved, cx);
+        let free = usize::from(area.height).saturating_sub(under + 4);
+        for (i, kept) in kept.iter().take(free).enumerate() {
+            let style = if i == 0 { theme.heading() } else { theme.dim() };
+            put_at(buf, area, 1, under + 4 + i, &line(kept, style));
+        }
     }
 
     /// The name of a field and its value, `names` cells being kept for the name.
@@ -160,6 +201,31 @@ impl EvaluationForm {
         spans.push(Span::styled(right, theme.accent()));
         spans
     }
+}
+
+/// The evaluations of the study, under a heading that says how they are opened.
+fn saved_lines(saved: &[SavedEvaluation], cx: &Cx) -> Vec<String> {
+    if saved.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "Kept in this study: {} opens the newest",
+        cx.key(Action::PreviousRun)
+    )];
+    lines.extend(saved.iter().map(|e| {
+        let targets: Vec<String> = e.targets.iter().map(f64::to_string).collect();
+        let texts = match e.texts {
+            (_, 0) => "no texts".to_owned(),
+            (there, all) => format!("{} of {} texts", text::count(there), text::count(all)),
+        };
+        let methods = text::clean(&e.methods.join(", "));
+        format!(
+            "{} labels · KL {} · {texts} · {methods}",
+            e.labels,
+            targets.join(", ")
+        )
+    }));
+    lines
 }
 
 /// How many rows there are for fields.

@@ -27,6 +27,7 @@ fn scores_fill_in_at_every_size() {
             harness.reply(Event::Started(Job::Evaluate));
             harness.reply(Event::Judged(FakeEngine::reports(2)));
             assert!(harness.screen().contains("so far"), "{}", harness.screen());
+            assert_eq!(harness.screen().contains('●'), width >= 60, "an axis");
             harness.keys("enter");
             assert_eq!(request_count(&harness), 1, "it runs already");
             harness.reply(Event::Judged(FakeEngine::reports(6)));
@@ -130,7 +131,7 @@ fn methods_targets_and_labels_are_chosen_before_it_starts() {
         harness.keys("V j j right G g j j j j j j j right");
         // KL, labels, samples.
         harness
-            .keys("j e ctrl-u")
+            .keys("G k k k e ctrl-u")
             .type_text("0.5, 0.1 0.5")
             .keys("enter");
         assert!(
@@ -233,4 +234,109 @@ fn a_form_with_nothing_chosen_sends_no_request() {
         "{}",
         harness.screen()
     );
+}
+
+/// A study that keeps evaluations, opened at the tab of them.
+fn kept(width: u16, height: u16, profile: Profile) -> Harness {
+    let mut harness = Harness::opened(width, height, profile);
+    harness.engine.evaluations = FakeEngine::kept_evaluations();
+    harness.keys("7");
+    harness
+}
+
+#[test]
+fn an_evaluation_that_is_there_is_opened_and_not_run_again() {
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut harness = kept(width, height, Profile::TrueColour);
+        insta::assert_snapshot!(format!("kept_{width}x{height}"), harness.screen());
+        assert!(evaluation_requests(&harness).is_empty());
+        let opened = |harness: &Harness| match harness.sent.last() {
+            Some(Command::OpenEvaluation(name)) => name.clone(),
+            other => panic!("{other:?}"),
+        };
+        harness.keys("[");
+        assert_eq!(opened(&harness), "steering-old");
+        harness.keys("]");
+        assert_eq!(opened(&harness), "steering-new");
+        // Scores, then what becomes of words.
+        let mut seen = harness.screen();
+        for _ in 0..14 {
+            harness.keys("right");
+            seen.push_str(&harness.screen());
+        }
+        for measure in ["KL 0.25, promoting", "calibrated", "own", "new", "nats"] {
+            assert!(
+                seen.contains(&format!(" {measure}")) || width < 80,
+                "{measure}: {seen}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_methods_texts_stand_beside_the_unsteered_ones() {
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut harness = kept(width, height, Profile::Mono);
+        harness.keys("j enter");
+        let asked = Command::EvaluatedTexts("steering-new".to_owned(), "diffmean".to_owned());
+        assert_eq!(harness.sent.last(), Some(&asked));
+        insta::assert_snapshot!(format!("texts_{width}x{height}"), harness.screen());
+        harness.keys("j right");
+        assert!(
+            harness.screen().contains("KL 0.25, promoting"),
+            "{}",
+            harness.screen()
+        );
+        harness.keys("y");
+        assert!(!harness.effects.is_empty());
+        harness.keys("esc");
+        assert!(harness.screen().contains('●'), "{}", harness.screen());
+    }
+}
+
+#[test]
+fn a_label_that_is_none_is_told_before_anything_is_asked() {
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness
+        .keys("7 G k k e ctrl-u")
+        .type_text("day")
+        .keys("enter");
+    assert!(
+        harness.screen().contains("did you mean days?"),
+        "{}",
+        harness.screen()
+    );
+    harness.keys("esc enter");
+    assert_eq!(
+        evaluation_requests(&harness).len(),
+        1,
+        "all labels, as before"
+    );
+}
+
+#[test]
+fn what_it_takes_is_told_in_texts_and_time() {
+    let mut harness = Harness::opened(120, 36, Profile::Mono);
+    harness.keys("7");
+    assert!(
+        harness.screen().contains("as measured here"),
+        "{}",
+        harness.screen()
+    );
+}
+
+#[test]
+fn what_the_model_is_asked_for_is_among_the_methods() {
+    let mut harness = Harness::opened(80, 40, Profile::Mono);
+    harness.keys("7");
+    let screen = harness.screen();
+    for method in ["textgrad", "textgrad-cut", "mix", "mix5", "effect"] {
+        assert!(
+            screen.contains(&format!(" {method} ")),
+            "{method}: {screen}"
+        );
+    }
+    harness.keys("G k k k k right enter");
+    let methods = &evaluation_requests(&harness)[0].methods;
+    assert_eq!(methods.last().unwrap().to_string(), "effect");
 }

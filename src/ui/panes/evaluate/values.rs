@@ -4,10 +4,9 @@
 //! Invariant: [`Values::request`] gives the request of `mlpeek eval steering` without options until
 //! something is changed.
 
-use std::collections::BTreeSet;
-
+use crate::directions::Mix;
 use crate::engine::SetKind;
-use crate::eval::steering::{Protocol, texts_of};
+use crate::eval::steering::{Protocol, SteeringConfig, texts_of};
 use crate::jobs::causal::CausalRequest;
 use crate::jobs::choice::Choose;
 use crate::jobs::directions::HookSelection;
@@ -62,16 +61,9 @@ fn offered(world: &World) -> Vec<Method> {
         let fits = fits.filter(|f| other(&f.name));
         all.extend(fits.map(|f| Method::Set(SetKind::Fit(Some(f.name.clone())))));
     }
+    // What the model is asked for; mixes have the same of random directions beside them.
+    all.extend(SetKind::measured().map(Method::Set));
     all
-}
-
-/// Labels that are met in the list, for a hint.
-pub(super) fn labels(world: &World) -> BTreeSet<String> {
-    world
-        .rows()
-        .iter()
-        .filter_map(|row| Some(text::clean(&row.purity.as_ref()?.label)))
-        .collect()
 }
 
 impl Values {
@@ -99,6 +91,10 @@ impl Values {
         if methods.is_empty() {
             return Err("choose at least one method".to_owned());
         }
+        // Another study may be open since they were typed.
+        if let Some(problem) = Self::unknown_label(&self.request.labels, world) {
+            return Err(problem);
+        }
         let place = HookSelection {
             fit: world.fit_name().map(str::to_owned),
             ..HookSelection::default()
@@ -110,15 +106,63 @@ impl Values {
         })
     }
 
+    /// How texts are steered and sampled.
+    pub fn config(&self) -> &SteeringConfig {
+        &self.request.config
+    }
+
+    /// How many directions are steered with: one a method and label, the controls of what chooses by
+    /// effects among them.
+    pub fn directions(&self, world: &World) -> usize {
+        let all = world.study.as_ref().map_or(0, |study| study.labels);
+        let labels = match self.request.labels.len() {
+            0 => all,
+            chosen => chosen,
+        };
+        let methods = self.methods(world);
+        let is_mix = |m: &&Method| matches!(m, Method::Set(SetKind::Mixed { .. }));
+        let mixes = methods.iter().filter(is_mix).count();
+        let has_one = methods
+            .iter()
+            .any(|m| matches!(m, Method::Set(SetKind::Mixed { mix: Mix::One, .. })));
+        let by_effect = self.request.choose == Choose::Effect && !has_one;
+        labels * (methods.len() + mixes + usize::from(by_effect))
+    }
+
     /// The most texts that the request comes to.
     pub fn texts(&self, world: &World) -> usize {
-        let all = world.study.as_ref().map_or(0, |study| study.labels);
-        let labels = if self.request.labels.is_empty() {
-            all
-        } else {
-            self.request.labels.len()
-        };
-        texts_of(labels * self.methods(world).len(), &self.request.config)
+        texts_of(self.directions(world), &self.request.config)
+    }
+
+    /// Why one of the labels is none of the corpus's.
+    fn unknown_label(labels: &[String], world: &World) -> Option<String> {
+        let known = world
+            .study
+            .as_ref()
+            .map(|study| study.label_names.clone())?;
+        if known.is_empty() {
+            return None;
+        }
+        let wrong = labels.iter().find(|label| !known.contains(label))?;
+        let typed = wrong.to_lowercase();
+        let close = known.iter().find(|label| {
+            let label = label.to_lowercase();
+            label.contains(&typed) || typed.contains(&label)
+        });
+        let wrong = text::clean(wrong);
+        Some(match close {
+            Some(close) => format!(
+                "the corpus has no label '{wrong}': did you mean {}?",
+                text::clean(close)
+            ),
+            None => {
+                let some: Vec<String> = known.iter().take(5).map(|l| text::clean(l)).collect();
+                format!(
+                    "the corpus has no label '{wrong}', but {}, …",
+                    some.join(", ")
+                )
+            }
+        })
     }
 
     /// A value as it is typed.
@@ -188,14 +232,18 @@ impl Values {
                 Method::Set(SetKind::TextGradient { .. }) => {
                     "what makes the training half's sentences likelier, by the model's gradient"
                 }
-                Method::Set(SetKind::Mixed { .. }) => "directions by what they do, of the training half",
+                Method::Set(SetKind::Mixed { .. }) => {
+                    "directions by what they do, of the training half; the same of random ones beside it"
+                }
                 Method::Prompt => "the model asked in words, unsteered",
                 Method::Mean(_) => "the mean of several",
             }
             .to_owned(),
             Kind::Targets => "KL(base ‖ steered) at the prompts' ends, several apart by commas".to_owned(),
             Kind::Labels => {
-                let some: Vec<String> = labels(world).into_iter().take(4).collect();
+                let names = world.study.as_ref().map(|study| study.label_names.clone());
+                let names = names.unwrap_or_default();
+                let some: Vec<String> = names.iter().take(4).map(|l| text::clean(l)).collect();
                 format!("apart by commas, or all: {}, …", some.join(", "))
             }
             Kind::Samples => {
@@ -273,10 +321,14 @@ impl Fields for Values {
                 self.request.config.targets = targets;
             }
             Some(Kind::Labels) => {
-                self.request.labels = match typed.trim() {
+                let labels: Vec<String> = match typed.trim() {
                     "all" => Vec::new(),
                     _ => parts().map(str::to_owned).collect(),
                 };
+                if let Some(problem) = Self::unknown_label(&labels, world) {
+                    return Err(problem);
+                }
+                self.request.labels = labels;
             }
             Some(Kind::Samples) => match typed.trim().parse() {
                 Ok(n) if n <= MAX_SAMPLES => self.request.config.samples = n,
