@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn the_networks_pass_in_every_type() {
         let found = networks(&Device::Cpu);
-        assert_eq!(found.len(), 15);
+        assert_eq!(found.len(), 18);
         hold(&found);
     }
 

@@ -333,7 +333,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The GPU that a choice means; `None` where the CPU computes.
+    /// The GPU that a choice means; `None` where the CPU computes, and then the user is told why where a
+    /// GPU might be expected.
     ///
     /// # Errors
     /// A GPU that was named and cannot be used, or that this build knows nothing of; several, where
@@ -347,9 +348,6 @@ impl Gpu {
                 cards.numbers().next().unwrap_or(0)
             )));
         }
-        if choice == DeviceChoice::Auto && computes_on_cpu(choice) {
-            return Ok(None);
-        }
         if choice == DeviceChoice::Cpu && is_generic() {
             return Ok(Some(Self {
                 device: Device::Cpu,
@@ -358,7 +356,19 @@ impl Gpu {
             }));
         }
         let opened = open(choice, None)?;
-        Ok(opened.devices.first().and_then(Self::of))
+        let (gpu, why) = Self::found(&opened);
+        why.iter().for_each(|why| tracing::warn!("{why}"));
+        Ok(gpu)
+    }
+
+    /// The first of the devices, and what the user should know where there is none: why a card that was
+    /// looked for cannot be used, or that this build uses none. Notes on a card that was found are on
+    /// how a model computes there.
+    fn found(opened: &OpenDevices) -> (Option<Self>, &[String]) {
+        match opened.devices.first().and_then(Self::of) {
+            Some(gpu) => (Some(gpu), &[]),
+            None => (None, &opened.notes),
+        }
     }
 
     /// The GPU that `device` is; `None` for the CPU.
@@ -404,6 +414,17 @@ mod tests {
         let asked = open(DeviceChoice::Cpu, Some(DType::BF16)).unwrap();
         assert!(asked.dtype == DType::F32 && asked.notes[0].contains("BF16"));
         assert!(computes_on_cpu(DeviceChoice::Cpu) && Gpu::of(&Device::Cpu).is_none());
+    }
+
+    #[test]
+    fn why_no_gpu_was_found_is_not_lost() {
+        let why = "the CPU computes: the driver is too old".to_owned();
+        let opened = OpenDevices::cpu(None, vec![why.clone()]);
+        let (gpu, told) = Gpu::found(&opened);
+        assert!(gpu.is_none());
+        assert_eq!(told, [why]);
+        let named = OpenDevices::cpu(None, Vec::new());
+        assert!(Gpu::found(&named).1.is_empty());
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::model::weights::Weights;
 use crate::model::{Batch, HookPoint, HookSite, ModelFiles, NoTap, Pass, Phase, Tap};
 use crate::task::TaskCtx;
 
-/// Heads of 16 and 32, windows, caps, partial and no rotation, all norms.
-fn kinds() -> [(&'static str, Value); 5] {
+/// Heads of 16 and 32, windows, caps, partial and no rotation, all norms; embeddings that are the
+/// unembedding too and that lie apart from it.
+fn kinds() -> [(&'static str, Value); 6] {
     let common = |more: Value| {
         let mut all = json!({
             "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -32,6 +33,12 @@ fn kinds() -> [(&'static str, Value); 5] {
         (
             "Llama",
             common(json!({"model_type": "llama", "hidden_act": "silu"})),
+        ),
+        (
+            "Llama, untied embeddings",
+            common(json!({
+                "model_type": "llama", "hidden_act": "silu", "tie_word_embeddings": false
+            })),
         ),
         (
             "Gemma 2",
