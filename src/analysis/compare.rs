@@ -10,6 +10,7 @@ use super::{ComparedText, Comparison};
 use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
+use crate::matrix::vector::{dot, norm};
 
 /// The largest number of features that are compared at a time.
 pub const MAX_FEATURES: usize = 8;
@@ -85,13 +86,7 @@ fn neurons(columns: &[Vec<f32>]) -> Vec<(usize, Vec<f32>)> {
 /// The cosines of every two of the m `lines`, computed in f64: m × m, row-major; 0 for a line of
 /// zeros.
 pub(super) fn cosines(lines: &[&[f32]]) -> Vec<f32> {
-    let dot = |a: &[f32], b: &[f32]| {
-        a.iter()
-            .zip(b)
-            .map(|(&x, &y)| f64::from(x) * f64::from(y))
-            .sum::<f64>()
-    };
-    let norms: Vec<f64> = lines.iter().map(|l| dot(l, l).sqrt()).collect();
+    let norms: Vec<f64> = lines.iter().map(|line| norm(line)).collect();
     let m = lines.len();
     let mut out = vec![0.0; m * m];
     for i in 0..m {

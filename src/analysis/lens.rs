@@ -11,6 +11,7 @@ use super::{ScoredToken, Trace, TraceFeature};
 use crate::activations::Block;
 use crate::error::{Error, Result};
 use crate::factor::{Coding, Factors, SparseColumns};
+use crate::matrix::vector::{dot, norm, squared_norm};
 use crate::model::likelihood::strongest;
 use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer, host};
 use crate::pieces;
@@ -42,7 +43,7 @@ pub fn promoted_tokens(
     }
     let mut out = Vec::with_capacity(directions.len());
     for chunk in directions.chunks((LENS_VALUES / model.info().vocab.max(1)).max(1)) {
-        let norms: Vec<f32> = chunk.iter().map(|d| norm(d)).collect();
+        let norms: Vec<f32> = chunk.iter().map(|d| norm(d) as f32).collect();
         let unit: Vec<f32> = chunk
             .iter()
             .zip(&norms)
@@ -237,13 +238,7 @@ pub fn text_rows(
 
 /// The cosine of two vectors, computed in f64; 0 if either is all zeros.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| {
-        a.iter()
-            .zip(b)
-            .map(|(&x, &y)| f64::from(x) * f64::from(y))
-            .sum::<f64>()
-    };
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    let norms = (squared_norm(a) * squared_norm(b)).sqrt();
     if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }
 
@@ -385,7 +380,7 @@ fn unexplained(
     row: &[f32],
     coefficients: &[f32],
 ) -> f32 {
-    let square: f64 = row.iter().map(|&v| f64::from(v).powi(2)).sum();
+    let square = squared_norm(row);
     let unexplained: f64 = coding
         .residual(features, row, coefficients)
         .iter()
@@ -396,14 +391,6 @@ fn unexplained(
     } else {
         0.0
     }
-}
-
-fn norm(direction: &[f32]) -> f32 {
-    direction
-        .iter()
-        .map(|&v| f64::from(v) * f64::from(v))
-        .sum::<f64>()
-        .sqrt() as f32
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod set;
 use std::ops::Range;
 
 use crate::factor::SparseColumns;
+use crate::matrix::vector::norm;
 
 pub use baselines::{Baseline, BaselineData};
 pub use kind::{Mix, SetKind};
@@ -157,12 +158,8 @@ impl Directions {
 
 /// 1 / ‖v‖, or 0 for a vector of zeros.
 fn unit_scale(values: &[f32]) -> f32 {
-    let square: f64 = values.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-    if square > 0.0 {
-        (1.0 / square.sqrt()) as f32
-    } else {
-        0.0
-    }
+    let norm = norm(values);
+    if norm > 0.0 { (1.0 / norm) as f32 } else { 0.0 }
 }
 
 /// Appends a column of the non-zero `entries` (neuron and value), multiplied by `scale`.

@@ -19,3 +19,4 @@ pub mod select;
 pub(crate) mod simd;
 pub mod swap_gain;
 mod transpose;
+pub mod vector;

@@ -11,6 +11,7 @@ use crate::directions::Directions;
 use crate::error::{Error, Result};
 use crate::factor::safe_scale;
 use crate::matrix::gemm::row_major_product;
+use crate::matrix::vector::squared_norm;
 use crate::task::{Progress, TaskCtx};
 
 /// The number of rows that are read at a time, and that one parallel task assigns.
@@ -146,10 +147,6 @@ fn transposed(centroids: &[f32], d: usize) -> Vec<f32> {
         }
     }
     out
-}
-
-fn squared_norm(values: &[f32]) -> f64 {
-    values.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
 #[cfg(test)]

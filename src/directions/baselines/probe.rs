@@ -5,6 +5,7 @@ use crate::activations::ActivationSource;
 use crate::directions::Directions;
 use crate::error::Result;
 use crate::matrix::gemm::{View, product};
+use crate::matrix::vector::squared_norm;
 use crate::task::{Progress, TaskCtx};
 
 const BLOCK_ROWS: usize = 1024;
@@ -32,7 +33,7 @@ pub fn directions(
     let mut norms = vec![0.0f64; n];
     for_each_block(source, ctx, |start, rows| {
         for (norm, row) in norms[start..].iter_mut().zip(rows.chunks_exact(d.max(1))) {
-            *norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+            *norm = squared_norm(row);
         }
     })?;
     let mean = norms.iter().sum::<f64>() / n.max(1) as f64;

@@ -14,6 +14,7 @@ use crate::activations::Block;
 use crate::error::{Error, Result};
 use crate::factor::SparseColumns;
 use crate::matrix::gemm::{View, product};
+use crate::matrix::vector::norm;
 
 /// Added to a row's standard deviation before the row is divided by it, as in SAELens.
 const NORM_EPS: f32 = 1e-5;
@@ -193,11 +194,7 @@ impl Sae {
         let undo = match self.normalise {
             Normalise::None => (1.0, 0.0),
             Normalise::ConstantNorm => {
-                let norm = row
-                    .iter()
-                    .map(|&v| f64::from(v) * f64::from(v))
-                    .sum::<f64>()
-                    .sqrt();
+                let norm = norm(row);
                 // A row of zeros has no direction to scale and stays a row of zeros.
                 let scale = if norm > 0.0 {
                     (norm / d.sqrt()) as f32
@@ -230,13 +227,8 @@ impl Sae {
     /// The norms of the decoder's rows if latents are multiplied by them; otherwise `None`.
     fn selection_norms(&self) -> Option<Vec<f32>> {
         matches!(self.gate, Gate::TopK { by_norm: true, .. }).then(|| {
-            let norm = |row: &[f32]| {
-                row.iter()
-                    .map(|&v| f64::from(v) * f64::from(v))
-                    .sum::<f64>()
-                    .sqrt() as f32
-            };
-            self.decoder.chunks_exact(self.width).map(norm).collect()
+            let rows = self.decoder.chunks_exact(self.width);
+            rows.map(|row| norm(row) as f32).collect()
         })
     }
 

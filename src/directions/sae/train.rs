@@ -26,6 +26,7 @@ use super::{Gate, Normalise, Sae};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::matrix::adam::Adam;
+use crate::matrix::vector::norm;
 use crate::task::{Progress, TaskCtx};
 pub use batches::BatchPosition;
 use batches::Batches;
@@ -434,11 +435,7 @@ impl<'a> Trainer<'a> {
 
 /// Scales a row to unit norm; a row of zeros stays.
 fn normalise(row: &mut [f32]) {
-    let norm = row
-        .iter()
-        .map(|&v| f64::from(v) * f64::from(v))
-        .sum::<f64>()
-        .sqrt();
+    let norm = norm(row);
     if norm > 0.0 {
         let scale = (1.0 / norm) as f32;
         row.iter_mut().for_each(|v| *v *= scale);

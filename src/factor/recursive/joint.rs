@@ -19,6 +19,7 @@ use crate::factor::{Factors, SparseColumns, safe_scale};
 use crate::matrix::adam::Adam;
 use crate::matrix::dense;
 use crate::matrix::gemm::{View, product};
+use crate::matrix::vector::{dot, norm, squared_norm};
 use crate::task::{Progress, TaskCtx};
 
 /// The number of Adam steps, over which the learning rate falls linearly to zero.
@@ -126,7 +127,7 @@ impl FitProducts {
         // Coefficients are as large as rows; both are multiplied by a power of two that keeps their
         // products in single precision.
         let y = fit.coefficients.as_slice();
-        let lines: Vec<f64> = y.par_chunks(n.max(1)).map(sum_of_squares).collect();
+        let lines: Vec<f64> = y.par_chunks(n.max(1)).map(squared_norm).collect();
         let scale = safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
         stream.preprocessing.scaling.scale = scale;
         let y: Cow<'_, [f32]> = if scale == 1.0 {
@@ -144,7 +145,7 @@ impl FitProducts {
             let (a, y) = (&block.data[..rows * d], &y[range.start..]);
             square += a
                 .par_chunks(d)
-                .map(sum_of_squares)
+                .map(squared_norm)
                 .collect::<Vec<f64>>()
                 .iter()
                 .sum::<f64>();
@@ -161,7 +162,7 @@ impl FitProducts {
         if let Some(centre) = &fit.coding.centre {
             // The centre is the mean row, so ‖A − centre‖² = ‖A‖² − n‖centre‖².
             let centre: Vec<f32> = centre.iter().map(|c| c * scale).collect();
-            centred_square -= n as f64 * sum_of_squares(&centre);
+            centred_square -= n as f64 * squared_norm(&centre);
             let totals: Vec<f64> = y
                 .chunks(n.max(1))
                 .map(|line| line.iter().map(|&y| f64::from(y)).sum())
@@ -181,10 +182,6 @@ impl FitProducts {
             square,
         })
     }
-}
-
-fn sum_of_squares(row: &[f32]) -> f64 {
-    row.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
 fn level_states(levels: &[Level]) -> Vec<LevelState> {
@@ -371,13 +368,6 @@ impl LevelState {
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| f64::from(*a) * f64::from(*b))
-        .sum()
-}
-
 /// Stores the levels with unit features, whose norms are moved into Y_l and out of Y_{l+1}, and
 /// with the relative error that each level now has on the features below it.
 fn write_back(levels: &mut [Level], states: Vec<LevelState>, first: &SparseColumns) {
@@ -388,7 +378,7 @@ fn write_back(levels: &mut [Level], states: Vec<LevelState>, first: &SparseColum
         let mut norms = Vec::with_capacity(z.columns());
         for j in 0..z.columns() {
             let span = z.offsets[j]..z.offsets[j + 1];
-            let norm = sum_of_squares(&z.values[span.clone()]).sqrt() as f32;
+            let norm = norm(&z.values[span.clone()]) as f32;
             // A feature without weights keeps its scale.
             let norm = if norm > 0.0 { norm } else { 1.0 };
             z.values[span].iter_mut().for_each(|v| *v /= norm);
@@ -428,7 +418,7 @@ fn relative_error(finer: &SparseColumns, level: &Level) -> f64 {
         .into_par_iter()
         .map(squared_residual)
         .collect();
-    parts.iter().sum::<f64>() / sum_of_squares(&finer.values).max(f64::MIN_POSITIVE)
+    parts.iter().sum::<f64>() / squared_norm(&finer.values).max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn tuning_together_leaves_less_of_the_activations_by_the_plain_formula() {
         for level in &found {
             assert!(level.coefficients.iter().all(|&y| y >= 0.0));
             for j in 0..level.features.columns() {
-                assert!((sum_of_squares(level.features.column(j).1) - 1.0).abs() < 1e-5);
+                assert!((squared_norm(level.features.column(j).1) - 1.0).abs() < 1e-5);
             }
         }
     }
