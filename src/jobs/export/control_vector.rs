@@ -9,6 +9,7 @@ use super::sets;
 use crate::error::{Error, Result};
 use crate::interop::control_vector::{self, ControlVector};
 use crate::jobs::steering::SteeredDirection;
+use crate::model::config::llama_cpp_architecture;
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 
@@ -52,7 +53,7 @@ pub fn control_vector(
     }
     let blocks = by_block.keys().copied().collect();
     let vector = ControlVector {
-        model: Some(architecture(&model.info().family).to_owned()),
+        model: Some(llama_cpp_architecture(&model.info().family).to_owned()),
         by_block,
     };
     let about = BTreeMap::from([
@@ -76,14 +77,4 @@ fn added(model: &Model, hook: HookPoint, direction: &[f32]) -> Result<Vec<f32>> 
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1()?)
-}
-
-/// llama.cpp's name of a family, which has one for each shape of Gemma and GPT-NeoX.
-fn architecture(family: &str) -> &str {
-    match family {
-        "gemma3_text" => "gemma3",
-        "gpt_neox" => "gptneox",
-        "mistral" => "llama",
-        other => other,
-    }
 }

@@ -10,6 +10,7 @@ mod names;
 mod recorded;
 mod rope;
 
+pub use families::llama_cpp_architecture;
 pub use names::TensorNames;
 pub use rope::{Rope, RopeScaling};
 

@@ -39,6 +39,17 @@ pub(super) fn from_gguf(architecture: &str) -> Result<FromGguf, String> {
     find(FAMILIES.iter().flat_map(|family| family.gguf), architecture)
 }
 
+/// The name of a `family` in llama.cpp (`MODEL_ARCH_NAMES` in its `gguf-py/gguf/constants.py`); most
+/// families have the same name there.
+pub fn llama_cpp_architecture(family: &str) -> &str {
+    match family {
+        "gemma3_text" => "gemma3",
+        "gpt_neox" => "gptneox",
+        "mistral" => "llama",
+        other => other,
+    }
+}
+
 fn find<'a, F: Copy + 'a>(
     readers: impl Iterator<Item = &'a (&'static str, F)> + Clone,
     name: &str,
@@ -83,6 +94,16 @@ mod tests {
             && names
                 .into_iter()
                 .any(|name| code.contains(&format!("\"{name}")))
+    }
+
+    #[test]
+    fn an_architecture_that_is_read_from_gguf_keeps_its_name() {
+        for (name, _) in FAMILIES.iter().flat_map(|family| family.gguf) {
+            assert_eq!(llama_cpp_architecture(name), *name);
+        }
+        assert_eq!(llama_cpp_architecture("gemma3_text"), "gemma3");
+        assert_eq!(llama_cpp_architecture("mistral"), "llama");
+        assert_eq!(llama_cpp_architecture("gpt_neox"), "gptneox");
     }
 
     #[test]
