@@ -129,7 +129,7 @@ pub struct DescribeArgs {
     pub judge: EndpointArgs,
     /// Take descriptions that someone published from a file, such as an autoencoder's of
     /// Neuronpedia: JSON or JSON Lines, objects with index and description
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["endpoint", "offline", "sentences", "dry_run", "no_score", "features"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["endpoint", "offline", "sentences", "dry_run", "no_score", "features", "fit", "layer", "hook"])]
     pub import: Option<PathBuf>,
     /// The set that --import describes, such as sae:NAME [default: the fit]
     #[arg(long)]

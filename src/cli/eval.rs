@@ -52,12 +52,12 @@ pub struct EvalArgs {
     /// Whether the layer has told which fit a name stands for
     #[arg(skip)]
     pub named_by_layer: bool,
-    /// Share of every label's sentences that is held out, at least 2 of a label
-    #[arg(long, default_value_t = 0.5, value_parser = values::held_out)]
-    pub holdout: f64,
-    /// Seed that chooses the sentences held out
-    #[arg(long, default_value_t = 0)]
-    pub holdout_seed: u64,
+    /// Share of every label's sentences that is held out, at least 2 of a label [default: 0.5]
+    #[arg(long, value_parser = values::held_out)]
+    pub holdout: Option<f64>,
+    /// Seed that chooses the sentences held out [default: 0]
+    #[arg(long)]
+    pub holdout_seed: Option<u64>,
     /// Judge families (weekday, of weekday/Monday and others) and hold out whole members of each,
     /// by --holdout and its seed: what is chosen on some is reported on others
     #[arg(long)]
@@ -208,9 +208,9 @@ pub struct SteeringArgs {
     /// How the next token is drawn
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// Texts generated at a time; has no part in what they say
-    #[arg(long, default_value_t = 64, value_parser = values::at_least_one)]
-    pub batch: usize,
+    /// Texts generated at a time; has no part in what they say [default: 64]
+    #[arg(long, value_parser = values::at_least_one)]
+    pub batch: Option<usize>,
     /// Who rates the texts where no language model is asked [default: words]
     #[arg(long = "judge", value_enum, conflicts_with = "endpoint")]
     pub offline: Option<OfflineArg>,

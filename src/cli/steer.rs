@@ -35,9 +35,9 @@ impl From<ModeArg> for Mode {
 /// How the next token is drawn from what the model predicts.
 #[derive(Debug, Clone, Args)]
 pub struct SamplingArgs {
-    /// 0 is greedy
-    #[arg(long, default_value_t = 1.0, value_parser = values::not_negative)]
-    pub temperature: f64,
+    /// 0 is greedy [default: 1]
+    #[arg(long, value_parser = values::not_negative)]
+    pub temperature: Option<f64>,
     /// Keep the k likeliest tokens; 0 keeps all [default: 30]
     #[arg(long)]
     pub top_k: Option<usize>,
@@ -58,7 +58,7 @@ impl SamplingArgs {
         ];
         if let Some((option, _)) = chosen
             .iter()
-            .find(|(_, given)| *given && self.temperature == 0.0)
+            .find(|(_, given)| *given && self.temperature == Some(0.0))
         {
             return Err(Error::usage(format!(
                 "{option} has no effect with --temperature 0, which takes the likeliest token: leave one of them out"
@@ -66,7 +66,7 @@ impl SamplingArgs {
         }
         let usual = Sampling::default();
         Ok(Sampling {
-            temperature: self.temperature,
+            temperature: self.temperature.unwrap_or(usual.temperature),
             top_k: self.top_k.unwrap_or(usual.top_k),
             top_p: self.top_p.unwrap_or(usual.top_p),
             seed,
@@ -137,7 +137,7 @@ pub struct SteerArgs {
     #[arg(long, default_value_t = 50, value_parser = values::at_least_one)]
     pub max_tokens: usize,
     /// Baseline and steered texts each
-    #[arg(long, default_value_t = 1, value_parser = values::at_least_one)]
+    #[arg(long, default_value_t = 1, value_parser = values::samples)]
     pub samples: usize,
     /// How the next token is drawn
     #[command(flatten)]

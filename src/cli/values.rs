@@ -14,6 +14,18 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "give a whole number from 1 on".to_owned())
 }
 
+/// The most texts of a prompt: all of them are generated and held at once.
+const MOST_SAMPLES: usize = 10_000;
+
+/// A number of texts of a prompt.
+pub(super) fn samples(text: &str) -> Result<usize, String> {
+    let n = at_least_one(text)?;
+    match n <= MOST_SAMPLES {
+        true => Ok(n),
+        false => Err(format!("give at most {MOST_SAMPLES}")),
+    }
+}
+
 /// A number of threads.
 pub(super) fn threads(text: &str) -> Result<usize, String> {
     let range = 1..=MAX_THREADS;
@@ -106,5 +118,6 @@ mod tests {
             at_least_one("0").is_err() && at_least_one("-1").is_err() && at_least_one("2").is_ok()
         );
         assert_eq!(height("0.9"), Ok(0.9));
+        assert!(samples("10000").is_ok() && samples("10001").is_err() && samples("0").is_err());
     }
 }

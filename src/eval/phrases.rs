@@ -59,6 +59,14 @@ pub fn read_list(list: &str) -> Result<Vec<String>> {
 }
 
 impl<'a> Phrases<'a> {
+    /// Refuses a file of which no phrases can be read.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and what [`read_list`] returns.
+    pub fn check(file: &Path) -> Result<()> {
+        read_file(file).map(drop)
+    }
+
     /// The phrases of a file, or the bundled ones.
     ///
     /// # Errors
@@ -66,12 +74,7 @@ impl<'a> Phrases<'a> {
     pub fn open(encoder: &'a SentenceEncoder, file: Option<&Path>, ctx: &TaskCtx) -> Result<Self> {
         let (texts, from) = match file {
             None => (read_list(BUNDLED)?, "bundled phrases".to_owned()),
-            Some(path) => {
-                let list = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-                let texts = read_list(&list)
-                    .map_err(|e| Error::usage(format!("{}: {e}", path.display())))?;
-                (texts, format!("phrases of {}", path.display()))
-            }
+            Some(path) => (read_file(path)?, format!("phrases of {}", path.display())),
         };
         let all: Vec<&str> = texts.iter().map(String::as_str).collect();
         let embeddings = encoder.embed(&all, ctx)?;
@@ -214,6 +217,11 @@ impl<'a> Phrases<'a> {
         order.iter().take(own).for_each(|&i| verdicts[i] = true);
         Ok(Some(scored_verdicts(&[truth], &[Some(verdicts)])))
     }
+}
+
+fn read_file(path: &Path) -> Result<Vec<String>> {
+    let list = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    read_list(&list).map_err(|e| Error::usage(format!("{}: {e}", path.display())))
 }
 
 fn mean(embeddings: &[Vec<f32>], width: usize) -> Vec<f64> {

@@ -51,6 +51,12 @@ fn at_layer(args: &FitArgs, several: bool, out: &mut Output) -> Result<LayerScor
     note_unfinished(&study, out)?;
     let plan = Plan::of(&study, args)?;
     let hook = plan.hook;
+    let features = plan.config.features;
+    if let Some(cap) = args.objective.row_cap.filter(|&cap| cap >= features) {
+        return Err(Error::usage(format!(
+            "--row-cap {cap} has no effect on {features} features: give fewer than these, or leave it out"
+        )));
+    }
     let width = study.manifest().width(hook)?;
     if plan.config.solver == Solver::Mu && args.objective.l1.is_some_and(|l1| l1 != 0.0) {
         return Err(Error::usage(

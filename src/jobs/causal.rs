@@ -41,9 +41,10 @@ use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
 use chosen::{
-    ByWords, ChosenDirection, Side, chance, chosen_directions, digest_of, lifted, subjects,
+    ByWords, ChosenDirection, Side, chance_directions, chance_hooks, chance_of, chosen_directions,
+    digest_of, lifted, subjects,
 };
-use controls::{against, among_more, check_prompts, watched, with_controls};
+use controls::{against, among_more, check_prompts, check_shuffled, watched, with_controls};
 pub(super) use outcome::unsteered_scores;
 pub use outcome::{Causal, Scores, Unreached};
 pub use plan::{Plan, beside};
@@ -169,16 +170,6 @@ pub fn prepare(
         model: Some(model),
         effects: &ask.effects,
     };
-    let mut methods = with_controls(study, ask)?;
-    let asks_at = methods.iter().position(|m| *m == Method::Prompt);
-    methods.retain(|m| *m != Method::Prompt);
-    let mut choices = match methods.is_empty() {
-        true => evaluation::Choices::default(),
-        false => {
-            evaluation::choose_all(study, &methods, &ask.place, &divided, ask.seed, asked, ctx)?
-        }
-    };
-    let all = &choices.offered;
     let labels: Vec<String> = split
         .labels
         .iter()
@@ -188,6 +179,17 @@ pub fn prepare(
         .into_iter()
         .filter(|l| ask.labels.is_empty() || ask.labels.contains(l))
         .collect();
+    let mut methods = with_controls(study, ask)?;
+    check_shuffled(&mut methods, ask, labels.len())?;
+    let asks_at = methods.iter().position(|m| *m == Method::Prompt);
+    methods.retain(|m| *m != Method::Prompt);
+    let mut choices = match methods.is_empty() {
+        true => evaluation::Choices::default(),
+        false => {
+            evaluation::choose_all(study, &methods, &ask.place, &divided, ask.seed, asked, ctx)?
+        }
+    };
+    let all = &choices.offered;
     let train = evaluation::sentences(&divided, false);
     let by_words = |side: Side<'_>, tokens: &[Vec<u32>]| -> Result<Vec<ByWords>> {
         let each = all.iter();
@@ -218,10 +220,15 @@ pub fn prepare(
         Choose::Input | Choose::Output => None,
     };
     let hooks = choices.hooks();
-    let chance = match hooks.first() {
-        Some((_, hook)) => chance(model, *hook, |d| config_at.sparsity_at(d), ask.seed)?,
-        None => Vec::new(),
-    };
+    let mut chance = Vec::new();
+    for (hook, name) in chance_hooks(&hooks) {
+        chance.extend(chance_directions(
+            model,
+            (hook, &name),
+            |d| config_at.sparsity_at(d),
+            ask.seed,
+        )?);
+    }
     // Everything that decides a text: another plan is another evaluation.
     let mut plan = json!({"words": watched.words, "chance": digest_of(&chance), "config": ask.config, "model": computed(study, model), "split": split.labels.len(), "seed": ask.seed,
         "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
@@ -430,6 +437,7 @@ impl Prepared {
                 self.log.strengths(),
                 &self.reported,
                 &self.against,
+                &|line| chance_of(line, &self.reported, &self.hooks),
                 self.seed,
             ),
             stopped,

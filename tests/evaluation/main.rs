@@ -3,6 +3,7 @@
 mod by_effect;
 mod directions;
 mod judges;
+mod refusals;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::StrengthRecord;
 use super::report::{MeanInterval, RESAMPLES, ReportLine, interval, mean_by_label};
-use super::{CHANCE, StrengthRecord};
 use crate::eval::bootstrap::{Difference, holm, paired, paired_p};
 
 /// What is measured of a label's own words.
@@ -84,11 +84,13 @@ pub struct MeasureReport {
     pub compared: Option<Compared>,
 }
 
-/// Every measure of each line at each target, compared with the line called `against`.
+/// Every measure of each line at each target, compared with the line called `against`. `chance_of`:
+/// under which method the random directions of a line's hook are.
 pub fn measures(
     strengths: &[StrengthRecord],
     lines: &[ReportLine],
     against: &str,
+    chance_of: &dyn Fn(&str) -> String,
     seed: u64,
 ) -> Vec<MeasureReport> {
     let mut targets: Vec<f64> = strengths.iter().map(|s| s.target).collect();
@@ -103,9 +105,10 @@ pub fn measures(
                 strengths.iter().filter(promoting)
             };
             let values = |line: &ReportLine| -> BTreeMap<String, f64> {
+                let random = chance_of(&line.name);
                 mean_by_label(line.members.iter().map(|member| {
                     let records: Vec<_> = at_target().filter(|s| s.method == *member).collect();
-                    let chance: Vec<_> = at_target().filter(|s| s.method == CHANCE).collect();
+                    let chance: Vec<_> = at_target().filter(|s| s.method == random).collect();
                     by_label(measure, &records, &chance)
                 }))
             };
@@ -193,6 +196,7 @@ fn by_label(
 
 #[cfg(test)]
 mod tests {
+    use super::super::CHANCE;
     use super::*;
 
     fn record(method: &str, label: &str, places: &[(&str, f64)]) -> StrengthRecord {
@@ -228,7 +232,8 @@ mod tests {
             record("diffmean", "y", &[("x", 0.5), ("y", 0.7)]),
         ];
         let lines = ["m", "diffmean"].map(ReportLine::one);
-        let found = measures(&all, &lines, "diffmean", 1);
+        let first = |_: &str| CHANCE.to_owned();
+        let found = measures(&all, &lines, "diffmean", &first, 1);
         let row = |method: &str, measure: Measure| {
             found
                 .iter()
@@ -247,5 +252,19 @@ mod tests {
         assert_eq!((compared.comparisons, &*compared.against), (1, "diffmean"));
         assert!(row("diffmean", Measure::Own).compared.is_none());
         assert!(found.iter().all(|r| r.method != CHANCE));
+        // At another hook its random directions are what is subtracted.
+        let mut all = all.to_vec();
+        all.push(record("chance at h", "0", &[("x", 0.1), ("y", 0.2)]));
+        let at = |line: &str| match line {
+            "m" => "chance at h".to_owned(),
+            _ => CHANCE.to_owned(),
+        };
+        let found = measures(&all, &lines, "diffmean", &at, 1);
+        let calibrated = |method: &str| {
+            let mut of = found.iter().filter(|r| r.measure == Measure::Calibrated);
+            of.find(|r| r.method == method).unwrap().value.mean
+        };
+        near(calibrated("m"), (0.8 + 0.6) / 2.0);
+        near(calibrated("diffmean"), (0.2 + 0.2) / 2.0);
     }
 }

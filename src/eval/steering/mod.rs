@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::model::HookPoint;
 use crate::steering::search::Calibration;
 use crate::steering::{Intervention, Mode, SteerTerm};
 pub use config::{Protocol, SteeringConfig, asked_texts_of, texts_of, unsteered_of};
@@ -43,6 +44,18 @@ pub const UNSTEERED: &str = "unsteered";
 
 /// The method under which random directions are kept that tell what chance gives a label's words.
 pub const CHANCE: &str = "chance";
+
+/// The same at a hook that is not the first method's.
+pub fn chance_at(hook: HookPoint) -> String {
+    format!("{CHANCE} at {hook}")
+}
+
+/// Whether a record is of random directions that tell what chance gives.
+pub fn is_chance(method: &str) -> bool {
+    method
+        .strip_prefix(CHANCE)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(" at "))
+}
 
 /// The words that are watched under every direction: of each label.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

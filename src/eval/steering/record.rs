@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::CHANCE;
+use super::is_chance;
 use super::judge::Judgement;
 
 /// The key of a text: a method's direction for a label, a KL target and sign, a prompt and a sample.
@@ -135,7 +135,7 @@ pub struct JudgedRecord {
 /// of them came to.
 pub fn unreached(strengths: &[StrengthRecord]) -> BTreeMap<String, (usize, usize, f64)> {
     let mut out: BTreeMap<String, (usize, usize, f64)> = BTreeMap::new();
-    for s in strengths.iter().filter(|s| s.method != CHANCE) {
+    for s in strengths.iter().filter(|s| !is_chance(&s.method)) {
         let entry = out.entry(s.method.clone()).or_default();
         entry.1 += 1;
         if !s.reached {

@@ -23,7 +23,7 @@ use crate::eval::steering::side::Side;
 use crate::eval::steering::{RunEvent, SteeringConfig};
 use crate::jobs::choice::Choose;
 use crate::jobs::described::{
-    Described, DescribedRequest, PreparedUnits, SideDetection, Voice, prepare,
+    Described, DescribedRequest, PreparedUnits, SENTENCES, SideDetection, Voice, prepare,
 };
 use crate::model::Model;
 use crate::model::encoder::SentenceEncoder;
@@ -31,9 +31,6 @@ use crate::model::source::data_dir;
 use crate::study::Study;
 use crate::task::TaskCtx;
 use crate::text;
-
-/// Sentences of each kind in the paper.
-const SENTENCES: usize = 5;
 
 pub(super) fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     let ctx = out.task();
@@ -55,7 +52,10 @@ pub(super) fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<Laye
     if let Some(name) = &args.name {
         study.evaluation_path(name)?;
     }
-    let reader = match (&judge, args.dry_run) {
+    if let Some(path) = &args.phrases {
+        Phrases::check(path)?;
+    }
+    let reader = match (&judge, args.dry_run && args.encoder.is_none()) {
         (None, false) => Some(encoder::open(args.encoder.as_deref(), out, &ctx)?),
         _ => None,
     };
@@ -158,6 +158,8 @@ fn check(args: &SteeringArgs, endpoint: bool) -> Result<()> {
         ("--choose", args.choose != Choose::Input),
         ("--choose-prompt", !args.choose_prompt.is_empty()),
         ("--unseen", args.common.unseen),
+        ("--holdout", args.common.holdout.is_some()),
+        ("--holdout-seed", args.common.holdout_seed.is_some()),
         (
             "--protocol short",
             args.protocol == Some(ProtocolArg::Short),
@@ -207,7 +209,7 @@ fn request(args: &SteeringArgs, study: &Study) -> Result<DescribedRequest> {
     config.samples = args.samples.unwrap_or(config.samples);
     let tokens = args.max_tokens.unwrap_or(config.sampling.max_tokens);
     config.sampling = args.sampling.sampling(args.common.seed, tokens)?;
-    (config.bos, config.batch) = (study.manifest().bos, args.batch);
+    (config.bos, config.batch) = (study.manifest().bos, args.batch.unwrap_or(config.batch));
     let mut methods = args.common.methods.clone();
     if methods.is_empty() {
         methods = DescribedRequest::usual();

@@ -205,7 +205,7 @@ fn explain(
         }
         return out.object(&json!({
             "event": "detection", "method_count": rows.len(), "label_count": divided.split.labels.len(), "rival_count": args.rivals,
-            "held_out_share": args.common.holdout, "unseen_members": divided.unseen, "seed": args.common.seed,
+            "held_out_share": holdout(&args.common).share, "unseen_members": divided.unseen, "seed": args.common.seed,
         }));
     }
     out.line("")?;

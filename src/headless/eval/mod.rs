@@ -28,10 +28,13 @@ pub(super) fn run(command: &EvalCommand, out: &mut Output) -> Result<()> {
     }
 }
 
+/// Share of each label's sentences that is held out where nothing is said.
+const HELD_OUT: f64 = 0.5;
+
 fn holdout(args: &EvalArgs) -> Holdout {
     Holdout {
-        share: args.holdout,
-        seed: Some(args.holdout_seed),
+        share: args.holdout.unwrap_or(HELD_OUT),
+        seed: Some(args.holdout_seed.unwrap_or(0)),
         ..Holdout::default()
     }
 }

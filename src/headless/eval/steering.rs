@@ -79,7 +79,7 @@ fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
         study.evaluation_path(name)?;
     }
     // An encoder that cannot be had is said before a model is loaded.
-    let reader = match (args.offline, args.dry_run) {
+    let reader = match (args.offline, args.dry_run && args.encoder.is_none()) {
         (Some(OfflineArg::Meaning), false) => {
             Some(encoder::open(args.encoder.as_deref(), out, &ctx)?)
         }
@@ -119,9 +119,6 @@ fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
         .series
         .iter_mut()
         .for_each(|s| s.name = found.shown(&s.name));
-    if let Some(path) = &args.svg {
-        crate::disk::write_atomic(path, chart.svg().as_bytes())?;
-    }
     if out.is_json() {
         lines(&found, out)?;
     } else {
@@ -134,6 +131,10 @@ fn at_layer(args: &SteeringArgs, out: &mut Output) -> Result<Vec<LayerScore>> {
     // Without a rating there is nothing to plot.
     if !out.is_json() && !chart.is_empty() {
         chart.text().iter().try_for_each(|line| out.line(line))?;
+    }
+    // Last, so that a plot that cannot be written takes no table with it.
+    if let Some(path) = &args.svg {
+        crate::disk::write_atomic(path, chart.svg().as_bytes())?;
     }
     if found.stopped {
         return Err(Error::Cancelled);
@@ -266,6 +267,8 @@ fn check(args: &SteeringArgs) -> Result<()> {
         ("--judge", args.offline.is_some()),
         ("--endpoint", args.judge.endpoint.is_some()),
         ("--max-tokens", max_tokens.is_some()),
+        ("--batch", args.batch.is_some()),
+        ("--temperature", sampling.temperature.is_some()),
         ("--top-k", sampling.top_k.is_some()),
         ("--top-p", sampling.top_p.is_some()),
     ];
@@ -304,7 +307,7 @@ fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
         bos: study.manifest().bos,
         search: SearchMethod::Curve,
         mirrored: false,
-        batch: args.batch,
+        batch: args.batch.unwrap_or(defaults.batch),
     })
 }
 

@@ -10,7 +10,8 @@ use super::super::measured::{EffectRequest, Effects};
 use crate::directions::baselines::random;
 use crate::directions::support_size;
 use crate::error::Result;
-use crate::eval::steering::{CHANCE, LabelDirection};
+use crate::eval::steering::report::ReportLine;
+use crate::eval::steering::{CHANCE, LabelDirection, chance_at};
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
 use crate::study::Study;
@@ -159,10 +160,37 @@ pub(super) fn digest_of(directions: &[LabelDirection]) -> String {
     format!("{:016x}", digest.digest())
 }
 
+/// The hooks at which methods live, each once, with what the random directions there are kept under.
+pub(super) fn chance_hooks(lines: &[(String, HookPoint)]) -> Vec<(HookPoint, String)> {
+    let mut out: Vec<(HookPoint, String)> = Vec::new();
+    for (_, hook) in lines {
+        if out.iter().all(|(known, _)| known != hook) {
+            let name = match out.is_empty() {
+                true => CHANCE.to_owned(),
+                false => chance_at(*hook),
+            };
+            out.push((*hook, name));
+        }
+    }
+    out
+}
+
+/// Under what the random directions of a line's hook are kept; nothing for a line that has no hook.
+pub(super) fn chance_of(line: &str, lines: &[ReportLine], hooks: &[Option<HookPoint>]) -> String {
+    let at = lines.iter().position(|l| l.name == line);
+    let hook = at.and_then(|i| hooks.get(i).copied().flatten());
+    let first = hooks.iter().flatten().next();
+    match hook {
+        None => String::new(),
+        Some(hook) if first == Some(&hook) => CHANCE.to_owned(),
+        Some(hook) => chance_at(hook),
+    }
+}
+
 /// Random directions as sparse as a feature, which tell what chance gives words at a hook.
-pub(super) fn chance(
+pub(super) fn chance_directions(
     model: &Model,
-    hook: HookPoint,
+    (hook, name): (HookPoint, &str),
     sparsity: impl Fn(usize) -> f64,
     seed: u64,
 ) -> Result<Vec<LabelDirection>> {
@@ -172,7 +200,7 @@ pub(super) fn chance(
     let all = random::directions(d, CHANCE_DIRECTIONS, keep, seed ^ 0x6368_616e_6365);
     let direction = |j: usize| {
         Ok(LabelDirection {
-            method: CHANCE.to_owned(),
+            method: name.to_owned(),
             label: j.to_string(),
             direction: j,
             term: direction_term(model, hook, &all.column(j), 1.0)?,

@@ -55,6 +55,25 @@ pub(super) fn with_controls(study: &Study, ask: &CausalRequest) -> Result<Vec<Me
     Ok(methods)
 }
 
+/// Leaves the shuffled control out where there is one label, whose words it would choose by; where it
+/// was asked for by name, that is refused.
+pub(super) fn check_shuffled(
+    methods: &mut Vec<Method>,
+    ask: &CausalRequest,
+    labels: usize,
+) -> Result<()> {
+    if ask.choose == Choose::Input || labels > 1 {
+        return Ok(());
+    }
+    if ask.methods.contains(&Method::Shuffled) {
+        return Err(Error::usage(
+            "shuffled chooses by another label's words, and there is one label: name two with --labels, or leave shuffled out",
+        ));
+    }
+    methods.retain(|m| *m != Method::Shuffled);
+    Ok(())
+}
+
 /// Of what chooses by effects that which has more than the `features` random directions that stand
 /// beside it, in words.
 pub(super) fn among_more(offered: &[MethodDirections], features: usize) -> Option<String> {

@@ -8,9 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::causal::asked_digests;
 use super::super::measured::computed;
-use super::PreparedUnits;
 use super::subjects::{Offered, halves};
 use super::units::{Concept, distinct};
+use super::{PreparedUnits, SENTENCES};
 use crate::error::Result;
 use crate::eval::judge::sentences::WrittenSentences;
 use crate::eval::steering::judge::TextJudge;
@@ -42,6 +42,10 @@ impl PreparedUnits {
             "concepts": keys.collect::<Vec<_>>(),
             "directions": offered.iter().map(|o| json!([o.subject.method, o.subject.label, o.subject.direction,
                 format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.subject.term.direction)))])).collect::<Vec<_>>()});
+        // Another number of sentences teaches the judge otherwise.
+        if self.ask.sentences != SENTENCES {
+            plan["sentences"] = json!(self.ask.sentences);
+        }
         if let Some(asked) = asked {
             plan["asked"] = json!(asked);
         }

@@ -43,6 +43,9 @@ use subjects::{Offer, Offered, offer};
 use tables::SideOf;
 use units::{Concept, CorpusSentences, Units, distinct};
 
+/// Sentences of each kind in the paper.
+pub const SENTENCES: usize = 5;
+
 /// Texts whose rating is timed.
 const RATED: usize = 8;
 
