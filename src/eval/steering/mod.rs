@@ -31,7 +31,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::model::HookPoint;
 use crate::steering::search::Calibration;
 use crate::steering::{Intervention, Mode, SteerTerm};
 pub use config::{Protocol, SteeringConfig, asked_texts_of, texts_of, unsteered_of};
@@ -46,7 +45,7 @@ pub const UNSTEERED: &str = "unsteered";
 pub const CHANCE: &str = "chance";
 
 /// The same at a hook that is not the first method's.
-pub fn chance_at(hook: HookPoint) -> String {
+pub fn chance_at(hook: impl std::fmt::Display) -> String {
     format!("{CHANCE} at {hook}")
 }
 

@@ -18,7 +18,7 @@ use crate::eval::steering::measures::measures;
 use crate::eval::steering::offline::OFFLINE;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
-use crate::eval::steering::{SteeringConfig, UNSTEERED, texts_of, unreached};
+use crate::eval::steering::{CHANCE, SteeringConfig, UNSTEERED, chance_at, texts_of, unreached};
 use crate::study::Study;
 
 /// An evaluation that a study keeps.
@@ -211,6 +211,20 @@ pub fn reopen(study: &Study, name: &str) -> Result<Causal> {
         at.map(|d| d.3.clone()).unwrap_or_default()
     };
     let hooks: Vec<String> = lines.iter().map(hook_of).collect();
+    let random_of = |name: &str| {
+        let at = lines.iter().position(|line| line.name == name);
+        match at.and_then(|i| hooks.get(i)) {
+            Some(hook) if Some(hook) != hooks.first() => chance_at(hook),
+            _ => CHANCE.to_owned(),
+        }
+    };
+    let rises_beside = measures(
+        log.strengths(),
+        &lines,
+        &against(&lines),
+        &random_of,
+        plan.seed,
+    );
     let asked = texts_of(plan.directions.len(), &plan.config);
     let steered = log.texts().iter().filter(|t| t.key.method != UNSTEERED);
     let none = log.strengths().iter().filter(|s| !s.reached).count();
@@ -229,7 +243,7 @@ pub fn reopen(study: &Study, name: &str) -> Result<Causal> {
         unseen: Vec::new(),
         free_texts: Vec::new(),
         rises: rises(log.strengths(), &lines, plan.seed),
-        measures: measures(log.strengths(), &lines, &against(&lines), plan.seed),
+        measures: rises_beside,
         stopped: steered.count() + out_of_reach < asked,
         unsteered: None,
         unreached: Unreached::of(unreached(log.strengths())),
