@@ -51,6 +51,8 @@ pub struct EvaluatePane {
     /// The request whose reports are shown; `None` once the study was closed: what is still judged
     /// is not of the one on show.
     open_request: Option<RequestId>,
+    /// The request for an evaluation of the study that is on its way.
+    opening: Option<RequestId>,
     /// The questions for the study's evaluations and for a method's texts.
     list_request: Option<RequestId>,
     texts_request: Option<RequestId>,
@@ -59,7 +61,8 @@ pub struct EvaluatePane {
 impl EvaluatePane {
     /// Whether the form is on show: before anything was asked, and where it is changed.
     fn shows_form(&self, cx: &Cx) -> bool {
-        cx.world.job(Job::Evaluate).is_none() && (self.form_open || !self.has_table())
+        let nothing_else = !self.has_table() && self.opening.is_none();
+        cx.world.job(Job::Evaluate).is_none() && (self.form_open || nothing_else)
     }
 
     /// Whether there is something to show of an evaluation.
@@ -92,7 +95,8 @@ impl EvaluatePane {
         let request = cx.request(Command::Evaluations);
         self.list_request = Some(request.id);
         let mut steps = vec![Step::Request(request)];
-        if cx.world.model.is_some() && cx.world.jobs.is_empty() {
+        let is_idle = cx.world.jobs.iter().all(|job| job.job == Job::Trace);
+        if cx.world.model.is_some() && is_idle {
             steps.extend(self.form.measure_pace(cx));
         }
         steps
@@ -101,7 +105,7 @@ impl EvaluatePane {
     /// Opens an evaluation of the study.
     fn open(&mut self, name: &str, cx: &Cx) -> Vec<Step> {
         let request = cx.request(Command::OpenEvaluation(name.to_owned()));
-        self.open_request = Some(request.id);
+        (self.open_request, self.opening) = (Some(request.id), Some(request.id));
         self.texts = None;
         vec![Step::Request(request)]
     }
@@ -158,6 +162,7 @@ impl EvaluatePane {
 
     /// Takes in what an evaluation came to.
     fn show(&mut self, whole: &Causal) {
+        self.opening = None;
         self.reports.clone_from(&whole.methods);
         self.name = Some(whole.name.clone());
         self.evaluation = Some(Box::new(whole.clone()));
@@ -206,6 +211,8 @@ impl Pane for EvaluatePane {
             _ if self.shows_form(cx) => self.form.act(action, cx).map(|()| Vec::new()),
             // A table that is still filling, or was stopped, is read and gone on with.
             Action::Run if self.has_table() => Some(self.open_texts(cx)),
+            // What comes is looked at before anything is begun.
+            Action::Run if self.opening.is_some() => Some(Vec::new()),
             Action::Run => Some(self.run(cx)),
             Action::Edit => {
                 self.form_open = true;
@@ -302,6 +309,10 @@ impl Pane for EvaluatePane {
                 let label = self.texts.as_ref().map_or(0, TextsView::cursor);
                 self.texts = Some(TextsView::new((**texts).clone(), label));
             }
+            Event::Refused(why) if reply.is_to(self.opening) => {
+                self.opening = None;
+                return vec![Step::Notify(Level::Warn, why.clone())];
+            }
             Event::Refused(why) if reply.is_to(self.texts_request) => {
                 self.texts_request = None;
                 return vec![Step::Notify(Level::Warn, why.clone())];
@@ -342,6 +353,11 @@ impl Pane for EvaluatePane {
             return self
                 .form
                 .view(self.saved.as_deref().unwrap_or_default(), cx, buf);
+        }
+        if !self.has_table() && self.opening.is_some() {
+            let asks = format!("{} asks for another one.", cx.key(Action::Edit));
+            let what = "Opening what this study keeps…".to_owned();
+            return draw_empty(buf, cx, &[what, asks]);
         }
         if !self.has_table() {
             let stage = cx

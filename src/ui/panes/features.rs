@@ -85,6 +85,13 @@ impl FeaturesPane {
             kept.reverse();
         }
         self.order = kept.into_iter().map(|(_, row)| row.id).collect();
+        // A number that is typed is that feature's before it is a part of others'.
+        let typed = self.query.text().trim();
+        let exact = typed.strip_prefix('#').and_then(|id| id.parse().ok());
+        let at = exact.and_then(|id: usize| self.order.iter().position(|other| *other == id));
+        if let Some(at) = at {
+            self.order[..=at].rotate_right(1);
+        }
     }
 
     fn position(&self, cx: &Cx) -> Option<usize> {

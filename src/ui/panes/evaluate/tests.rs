@@ -274,6 +274,22 @@ fn an_evaluation_that_is_there_is_opened_and_not_run_again() {
 }
 
 #[test]
+fn nothing_begins_while_an_evaluation_is_being_opened() {
+    let mut harness = Harness::opened(80, 24, Profile::Mono);
+    harness.answers = false;
+    harness.keys("7");
+    let at = harness
+        .sent
+        .iter()
+        .rposition(|c| *c == Command::Evaluations);
+    assert!(at.is_some(), "{:?}", harness.sent);
+    harness.answers = true;
+    harness.engine.evaluations = FakeEngine::kept_evaluations();
+    harness.keys("1 7 enter");
+    assert!(evaluation_requests(&harness).is_empty());
+}
+
+#[test]
 fn a_methods_texts_stand_beside_the_unsteered_ones() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
         let mut harness = kept(width, height, Profile::Mono);

@@ -8,6 +8,13 @@ fn ids(pane: &mut FeaturesPane, harness: &Harness) -> Vec<usize> {
 }
 
 #[test]
+fn a_feature_that_is_asked_for_by_its_number_comes_first() {
+    let mut harness = Harness::opened_with(120, 36, Profile::Mono, 40);
+    harness.keys("/").type_text("#3").keys("enter g");
+    assert_eq!(harness.app.world.selected, Some(3), "{}", harness.screen());
+}
+
+#[test]
 fn each_sort_puts_the_strongest_feature_first() {
     let harness = Harness::opened(80, 24, Profile::Mono);
     let rows = harness.app.world.rows();
