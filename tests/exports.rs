@@ -424,6 +424,68 @@ fn a_checkpoint_of_a_studys_feature_is_a_model_like_any_other() {
     assert_eq!(again.status.code(), Some(2), "what is there stays");
 }
 
+#[test]
+fn directions_of_a_file_are_read_and_steered_with_like_the_fit_that_they_are() {
+    let made = Made::new("mlp.hook_post");
+    made.run(&["notes", &made.study, "2", "the sea"]);
+    let own = made.run(&["features", &made.study]);
+    let steer = |direction: &str| {
+        let words = ["--alpha", "5", "--max-tokens", "8", "--temperature", "0"];
+        let words = [&["steer", &made.study, direction][..], &words].concat();
+        made.run(&words).remove(0)
+    };
+    for (format, name) in [("safetensors", "v.safetensors"), ("npz", "v.npz")] {
+        let (path, _) = made.export(format, name, &[]);
+        let set = format!("file:{}", path.display());
+        let lines = made.run(&["features", &made.study, "--directions", &set]);
+        assert_eq!(lines.len(), K);
+        for (line, own) in lines.iter().zip(&own) {
+            assert_eq!(line["set"], json!(format!("file:{name}")));
+            assert_eq!(line["neuron_count"], own["neuron_count"]);
+            assert_eq!(line["promoted"][0]["token"], own["promoted"][0]["token"]);
+        }
+        let other = steer(&format!("{set}:3"));
+        assert_eq!(other["steered"], steer("3")["steered"], "{name}");
+    }
+    let set = format!("file:{}:the sea", made.path("v.safetensors").display());
+    assert_eq!(
+        steer(&set)["steered"],
+        steer("2")["steered"],
+        "names come along"
+    );
+    let failure = |set: &str, words: &str| {
+        let args = ["features", &made.study, "--directions", set];
+        let output = mlpeek(made.dir.path()).args(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && stderr.contains(words),
+            "{stderr}"
+        );
+    };
+    failure("file:absent.npy", "there is no file absent.npy");
+    let model = made
+        .path("tiny-llama/model.safetensors")
+        .display()
+        .to_string();
+    failure(
+        &format!("file:{model}"),
+        "its directions can be rows or columns",
+    );
+    let (vector, _) = made.export("control-vector", "v.gguf", &["--feature", "0"]);
+    let vector = format!("file:{}", vector.display());
+    failure(&vector, "it is of hook_resid_post alone");
+
+    let made = Made::new("hook_resid_post");
+    let (vector, _) = made.export("control-vector", "v.gguf", &["--feature", "0"]);
+    let set = format!("file:{}:0", vector.display());
+    let steer = |direction: &str| {
+        let words = ["--alpha", "5", "--max-tokens", "8", "--temperature", "0"];
+        let words = [&["steer", &made.study, direction][..], &words].concat();
+        made.run(&words).remove(0)
+    };
+    assert_eq!(steer(&set)["steered"], steer("0")["steered"]);
+}
+
 /// Runs a script of `tests/ecosystem` with the Python that has the tools.
 fn python(script: &str, args: &[&Path]) {
     let python = std::env::var("MLPEEK_TEST_PYTHON").expect("MLPEEK_TEST_PYTHON names a Python");
@@ -482,6 +544,59 @@ fn transformers_opens_the_checkpoint_and_computes_the_same() {
         mlpeek::interop::tensors::write_named(&held, &arrays).unwrap();
         python("checkpoint.py", &[&path, &held]);
     }
+}
+
+#[test]
+#[ignore = "MLPEEK_TEST_PYTHON names a Python with torch and numpy"]
+fn files_of_torch_and_numpy_are_directions_too() {
+    let made = Made::new("mlp.hook_post");
+    let (arrays, _) = made.export("npz", "f.npz", &[]);
+    let (tensors, matrix) = (made.path("v.pt"), made.path("v.npy"));
+    python("torch_save.py", &[&arrays, &tensors, &matrix]);
+    let own = made.run(&["features", &made.study]);
+    for path in [tensors, matrix] {
+        let set = format!("file:{}", path.display());
+        let lines = made.run(&["features", &made.study, "--directions", &set]);
+        assert!(
+            lines
+                .iter()
+                .zip(&own)
+                .all(|(a, b)| a["promoted"] == b["promoted"])
+        );
+    }
+}
+
+#[test]
+#[ignore = "MLPEEK_TEST_PYTHON names a Python with llama-cpp-python and gguf"]
+fn llama_cpp_adds_a_control_vector_after_the_block_that_ours_is_added_after() {
+    let path = std::env::var("MLPEEK_TEST_MODEL").expect("MLPEEK_TEST_MODEL names a GGUF file");
+    let files = source::resolve(Some(&path), &TaskCtx::silent()).unwrap();
+    let model = Model::open(&files, &LoadOptions::default(), &TaskCtx::silent()).unwrap();
+    let layer = model.info().layers / 2;
+    let mut added = term(model.info().d_model, HookSite::ResidPost, 3, 1.0);
+    added.hook.layer = layer;
+    let dir = TempDir::new().unwrap();
+    let alpha = 8.0;
+    let vector = control_vector::ControlVector {
+        model: None,
+        by_block: [(layer, added.direction.iter().map(|v| alpha * v).collect())].into(),
+    };
+    let (file, held) = (dir.path().join("v.gguf"), dir.path().join("l.safetensors"));
+    control_vector::write(&file, &vector, &Default::default()).unwrap();
+    let terms = [added];
+    let arrays: Vec<_> = [("plain", 0.0), ("steered", f64::from(alpha))]
+        .into_iter()
+        .map(|(name, alpha)| {
+            let rows = all_logits(model.decoder(), &mut steered(&terms, Mode::Add, alpha));
+            (
+                name.to_owned(),
+                vec![rows.len(), rows[0].len()],
+                rows.concat(),
+            )
+        })
+        .collect();
+    mlpeek::interop::tensors::write_named(&held, &arrays).unwrap();
+    python("control_vector.py", &[Path::new(&path), &file, &held]);
 }
 
 #[test]

@@ -184,7 +184,9 @@ fn directions(study: &Study) -> Result<Vec<(String, String)>> {
                         .map(|label| (format!("{set}:{label}"), about.clone())),
                 );
             }
-            SetKind::Baseline { .. } => directions.push((format!("{set}:"), about)),
+            SetKind::Baseline { .. } | SetKind::File { .. } => {
+                directions.push((format!("{set}:"), about))
+            }
             SetKind::Fit(_) | SetKind::Sae(_) => directions.push((format!("{set}/"), about)),
             // One a label, as above.
             SetKind::TextGradient { .. } | SetKind::Mixed { .. } => {}

@@ -30,14 +30,10 @@ pub enum SaeCommand {
 /// Arguments of `mlpeek sae load`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-    Read are SAELens directories, sparsify, Gemma Scope (params.npz), Llama Scope, and OpenAI's\n\
-    GPT-2 autoencoders, which are published as pickles; convert one where torch is:\n\
-    \n\
-    \x20 python -c \"import sys,torch;from safetensors.torch import save_file as w;\
-    s=torch.load(sys.argv[1],map_location='cpu');m={'activation':str(s.pop('activation',\
-    'ReLU')),'k':str((s.pop('activation_state_dict',None) or {}).get('k',''))};w(\
-    {k:v.contiguous().float() for k,v in s.items() if k!='stats_last_nonzero'},\
-    sys.argv[2],m)\" 8.pt 8.safetensors\n\
+    Read are SAELens directories, sparsify, Gemma Scope (params.npz) and Gemma Scope 2\n\
+    (params.safetensors), Llama Scope, dictionary_learning (ae.pt), and in one file (.pt or\n\
+    .safetensors) Qwen-Scope, Goodfire and OpenAI's GPT-2 autoencoders. A .pt is read without\n\
+    torch, and one that does more than hold tensors is refused: nothing in it is run.\n\
     \n\
     Files:\n\
     \x20 reads   SAE: a directory, a file, or a folder of the Hub\n\

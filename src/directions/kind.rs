@@ -10,8 +10,8 @@ use super::Baseline;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
-/// A set of directions, as written on the command line: `fit`, `fit:NAME`, `sae`, `sae:NAME`, or
-/// the name of a [`Baseline`], optionally at another hook: `diffmean@15.hook_resid_post`;
+/// A set of directions, as written on the command line: `fit`, `fit:NAME`, `sae`, `sae:NAME`,
+/// `file:PATH`, or the name of a [`Baseline`], optionally at another hook: `diffmean@15.hook_resid_post`;
 /// `textgrad`, optionally at another hook; `mix`, optionally of another set than the fit:
 /// `mix@k400`, `mix@random`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +21,13 @@ pub enum SetKind {
     Fit(Option<String>),
     /// Decoder rows of a sparse autoencoder; without a name the newest.
     Sae(Option<String>),
+    /// Directions of one's own from a file.
+    File {
+        /// The path of the file.
+        path: String,
+        /// The hook; `None`: what the file says, or the hook of the place.
+        hook: Option<HookPoint>,
+    },
     /// Directions made from the study's rows.
     Baseline {
         /// How they are made.
@@ -123,7 +130,7 @@ impl SetKind {
                 Some("the same with as few neurons as a feature")
             }
             Self::Mixed { mix, .. } => Some(mix.what()),
-            Self::Fit(_) | Self::Sae(_) | Self::Baseline { .. } => None,
+            Self::Fit(_) | Self::Sae(_) | Self::File { .. } | Self::Baseline { .. } => None,
         }
     }
 
@@ -172,7 +179,7 @@ impl SetKind {
         match self {
             Self::Baseline { kind, .. } => kind.supervised(),
             Self::TextGradient { .. } | Self::Mixed { .. } => true,
-            Self::Fit(_) | Self::Sae(_) => false,
+            Self::Fit(_) | Self::Sae(_) | Self::File { .. } => false,
         }
     }
 
@@ -185,7 +192,9 @@ impl SetKind {
     /// The hook that the set names, if it names one.
     pub fn hook(&self) -> Option<HookPoint> {
         match self {
-            Self::Baseline { hook, .. } | Self::TextGradient { hook, .. } => *hook,
+            Self::Baseline { hook, .. }
+            | Self::File { hook, .. }
+            | Self::TextGradient { hook, .. } => *hook,
             Self::Fit(_) | Self::Sae(_) | Self::Mixed { .. } => None,
         }
     }
@@ -195,7 +204,9 @@ impl SetKind {
         let baselines = Baseline::ALL.map(Baseline::name).join(", ");
         let measured: Vec<String> = Self::measured().map(|kind| kind.to_string()).collect();
         let measured = measured.join(", ");
-        format!("fit, fit:NAME, sae:NAME, {baselines}, {measured} ({AT_A_HOOK}; {OF_A_SET})")
+        format!(
+            "fit, fit:NAME, sae:NAME, file:PATH, {baselines}, {measured} ({AT_A_HOOK}; {OF_A_SET})"
+        )
     }
 
     /// The names and descriptions of all sets, for help.
@@ -205,7 +216,7 @@ impl SetKind {
             .filter_map(|kind| Some(format!("{kind} ({})", kind.measured_description()?)));
         let measured: Vec<String> = measured.collect();
         format!(
-            "fit or fit:NAME (features of an SNMF fit), sae or sae:NAME (decoder rows of an autoencoder), {}, {} ({AT_A_HOOK}; {OF_A_SET})",
+            "fit or fit:NAME (features of an SNMF fit), sae or sae:NAME (decoder rows of an autoencoder), file:PATH (directions of your own: safetensors, npy, npz, gguf, pt), {}, {} ({AT_A_HOOK}; {OF_A_SET})",
             baselines.join(", "),
             measured.join(", ")
         )
@@ -218,15 +229,14 @@ impl SetKind {
             false => format!("{}:7", b.name()),
         });
         format!(
-            "{}, textgrad:months, mix:months, sae:NAME/17, fit:NAME/3",
+            "{}, textgrad:months, mix:months, sae:NAME/17, fit:NAME/3, file:V.npy:0",
             baselines.join(", ")
         )
     }
 }
 
 /// The sets that may name a hook, with an example.
-const AT_A_HOOK: &str =
-    "those made of rows and textgrad also at a hook: diffmean@15.hook_resid_post";
+const AT_A_HOOK: &str = "those made of rows or read from a file and textgrad also at a hook: diffmean@15.hook_resid_post";
 /// The sets that may name another set, with examples.
 const OF_A_SET: &str =
     "mix, mix5 and effect also of another set than the fit: mix@FIT, mix@random, mix@random@FIT";
@@ -238,6 +248,11 @@ impl fmt::Display for SetKind {
             Self::Fit(Some(name)) => write!(f, "fit:{name}"),
             Self::Sae(None) => f.write_str("sae"),
             Self::Sae(Some(name)) => write!(f, "sae:{name}"),
+            Self::File { path, hook: None } => write!(f, "file:{path}"),
+            Self::File {
+                path,
+                hook: Some(hook),
+            } => write!(f, "file:{path}@{}.{}", hook.layer, hook.site),
             Self::Baseline { kind, hook: None } => f.write_str(kind.name()),
             Self::Baseline {
                 kind,
@@ -271,6 +286,17 @@ fn parse_hook(text: &str) -> Option<HookPoint> {
 impl FromStr for SetKind {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
+        if let Some(rest) = s.strip_prefix("file:").filter(|rest| !rest.is_empty()) {
+            // A path may hold anything, also what separates a hook.
+            let at = rest
+                .rsplit_once('@')
+                .and_then(|(path, hook)| Some((path, parse_hook(hook)?)));
+            let (path, hook) = at.map_or((rest, None), |(path, hook)| (path, Some(hook)));
+            return Ok(Self::File {
+                path: path.to_owned(),
+                hook,
+            });
+        }
         if let Some((kind, hook)) = s.split_once('@').filter(|(kind, _)| !kind.contains(':')) {
             let kind = match kind.parse()? {
                 Self::Mixed { mix, .. } if !hook.is_empty() => {
@@ -278,7 +304,7 @@ impl FromStr for SetKind {
                     return Ok(Self::Mixed { mix, of });
                 }
                 kind @ (Self::Baseline { .. } | Self::TextGradient { .. }) => kind,
-                kind @ (Self::Fit(_) | Self::Sae(_) | Self::Mixed { .. }) => {
+                kind @ (Self::Fit(_) | Self::Sae(_) | Self::File { .. } | Self::Mixed { .. }) => {
                     return Err(Error::usage(format!(
                         "a {kind} lies at the hook that it was made at: leave out what follows @"
                     )));
@@ -363,6 +389,8 @@ mod tests {
             "mix@k400",
             "mix5@random",
             "effect@random@k400",
+            "file:a/b@c:d.safetensors",
+            "file:v.npy@2.hook_resid_post",
         ]
         .map(|text| text.parse().unwrap());
         for kind in SetKind::usual().chain(SetKind::measured()).chain(named) {
@@ -404,6 +432,7 @@ mod tests {
             "probes",
             "fit:",
             "sae:",
+            "file:",
             "neuron:3",
             "",
             "fit@1.mlp.hook_post",

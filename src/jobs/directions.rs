@@ -8,8 +8,12 @@ use crate::analysis::Notes;
 use crate::corpus::TokenTable;
 use crate::directions::baselines::Count;
 use crate::directions::set::find_titled;
-use crate::directions::{BaselineData, DirectionSet, FitSet, SaeSet, SetKind};
+use crate::directions::{
+    BaselineData, DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind,
+};
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::interop::direction_file;
 use crate::model::{HookPoint, HookSite, Model};
 use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
@@ -61,7 +65,7 @@ impl HookSelection {
         };
         let is_made_after_fit = |kind: &SetKind| match kind {
             SetKind::Fit(name) => name.is_none(),
-            SetKind::Sae(_) => false,
+            SetKind::Sae(_) | SetKind::File { .. } => false,
             // Labels and neurons are no fit's: of the fit only its hook is taken, which is told
             // where the study has others.
             SetKind::Baseline { kind, hook: None } => {
@@ -75,7 +79,9 @@ impl HookSelection {
         };
         let has_no_hook = |kind: &SetKind| match kind {
             SetKind::Fit(name) | SetKind::Sae(name) => name.is_none(),
-            SetKind::Baseline { hook, .. } | SetKind::TextGradient { hook, .. } => hook.is_none(),
+            SetKind::Baseline { hook, .. }
+            | SetKind::File { hook, .. }
+            | SetKind::TextGradient { hook, .. } => hook.is_none(),
             SetKind::Mixed { .. } => names_no_fit(kind),
         };
         let sets: Vec<&SetKind> = sets.into_iter().collect();
@@ -234,6 +240,7 @@ pub fn open_with(
         SetKind::Fit(Some(name)) => return fit_set(study, Some(name)),
         SetKind::Fit(None) => return fit_at(study, place),
         SetKind::Sae(name) => return sae_set(study, name.as_deref(), place),
+        SetKind::File { path, hook } => return file_set(study, path, *hook, place),
         SetKind::Baseline { kind, .. } => *kind,
     };
     let (hook, fit) = place.of(kind).resolve(study)?;
@@ -279,6 +286,50 @@ fn sae_set(
         .map(|s| s.name);
     let (entry, sae) = study.load_sae(name.or(newest.as_deref()))?;
     Ok(Box::new(SaeSet::new(&entry.name, entry.hook, sae)))
+}
+
+/// The directions of a file: at the hook that `kind` names, else that of the place, else the one
+/// that the file says, else the only one of the study.
+fn file_set(
+    study: &Study,
+    path: &str,
+    hook: Option<HookPoint>,
+    place: &HookSelection,
+) -> Result<Box<dyn DirectionSet>> {
+    let file = disk::expand_home(path);
+    if !file.is_file() {
+        return Err(Error::usage(format!("there is no file {}", file.display())));
+    }
+    let manifest = study.manifest();
+    let said = || -> Result<Option<HookPoint>> {
+        let name = direction_file::hook_named_in(&file)?;
+        let is = |hook: &&HookPoint| Some(hook.to_string()) == name;
+        Ok(manifest.hooks.iter().find(is).copied())
+    };
+    let is_placed = place.layer.is_some() || place.site.is_some();
+    let hook = match (hook, is_placed) {
+        (Some(hook), _) => hook,
+        (None, true) => place.only_hook(study)?,
+        (None, false) => match said()? {
+            Some(hook) => hook,
+            None => HookSelection::default().only_hook(study)?,
+        },
+    };
+    let width = manifest.widths[manifest.hook_index(hook)?];
+    let block = (hook.site == HookSite::ResidPost).then_some(hook.layer);
+    let found = direction_file::read(&file, width, block)?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let directions = Directions::Dense {
+        d: width,
+        columns: found.columns,
+    };
+    let name = format!("file:{name}");
+    Ok(Box::new(PlainSet::new(
+        name,
+        hook,
+        directions,
+        found.titles,
+    )))
 }
 
 fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
@@ -345,6 +396,9 @@ impl Reference {
             Some((set, rest)) if set.parse::<usize>().is_err() => (set, rest),
             _ => ("fit", text),
         };
+        if set == "file" {
+            return Self::parse_of_file(rest).ok_or_else(wrong);
+        }
         let weighted = rest
             .rsplit_once(':')
             .and_then(|(id, weight)| Some((id, weight.parse::<f32>().ok()?)));
@@ -362,6 +416,31 @@ impl Reference {
         }
         Ok(Self {
             kind,
+            id: id.to_owned(),
+            weight,
+        })
+    }
+
+    /// `PATH[@HOOK]:ID[:WEIGHT]`: the path goes on to the last ending of a file that is read.
+    fn parse_of_file(text: &str) -> Option<Self> {
+        let ends = |ending: &str| {
+            let whole = format!(".{ending}");
+            let found = text.match_indices(&whole).map(|(at, _)| at + whole.len());
+            let whole_word = |at: &usize| matches!(text.as_bytes().get(*at), Some(b':' | b'@'));
+            found.filter(whole_word).last()
+        };
+        let at = direction_file::ENDINGS
+            .iter()
+            .filter_map(|e| ends(e))
+            .max()?;
+        let colon = at + text[at..].find(':')?;
+        let (set, id) = (&text[..colon], &text[colon + 1..]);
+        let weighted = id
+            .rsplit_once(':')
+            .and_then(|(id, weight)| Some((id, weight.parse::<f32>().ok()?)));
+        let (id, weight) = weighted.unwrap_or((id, 1.0));
+        (!id.is_empty() && weight.is_finite()).then_some(Self {
+            kind: format!("file:{set}").parse().ok()?,
             id: id.to_owned(),
             weight,
         })
@@ -439,6 +518,20 @@ mod tests {
             read("diffmean@1.hook_resid_post:months:0.5"),
             reference(at, "months", 0.5)
         );
+        let file = |path: &str| SetKind::File {
+            path: path.to_owned(),
+            hook: None,
+        };
+        assert_eq!(read("file:a/v.npy:3"), reference(file("a/v.npy"), "3", 1.0));
+        assert_eq!(
+            read("file:C:x.pt:two words:-0.5"),
+            reference(file("C:x.pt"), "two words", -0.5)
+        );
+        let at = "file:v.safetensors@2.hook_mlp_out".parse().unwrap();
+        assert_eq!(
+            read("file:v.safetensors@2.hook_mlp_out:0:2"),
+            reference(at, "0", 2.0)
+        );
         assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
         for bad in [
             "",
@@ -453,6 +546,9 @@ mod tests {
             "sae:topk",
             "sae:/3",
             "fit:k/",
+            "file:v.npy",
+            "file:v.npy:",
+            "file:v:3",
         ] {
             assert!(
                 matches!(Reference::parse_list(bad), Err(Error::Usage(_))),

@@ -6,13 +6,17 @@
 //! | sparsify | `cfg.json` with `sae.safetensors` |
 //! | Gemma Scope | `params.npz` |
 //! | Llama Scope | `hyperparams.json` with `checkpoints/final.safetensors` |
-//! | OpenAI's GPT-2 | a `.safetensors` file with `pre_bias` and `latent_bias` |
+//! | Gemma Scope 2 | `params.safetensors`, with `config.json` |
+//! | dictionary_learning | `ae.pt` with `config.json` |
+//! | OpenAI's GPT-2, Qwen-Scope, Goodfire | one file, `.pt` or `.safetensors`, by the names of its tensors |
 //!
 //! Invariant: an autoencoder that is returned has the shapes that it claims and finite values; what
 //! cannot be brought to the conventions is refused, never approximated.
 
+mod dictionary_learning;
 mod gemma_scope;
 mod llama_scope;
+mod one_file;
 mod openai;
 pub mod saelens;
 mod sparsify;
@@ -32,7 +36,10 @@ const MAX_WEIGHTS: usize = 1 << 34;
 /// The longest configuration that is read, in bytes.
 const MAX_JSON: u64 = 16 << 20;
 /// Every file that one of the formats reads, relative to its directory.
-pub const FILES: [&str; 7] = [
+pub const FILES: [&str; 10] = [
+    "config.json",
+    "params.safetensors",
+    dictionary_learning::WEIGHTS,
     "cfg.json",
     "sae_weights.safetensors",
     "sae.safetensors",
@@ -79,10 +86,14 @@ pub fn open(path: &Path, name: &str) -> Result<Published> {
             .iter()
             .any(|f| f.rsplit('/').next() == Some(named.as_str()))
     {
-        return openai::read(path, name);
+        return one_file::read(path, name);
     }
     if has("params.npz") {
         gemma_scope::read(&dir.join("params.npz"), name)
+    } else if has("params.safetensors") {
+        gemma_scope::read_second(dir, name)
+    } else if has(dictionary_learning::WEIGHTS) {
+        dictionary_learning::read(dir)
     } else if has("hyperparams.json") {
         llama_scope::read(dir)
     } else if has("cfg.json") && has("sae.safetensors") {
@@ -90,14 +101,14 @@ pub fn open(path: &Path, name: &str) -> Result<Published> {
     } else if has("cfg.json") {
         saelens::read(dir)
     } else if has("autoencoder.safetensors") {
-        openai::read(&dir.join("autoencoder.safetensors"), name)
+        one_file::read(&dir.join("autoencoder.safetensors"), name)
     } else if !path.exists() {
         Err(Error::usage(format!("there is no {}", path.display())))
     } else {
         Err(Error::usage(format!(
             "{} holds no sparse autoencoder that can be read: cfg.json with sae_weights.safetensors (SAELens) or \
-             sae.safetensors (sparsify), params.npz (Gemma Scope), or hyperparams.json with checkpoints/final.safetensors \
-             (Llama Scope) is due",
+             sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), ae.pt with config.json (dictionary_learning), or \
+             hyperparams.json with checkpoints/final.safetensors (Llama Scope) is due",
             dir.display()
         )))
     }

@@ -2,35 +2,23 @@
 //! `decoder.weight` [d, latents]; latents = act((x − pre_bias) W_encᵀ + latent_bias), with rows
 //! layer-normalised where `act` is TopK.
 //!
-//! Format: <https://github.com/openai/sparse_autoencoder>, `model.py`. They are published as
-//! pickles of torch, which are programs and not read here; once, where torch is,
-//!
-//! ```sh
-//! python -c "import sys,torch;from safetensors.torch import save_file as w;s=torch.load(sys.argv[1],map_location='cpu');\
-//! m={'activation':str(s.pop('activation','ReLU')),'k':str(s.pop('activation_state_dict',{}).get('k',''))};\
-//! w({k:v.contiguous().float() for k,v in s.items() if k!='stats_last_nonzero'},sys.argv[2],m)" 8.pt 8.safetensors
-//! ```
-
-use std::path::Path;
+//! Format: <https://github.com/openai/sparse_autoencoder>, `model.py`; published as files of
+//! `torch.save`, whose `activation_state_dict` has the k of TopK. As safetensors `activation` and `k`
+//! are metadata.
 
 use super::{Archive, Gate, Normalise, Published, Sae, shape, transpose};
 use crate::error::{Error, Result};
 
-pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
-    if path
-        .extension()
-        .is_some_and(|e| e == "pt" || e == "pth" || e == "bin")
-    {
-        return Err(Error::file(
-            path,
-            "is a pickle, which is a program and not read: convert it to safetensors first (`mlpeek sae load --help` has \
-             the line)",
-        ));
-    }
-    let mut file = Archive::open(path)?;
+pub(super) fn read(mut file: Archive, name: &str) -> Result<Published> {
+    let path = file.path().to_path_buf();
+    let path = path.as_path();
     let (k, d) = shape(&mut file, "encoder.weight")?;
     let activation = file.metadata("activation").unwrap_or("ReLU").to_owned();
-    let active = file.metadata("k").unwrap_or_default().to_owned();
+    let active = ["k", "activation_state_dict.k"]
+        .into_iter()
+        .find_map(|key| file.metadata(key))
+        .unwrap_or_default()
+        .to_owned();
     let (gate, normalise) = match activation.as_str() {
         "ReLU" => (Gate::Relu, Normalise::None),
         "TopK" => {

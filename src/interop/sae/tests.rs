@@ -15,7 +15,7 @@ fn fixtures() -> PathBuf {
 }
 
 /// Folder, what to open in it, where it came from, and what the files (or that) must say.
-const CASES: [(&str, &str, &str, Option<&str>); 14] = [
+const CASES: [(&str, &str, &str, Option<&str>); 22] = [
     ("standard", "", "x", Some("blocks.1.mlp.hook_post")),
     ("standard_old", "", "x", Some("blocks.1.mlp.hook_post")),
     ("jumprelu", "", "x", Some("blocks.1.mlp.hook_post")),
@@ -49,6 +49,54 @@ const CASES: [(&str, &str, &str, Option<&str>); 14] = [
         "mlp_post_act/autoencoders/1.safetensors",
         "sae.safetensors",
         None,
+    ),
+    (
+        "gemma_scope_2",
+        "params.safetensors",
+        "google/gemma-scope-2-1b-pt/resid_post/layer_1_width_16k_l0_medium",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "dictionary_learning_autoencoder",
+        "",
+        "x",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "dictionary_learning_autoencodertopk",
+        "ae.pt",
+        "x",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "dictionary_learning_gatedautoencoder",
+        "",
+        "x",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "dictionary_learning_batchtopksae",
+        "",
+        "x",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "dictionary_learning_jumpreluautoencoder",
+        "",
+        "x",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "qwen_scope",
+        "layer1.sae.pt",
+        "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_4/layer1.sae.pt",
+        Some("blocks.1.hook_resid_post"),
+    ),
+    (
+        "goodfire",
+        "Llama-3.1-8B-Instruct-SAE-l19.pth",
+        "Goodfire/x/Llama-3.1-8B-Instruct-SAE-l19.pth",
+        Some("blocks.19.hook_resid_post"),
     ),
 ];
 

@@ -78,7 +78,7 @@ pub(super) fn check_shuffled(
 /// beside it, in words.
 pub(super) fn among_more(offered: &[MethodDirections], features: usize) -> Option<String> {
     let has_no_control = |o: &&MethodDirections| match &o.method {
-        Method::Set(kind @ (SetKind::Sae(_) | SetKind::Baseline { .. })) => {
+        Method::Set(kind @ (SetKind::Sae(_) | SetKind::File { .. } | SetKind::Baseline { .. })) => {
             !kind.supervised() && kind.ranked() && o.set.directions().count() > features
         }
         _ => false,

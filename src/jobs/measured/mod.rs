@@ -131,9 +131,9 @@ pub fn open(
                 ctx,
             )
         }
-        SetKind::Fit(_) | SetKind::Sae(_) | SetKind::Baseline { .. } => Err(Error::usage(format!(
-            "{kind} is made without asking the model"
-        ))),
+        SetKind::Fit(_) | SetKind::Sae(_) | SetKind::File { .. } | SetKind::Baseline { .. } => Err(
+            Error::usage(format!("{kind} is made without asking the model")),
+        ),
     }
 }
 

@@ -225,6 +225,7 @@ impl Values {
                 }
                 Method::Set(SetKind::Fit(_)) => "features of another fit of this hook",
                 Method::Set(SetKind::Sae(_)) => "latents of an autoencoder of this study",
+                Method::Set(SetKind::File { .. }) => "directions of a file",
                 Method::Set(SetKind::Baseline { kind, .. }) if kind.supervised() => {
                     return format!("{}, of the training half", kind.what());
                 }
