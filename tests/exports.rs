@@ -463,14 +463,6 @@ fn directions_of_a_file_are_read_and_steered_with_like_the_fit_that_they_are() {
         );
     };
     failure("file:absent.npy", "there is no file absent.npy");
-    let model = made
-        .path("tiny-llama/model.safetensors")
-        .display()
-        .to_string();
-    failure(
-        &format!("file:{model}"),
-        "its directions can be rows or columns",
-    );
     let (vector, _) = made.export("control-vector", "v.gguf", &["--feature", "0"]);
     let vector = format!("file:{}", vector.display());
     failure(&vector, "it is of hook_resid_post alone");
@@ -569,34 +561,36 @@ fn files_of_torch_and_numpy_are_directions_too() {
 #[test]
 #[ignore = "MLPEEK_TEST_PYTHON names a Python with llama-cpp-python and gguf"]
 fn llama_cpp_adds_a_control_vector_after_the_block_that_ours_is_added_after() {
-    let path = std::env::var("MLPEEK_TEST_MODEL").expect("MLPEEK_TEST_MODEL names a GGUF file");
-    let files = source::resolve(Some(&path), &TaskCtx::silent()).unwrap();
-    let model = Model::open(&files, &LoadOptions::default(), &TaskCtx::silent()).unwrap();
-    let layer = model.info().layers / 2;
-    let mut added = term(model.info().d_model, HookSite::ResidPost, 3, 1.0);
-    added.hook.layer = layer;
-    let dir = TempDir::new().unwrap();
-    let alpha = 8.0;
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/llama/model.gguf");
+    let files = ModelFiles {
+        id: path.display().to_string(),
+        origin: "test".to_owned(),
+        layout: ModelLayout::Gguf(path.clone()),
+    };
+    let decoder = decoder(&files);
+    let site = HookSite::ResidPost;
+    let width = decoder.width(HookPoint { layer: 1, site }).unwrap();
+    let (terms, alpha) = ([term(width, site, 3, 1.0)], 2.5f32);
+    let scaled = terms[0].direction.iter().map(|v| alpha * v).collect();
     let vector = control_vector::ControlVector {
         model: None,
-        by_block: [(layer, added.direction.iter().map(|v| alpha * v).collect())].into(),
+        by_block: [(1, scaled)].into(),
     };
+    let dir = TempDir::new().unwrap();
     let (file, held) = (dir.path().join("v.gguf"), dir.path().join("l.safetensors"));
     control_vector::write(&file, &vector, &Default::default()).unwrap();
-    let terms = [added];
-    let arrays: Vec<_> = [("plain", 0.0), ("steered", f64::from(alpha))]
-        .into_iter()
-        .map(|(name, alpha)| {
-            let rows = all_logits(model.decoder(), &mut steered(&terms, Mode::Add, alpha));
-            (
-                name.to_owned(),
-                vec![rows.len(), rows[0].len()],
-                rows.concat(),
-            )
-        })
-        .collect();
+    let logits = |name: &str, alpha: f32| {
+        let rows = all_logits(&decoder, &mut steered(&terms, Mode::Add, f64::from(alpha)));
+        (
+            name.to_owned(),
+            vec![rows.len(), rows[0].len()],
+            rows.concat(),
+        )
+    };
+    let arrays = [logits("plain", 0.0), logits("steered", alpha)];
     mlpeek::interop::tensors::write_named(&held, &arrays).unwrap();
-    python("control_vector.py", &[Path::new(&path), &file, &held]);
+    python("control_vector.py", &[&path, &file, &held]);
 }
 
 #[test]

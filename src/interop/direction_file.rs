@@ -208,3 +208,87 @@ fn of_archive(path: &Path, width: usize) -> Result<FoundDirections> {
     }
     Ok(FoundDirections { columns, titles })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::interop::tensors::write_named;
+
+    /// Writes tensors of these names and shapes, filled with 1, 2, 3, …
+    fn file(dir: &Path, tensors: &[(&str, &[usize])]) -> std::path::PathBuf {
+        let path = dir.join("v.safetensors");
+        let filled: Vec<_> = tensors
+            .iter()
+            .map(|(name, shape)| {
+                let count: usize = shape.iter().product();
+                let values = (1..=count).map(|i| i as f32).collect();
+                ((*name).to_owned(), shape.to_vec(), values)
+            })
+            .collect();
+        write_named(&path, &filled).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_axis_that_is_as_long_as_the_hook_is_wide_is_a_directions() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = |tensors: &[(&str, &[usize])], width| {
+            read(&file(dir.path(), tensors), width, None).map(|f| (f.columns, f.titles))
+        };
+        let by_column = vec![1.0, 3.0, 5.0, 2.0, 4.0, 6.0];
+        let titles = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            found(&[("a", &[3, 2])], 3).unwrap(),
+            (by_column, titles(&["0", "1"]))
+        );
+        let by_row: Vec<f32> = (1..=6).map(|i| i as f32).collect();
+        assert_eq!(found(&[("a", &[3, 2])], 2).unwrap().0, by_row);
+        let square: &[(&str, &[usize])] = &[("a", &[2, 2])];
+        let refused = found(square, 2).unwrap_err().to_string();
+        assert!(refused.contains("rows or columns"), "{refused}");
+        assert_eq!(found(&[("V", &[2, 2])], 2).unwrap().0, [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(
+            found(&[("Z", &[2, 2]), ("x", &[2])], 2).unwrap().0,
+            [1.0, 3.0, 2.0, 4.0]
+        );
+        let two: &[(&str, &[usize])] = &[("left", &[2]), ("many", &[2, 3])];
+        assert_eq!(
+            found(two, 2).unwrap().1,
+            titles(&["left", "many 0", "many 1", "many 2"])
+        );
+        let none = found(&[("a", &[3, 2])], 5).unwrap_err().to_string();
+        assert!(none.contains("'a' [3, 2]"), "{none}");
+    }
+
+    #[test]
+    fn a_direction_of_zeros_or_of_no_numbers_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v.safetensors");
+        for (values, words) in [(vec![0.0, 0.0], "is zero"), (vec![1.0, f32::NAN], "finite")] {
+            write_named(&path, &[("a".to_owned(), vec![2], values)]).unwrap();
+            let refused = read(&path, 2, None).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(
+            at in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            ending in 0usize..ENDINGS.len(),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut bytes = std::fs::read(file(dir.path(), &[("a", &[3, 2])])).unwrap();
+            for (index, value) in at {
+                let i = index.index(bytes.len());
+                bytes[i] = value;
+            }
+            let path = dir.path().join(format!("x.{}", ENDINGS[ending]));
+            std::fs::write(&path, bytes).unwrap();
+            let _ = hook_named_in(&path);
+            let _ = read(&path, 3, Some(1));
+        }
+    }
+}

@@ -44,12 +44,11 @@ put(vectors)
 steered = logits()
 moved = off(held["plain"], held["steered"])
 alike = (off(plain, held["plain"]), off(steered, held["steered"]))
-change = off(steered - plain, held["steered"] - held["plain"])
 put({block + 1: values for block, values in vectors.items()})
-next_block = off(logits() - plain, held["steered"] - held["plain"])
-print("llama-cpp-python", importlib.metadata.version("llama-cpp-python"), "moved", moved, "alike to", alike, "change to", change,
-      "one block later", next_block)
-assert change < 0.15 * moved and 3 * change < next_block, (change, next_block, moved)
+elsewhere = off(logits(), held["steered"])
+print("llama-cpp-python", importlib.metadata.version("llama-cpp-python"), "moved", moved, "off by", alike, "one block later by", elsewhere)
+assert max(alike) < 1e-3 * moved, (alike, moved)
+assert elsewhere > 0.1 * moved, (elsewhere, moved)
 
 np.float_ = np.float64  # repeng 0.4 names a type that numpy 2 has no more
 try:

@@ -336,8 +336,8 @@ fn a_wrong_autoencoder_is_refused_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     says(dir.path(), "holds no sparse autoencoder");
     says(&dir.path().join("nowhere"), "there is no");
-    fs::write(dir.path().join("8.pt"), "x").unwrap();
-    says(&dir.path().join("8.pt"), "pickle");
+    fs::write(dir.path().join("8.pt"), b"\x80\x02\x8a\nl\xfc\x9cF\xf9").unwrap();
+    says(&dir.path().join("8.pt"), "pickle on its own");
     let weights = [("encoder.weight".to_owned(), vec![2, 2], vec![f32::NAN; 4])];
     tensors_with(dir.path(), &weights);
     says(&dir.path().join("w.safetensors"), "holds NaN");
