@@ -47,7 +47,8 @@ alike = (off(plain, held["plain"]), off(steered, held["steered"]))
 put({block + 1: values for block, values in vectors.items()})
 elsewhere = off(logits(), held["steered"])
 print("llama-cpp-python", importlib.metadata.version("llama-cpp-python"), "moved", moved, "off by", alike, "one block later by", elsewhere)
-assert max(alike) < 1e-3 * moved, (alike, moved)
+# llama.cpp keeps keys and values in f16, with a control vector and without.
+assert max(alike) < 5e-3 * moved, (alike, moved)
 assert elsewhere > 0.1 * moved, (elsewhere, moved)
 
 np.float_ = np.float64  # repeng 0.4 names a type that numpy 2 has no more
