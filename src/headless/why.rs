@@ -51,7 +51,7 @@ fn print(
         likeliest.join(", ")
     ))?;
     out.line(&format!(
-        "{} coefficient  effect  direct",
+        "{} coefficient    nats   logit  taken away alone, the next token loses so much",
         text::pad("part", NAME)
     ))?;
     let most = shown.iter().map(|p| p.effect.abs()).fold(0.0, f64::max);

@@ -155,20 +155,20 @@ fn read(
         bias: bias.map_or_else(|| vec![0.0; outputs], |b| b.into_iter().map(wide).collect()),
     };
     if config.conv1d {
-        down.weight = turned(&down.weight, inputs, outputs);
+        down.weight = transposed(&down.weight, inputs, outputs);
     }
     Ok(down)
 }
 
 fn laid_out(config: &Config, down: &DownProjection) -> Vec<f64> {
     match config.conv1d {
-        true => turned(&down.weight, config.d_model, config.d_mlp),
+        true => transposed(&down.weight, config.d_model, config.d_mlp),
         false => down.weight.clone(),
     }
 }
 
 /// The transpose of row-major `[rows, cols]`.
-fn turned(values: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+fn transposed(values: &[f64], rows: usize, cols: usize) -> Vec<f64> {
     (0..values.len())
         .map(|at| values[(at % rows) * cols + at / rows])
         .collect()
