@@ -135,8 +135,8 @@ pub struct Prepared {
 /// Chooses directions and opens the log.
 ///
 /// # Errors
-/// What [`evaluation::MethodDirections::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not
-/// there and without a method.
+/// What [`evaluation::MethodDirections::choose`] and [`Log::open`] return; [`Error::Usage`] for a
+/// label that is not there and without a method.
 pub fn prepare(
     study: &Study,
     ask: &CausalRequest,

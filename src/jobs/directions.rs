@@ -208,8 +208,8 @@ fn joined(hooks: &[HookPoint]) -> String {
 /// seconds, the others less).
 ///
 /// # Errors
-/// What [`HookSelection::resolve`] and [`Baseline::make`](crate::directions::Baseline::make) return; [`Error::Usage`] where there is no such fit or
-/// autoencoder.
+/// What [`HookSelection::resolve`] and [`Baseline::make`](crate::directions::Baseline::make)
+/// return; [`Error::Usage`] where there is no such fit or autoencoder.
 pub fn open(
     study: &Study,
     kind: &SetKind,

@@ -122,8 +122,8 @@ impl Log {
         append(&self.judged_path(judge), records)
     }
 
-    /// Each judge has a file of its own, so that two judges' ratings are never read together. The second file of an endpoint
-    /// holds no rating that was read out of a thought, as the first may.
+    /// Each judge has a file of its own, so that two judges' ratings are never read together. The
+    /// second file of an endpoint holds no rating that was read out of a thought, as the first may.
     fn judged_path(&self, judge: &str) -> PathBuf {
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || "._-".contains(c) {

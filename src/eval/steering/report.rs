@@ -220,8 +220,8 @@ pub(super) fn mean_by_label<L: Ord>(
 }
 
 /// The score of the best cell of a label on the prompts that it was not chosen by, the mean of both
-/// ways; `None` where either half has no text. Prompts take turns, and of a single prompt its texts. Of equal cells a promoting one
-/// is taken, and of these the lowest KL.
+/// ways; `None` where either half has no text. Prompts take turns, and of a single prompt its
+/// texts. Of equal cells a promoting one is taken, and of these the lowest KL.
 fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
     let single = table.values().flatten().all(|(key, _)| key.prompt == 0);
     let half_of = |key: &TextKey| if single { key.sample } else { key.prompt } % 2;

@@ -4,7 +4,8 @@
 //! The forward pass uses kernels that have no derivative (fused norms, softmax, rotary positions);
 //! here each step is written again in operations that have one, in f32. A tape holds many times what
 //! it is of, so norms and activations are pulled back a block of rows at a time, and no tape is made
-//! of attention scores. Knows one step at a time, never a layer. Invariant: what is differentiated is the function that the forward pass computes.
+//! of attention scores. Knows one step at a time, never a layer. Invariant: what is differentiated
+//! is the function that the forward pass computes.
 
 use candle_core::{D, DType, Tensor, Var};
 
