@@ -149,7 +149,7 @@ impl<'a> Machine<'a> {
             .ok_or_else(|| damaged("its stack is empty"))
     }
 
-    fn to_mark(&mut self) -> Result<Vec<usize>, String> {
+    fn pop_to_mark(&mut self) -> Result<Vec<usize>, String> {
         let mark = self.marks.pop().ok_or_else(|| damaged("it has no mark"))?;
         if mark > self.stack.len() {
             return Err(damaged("its stack is empty"));
@@ -205,7 +205,7 @@ impl<'a> Machine<'a> {
             b'.' => return Ok(true),
             b'(' => self.marks.push(self.stack.len()),
             b'0' => _ = self.pop()?,
-            b'1' => _ = self.to_mark()?,
+            b'1' => _ = self.pop_to_mark()?,
             b'N' => self.push(Node::None)?,
             0x88 => self.push(Node::Bool(true))?,
             0x89 => self.push(Node::Bool(false))?,
@@ -255,12 +255,12 @@ impl<'a> Machine<'a> {
             0x86 => self.tuple(2)?,
             0x87 => self.tuple(3)?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Node::Tuple(items))?;
             }
             b']' => self.push(Node::List(Vec::new()))?,
             b'l' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Node::List(items))?;
             }
             b'a' => {
@@ -268,12 +268,12 @@ impl<'a> Machine<'a> {
                 self.append(vec![item])?;
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.append(items)?;
             }
             b'}' => self.push(Node::Dict(Vec::new()))?,
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Node::Dict(Vec::new()))?;
                 self.set(&items)?;
             }
@@ -283,7 +283,7 @@ impl<'a> Machine<'a> {
                 self.set(&[key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.set(&items)?;
             }
             b'q' => {
