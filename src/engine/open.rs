@@ -264,9 +264,10 @@ impl Opener {
 
     /// Makes a model that was compared with the study the session's model.
     pub(super) fn set_session_model(&self, model: &Arc<Model>) {
+        // A reply to the event may need the model at once.
+        self.session.set_model(Some(model.clone()));
         self.session
             .emit(Event::Model(Box::new(model.info().clone())));
-        self.session.set_model(Some(model.clone()));
     }
 
     /// Opens or makes the study in `dir` and completes its cache. Returns the hook to show and a

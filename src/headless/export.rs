@@ -26,6 +26,7 @@ pub(super) fn run(args: &ExportArgs, out: &mut Output) -> Result<()> {
         None => check_directory(&args.out)?,
     }
     check_free(args)?;
+    check_outside(&args.study, &args.out, "the study")?;
     let (object, words) = match args.format {
         ExportFormat::Saelens => saelens(args, out)?,
         ExportFormat::ControlVector => control_vector(args, out)?,
@@ -33,7 +34,7 @@ pub(super) fn run(args: &ExportArgs, out: &mut Output) -> Result<()> {
         _ => set(args, out)?,
     };
     if out.is_json() {
-        let about = json!({"event": "exported", "format": args.format.name(), "out": args.out});
+        let about = json!({"event": "exported", "format": args.format.name(), "out": args.out.display().to_string()});
         out.object(&merged([about, object]))
     } else {
         out.line(&format!("{}: {words}", args.out.display()))
@@ -45,7 +46,7 @@ fn check_free(args: &ExportArgs) -> Result<()> {
     let path = &args.out;
     let is_free = match path.read_dir() {
         Ok(mut entries) => entries.next().is_none(),
-        Err(_) => !path.exists(),
+        Err(_) => path.symlink_metadata().is_err(),
     };
     if is_free || args.overwrite {
         return Ok(());
@@ -54,6 +55,21 @@ fn check_free(args: &ExportArgs) -> Result<()> {
         "{} is there already: name another, or pass --overwrite",
         path.display()
     )))
+}
+
+/// Refuses a path within `dir`, whose files are `whose` own.
+fn check_outside(dir: &Path, path: &Path, whose: &str) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().ok();
+    // What is not there yet lies where its parent does.
+    let target = real(path).or_else(|| real(disk::parent(path)));
+    match (real(dir), target) {
+        (Some(dir), Some(target)) if target.starts_with(&dir) => Err(Error::usage(format!(
+            "{} lies in {}, whose files are {whose}'s own: name another place",
+            path.display(),
+            dir.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses, before any work, a directory that could not be made.

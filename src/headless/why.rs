@@ -51,7 +51,12 @@ fn print(
         likeliest.join(", ")
     ))?;
     out.line(&format!(
-        "{} coefficient    nats   logit  taken away alone, the next token loses so much",
+        "Each part of the activations at this token, taken away alone: how many nats of log-probability {:?} loses (+: the part \
+         makes it likelier), and what the part adds to its logit by the direct path.",
+        found.target.token
+    ))?;
+    out.line(&format!(
+        "{} coefficient    nats   logit",
         text::pad("part", NAME)
     ))?;
     let most = shown.iter().map(|p| p.effect.abs()).fold(0.0, f64::max);
@@ -61,7 +66,7 @@ fn print(
                 (leaf_label(&rows[id]), format!("{coefficient:.2}"))
             }
             Part::Centre => ("the mean row".to_owned(), String::new()),
-            Part::Unexplained => ("what the features leave".to_owned(), String::new()),
+            Part::Unexplained => ("what no feature explains".to_owned(), String::new()),
         };
         out.line(&format!(
             "{} {coefficient:>11} {:>+7.3} {:>+7.3}  {}",
@@ -75,18 +80,19 @@ fn print(
     if shown.len() < all {
         let rest: f64 = found.parts[shown.len()..].iter().map(|p| p.effect).sum();
         out.line(&format!(
-            "{} more parts, together {rest:+.3}: --limit {all} shows them",
+            "{} more parts, whose effects sum to {rest:+.3}: --limit {all} shows them",
             all - shown.len()
         ))?;
     }
     out.line(&format!(
-        "all features at once {:+.3} nats; one by one they sum to {sum:+.3}, so that {:+.3} is how they act together",
+        "All features taken away at once: {:+.3} nats. Alone they sum to {sum:+.3}; the difference, {:+.3}, is how they act together. \
+         What no feature explains is not counted here.",
         found.together,
         found.together - sum
     ))?;
     let direct: f64 = found.parts.iter().map(|p| p.direct).sum();
     out.line(&format!(
-        "directly the parts add {direct:+.3} to a logit of {:.3}, all else {:+.3}",
+        "Direct path: all parts add {direct:+.3} to the logit of {:.3}; the other layers and attention add {:+.3}.",
         found.logit, found.rest
     ))
 }

@@ -46,11 +46,13 @@ pub struct Edits {
 /// Writes the checkpoint of `config` and `shards` with `edits` into `dir`, which exists.
 ///
 /// # Errors
-/// A shard that is not whole, a tensor that it does not have or of another length; a file that
+/// [`Error::Usage`] for the directory of the checkpoint itself, and for one that holds files of which
+/// this checkpoint has none; a shard that is not whole, a tensor that it does not have or of another length; a file that
 /// cannot be read or written.
 pub fn write(config: &Path, shards: &[PathBuf], edits: &Edits, dir: &Path) -> Result<()> {
     let new_config = edited_config(config, edits)?;
     let from = disk::parent(config);
+    check_target(from, shards, dir)?;
     let is_config = Path::new("config.json");
     let target = dir.join(is_config);
     if target.exists() {
@@ -88,6 +90,33 @@ pub fn write(config: &Path, shards: &[PathBuf], edits: &Edits, dir: &Path) -> Re
         disk::write_atomic(&dir.join(name), &bytes)?;
     }
     disk::write_atomic(&target, &new_config)
+}
+
+/// Refuses to write over the checkpoint that is read, or among files of another: a loader would take
+/// weights of both.
+fn check_target(from: &Path, shards: &[PathBuf], dir: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().map_err(Error::io("read", path));
+    let target = real(dir)?;
+    for source in shards.iter().map(|shard| disk::parent(shard)).chain([from]) {
+        if real(source)? == target {
+            return Err(Error::usage(format!(
+                "{} is the model that is read: name another directory",
+                dir.display()
+            )));
+        }
+    }
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let name = entry.map_err(Error::io("read", dir))?.file_name();
+        let is_shard = shards.iter().any(|shard| shard.file_name() == Some(&name));
+        if !is_shard && !from.join(&name).exists() {
+            return Err(Error::usage(format!(
+                "{} holds {}, which this model does not have: name an empty directory",
+                dir.display(),
+                name.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn edited_config(path: &Path, edits: &Edits) -> Result<Vec<u8>> {

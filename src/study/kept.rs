@@ -98,7 +98,8 @@ impl Kept {
         let bytes = match disk::read_regular(&self.path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(e) => return Err(Error::io("read", &self.path)(e)),
+            // What cannot be read is measured again, as what was torn is.
+            Err(_) => return Ok(Found::Damaged),
         };
         Ok(self.parse(&bytes).map_or(Found::Damaged, Found::Whole))
     }

@@ -18,6 +18,7 @@ use crate::eval::steering::measures::measures;
 use crate::eval::steering::offline::OFFLINE;
 use crate::eval::steering::report::{ReportLine, compare, report};
 use crate::eval::steering::rise::rises;
+use crate::eval::steering::worded::PROMPT;
 use crate::eval::steering::{CHANCE, SteeringConfig, UNSTEERED, chance_at, texts_of, unreached};
 use crate::study::Study;
 
@@ -26,8 +27,10 @@ use crate::study::Study;
 pub struct SavedEvaluation {
     /// Its name in the study.
     pub name: String,
-    /// Its methods, in the order in which they were asked for.
+    /// Its methods, in the order in which they were asked for; prompting, if it was, last.
     pub methods: Vec<String>,
+    /// The hook of its first method.
+    pub hook: String,
     /// How many labels it is of.
     pub labels: usize,
     /// The KL targets.
@@ -58,8 +61,8 @@ pub struct EvaluatedTexts {
 pub struct EvaluatedLabel {
     /// The label.
     pub label: String,
-    /// The number of the direction that was chosen for it.
-    pub direction: usize,
+    /// The number of the direction that was chosen for it; `None` where the model was asked in words.
+    pub direction: Option<usize>,
     /// The words that texts are searched for, those first that stand out most.
     pub words: Vec<String>,
     /// Where its words stand among all tokens' changes, promoting, at each KL target.
@@ -91,6 +94,9 @@ struct Plan {
     config: SteeringConfig,
     directions: Vec<(String, String, usize, String, String)>,
     seed: u64,
+    /// A digest of each label's request, where the model was asked in words.
+    #[serde(default)]
+    asked: Vec<String>,
     /// First rows of the sentences that chose nothing.
     #[serde(default)]
     held_out: Vec<usize>,
@@ -113,7 +119,25 @@ impl Plan {
     }
 
     fn methods(&self) -> Vec<String> {
-        self.distinct(|d| &d.0)
+        let mut methods = self.distinct(|d| &d.0);
+        methods.extend((!self.asked.is_empty()).then(|| PROMPT.to_owned()));
+        methods
+    }
+
+    /// The most texts there will be.
+    fn texts(&self) -> usize {
+        let asked = self.asked.len() * self.config.prompts.len() * self.config.samples;
+        texts_of(self.directions.len(), &self.config) + asked
+    }
+
+    /// The labels of a method, each with the number of its direction.
+    fn of_method(&self, method: &str) -> Vec<(String, Option<usize>)> {
+        if method == PROMPT && !self.asked.is_empty() {
+            let labels = self.labels().into_iter();
+            return labels.map(|label| (label, None)).collect();
+        }
+        let own = self.directions.iter().filter(|d| d.0 == method);
+        own.map(|d| (d.1.clone(), Some(d.2))).collect()
     }
 
     fn labels(&self) -> Vec<String> {
@@ -161,11 +185,13 @@ pub fn saved(study: &Study) -> Result<Vec<SavedEvaluation>> {
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
             methods: plan.methods(),
+            hook: plan
+                .directions
+                .first()
+                .map(|d| d.3.clone())
+                .unwrap_or_default(),
             labels: plan.labels().len(),
-            texts: (
-                written.count(),
-                texts_of(plan.directions.len(), &plan.config),
-            ),
+            texts: (written.count(), plan.texts()),
             targets: plan.config.targets,
             modified: modified.max().unwrap_or(0),
         });
@@ -214,7 +240,7 @@ pub fn reopen(study: &Study, name: &str) -> Result<Causal> {
     let random_of = |name: &str| {
         let at = lines.iter().position(|line| line.name == name);
         match at.and_then(|i| hooks.get(i)) {
-            Some(hook) if Some(hook) != hooks.first() => chance_at(hook),
+            Some(hook) if !hook.is_empty() && Some(hook) != hooks.first() => chance_at(hook),
             _ => CHANCE.to_owned(),
         }
     };
@@ -225,7 +251,6 @@ pub fn reopen(study: &Study, name: &str) -> Result<Causal> {
         &random_of,
         plan.seed,
     );
-    let asked = texts_of(plan.directions.len(), &plan.config);
     let steered = log.texts().iter().filter(|t| t.key.method != UNSTEERED);
     let none = log.strengths().iter().filter(|s| !s.reached).count();
     let out_of_reach = none * plan.config.prompts.len() * plan.config.samples;
@@ -244,7 +269,7 @@ pub fn reopen(study: &Study, name: &str) -> Result<Causal> {
         free_texts: Vec::new(),
         rises: rises(log.strengths(), &lines, plan.seed),
         measures: rises_beside,
-        stopped: steered.count() + out_of_reach < asked,
+        stopped: steered.count() + out_of_reach < plan.texts(),
         unsteered: None,
         unreached: Unreached::of(unreached(log.strengths())),
         judge,
@@ -259,14 +284,14 @@ pub fn reopen(study: &Study, name: &str) -> Result<Causal> {
 pub fn texts(study: &Study, name: &str, method: &str) -> Result<EvaluatedTexts> {
     let dir = study.evaluation_path(name)?;
     let (plan, log) = read(&dir)?;
-    let chosen: Vec<_> = plan.directions.iter().filter(|d| d.0 == method).collect();
+    let chosen = plan.of_method(method);
     if chosen.is_empty() {
         return Err(Error::usage(format!(
             "evaluation '{name}' has no method '{}'",
             method.escape_debug()
         )));
     }
-    let labels: Vec<String> = chosen.iter().map(|d| d.1.clone()).collect();
+    let labels: Vec<String> = chosen.iter().map(|(label, _)| label.clone()).collect();
     let words = words(study, &plan, &labels)?;
     let judged = log.judged(&judge_of(&dir))?;
     let scores: HashMap<String, f64> = judged
@@ -294,13 +319,14 @@ pub fn texts(study: &Study, name: &str, method: &str) -> Result<EvaluatedTexts> 
             .filter(|s| s.method == method && s.label == label && s.sign > 0 && s.reached);
         own.filter_map(|s| Some((s.target, s.rise?))).collect()
     };
-    let labels = chosen.iter().zip(words).map(|(d, words)| EvaluatedLabel {
-        label: d.1.clone(),
-        direction: d.2,
+    let of_label = |((label, direction), words): ((String, Option<usize>), _)| EvaluatedLabel {
         words,
-        rises: rises(&d.1),
-        texts: texts.remove(d.1.as_str()).unwrap_or_default(),
-    });
+        direction,
+        rises: rises(&label),
+        texts: texts.remove(label.as_str()).unwrap_or_default(),
+        label,
+    };
+    let labels = chosen.into_iter().zip(words).map(of_label);
     let labels = labels.collect();
     let unsteered = |prompt: usize| {
         let mut all = log.texts().iter();

@@ -94,6 +94,11 @@ pub fn checkpoint(
             }
         }
     }
+    if edits.changed.is_empty() && !added_bias {
+        return Err(Error::usage(
+            "the weights would be those of the model as it is: choose another α or direction",
+        ));
+    }
     if added_bias {
         edits.config.insert("mlp_bias".to_owned(), json!(true));
         edits.added = all_biases(&config, &weights, &biases)?;
@@ -189,7 +194,13 @@ fn dtype_of(tensor: &StoredTensor) -> Result<(&'static str, &'static str)> {
 
 fn encode(dtype: GgmlDType, values: &[f64]) -> Result<Vec<u8>> {
     let values = values.iter().map(|&v| v as f32);
-    if let Some(v) = values.clone().find(|v| !v.is_finite()) {
+    // As it is stored: f16 ends at 65,504.
+    let stored = |v: f32| match dtype {
+        GgmlDType::F16 => f16::from_f32(v).to_f32(),
+        GgmlDType::BF16 => bf16::from_f32(v).to_f32(),
+        _ => v,
+    };
+    if let Some(v) = values.clone().map(stored).find(|v| !v.is_finite()) {
         return Err(Error::usage(format!(
             "a weight would become {v}: choose a smaller α"
         )));

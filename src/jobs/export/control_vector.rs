@@ -51,6 +51,11 @@ pub fn control_vector(
             "α = {alpha} makes a vector that is not finite: choose a smaller one"
         )));
     }
+    if by_block.values().flatten().all(|&v| v == 0.0) {
+        return Err(Error::usage(
+            "the vector would be all zeros: choose another α or direction",
+        ));
+    }
     let blocks = by_block.keys().copied().collect();
     let vector = ControlVector {
         model: Some(llama_cpp_architecture(&model.info().family).to_owned()),

@@ -12,6 +12,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::encode::Encoder;
 use crate::interop;
+use crate::interop::sae::saelens::{CONFIG, WEIGHTS};
 use crate::jobs::directions::{HookSelection, names, open};
 use crate::model::HookPoint;
 use crate::study::Study;
@@ -87,6 +88,7 @@ pub fn saelens(
     say("fvu", json!(written.fvu));
     say("l0", json!(written.l0));
     disk::create_dir(dir)?;
+    check_own(dir)?;
     let model = sets::model_id(study);
     interop::sae::write(
         dir,
@@ -102,4 +104,22 @@ pub fn saelens(
         written,
         own,
     })
+}
+
+/// The files of an autoencoder of SAELens.
+const FILES: [&str; 2] = [CONFIG, WEIGHTS];
+
+/// Refuses a directory that holds files of something else, a model's above all.
+fn check_own(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let name = entry.map_err(Error::io("read", dir))?.file_name();
+        if !FILES.iter().any(|own| name == *own) {
+            return Err(Error::usage(format!(
+                "{} holds {}, which is no part of an autoencoder: name an empty directory",
+                dir.display(),
+                name.display()
+            )));
+        }
+    }
+    Ok(())
 }

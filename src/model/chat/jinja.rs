@@ -9,7 +9,16 @@ use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// Instructions that a template may take: it comes from elsewhere, and may loop for ever.
-const FUEL: u64 = 10_000_000;
+const FUEL: u64 = 1_000_000;
+/// The longest template that is rendered, in bytes: families' own have up to 20,000. Nesting grows with
+/// the length, and with it the stack.
+const LONGEST: usize = 1 << 16;
+/// The longest text that a template may make, in bytes.
+const LONGEST_TEXT: usize = 1 << 20;
+/// Of the thread that renders, which a template of [`LONGEST`] bytes does not fill.
+const STACK: usize = 512 << 20;
+/// The widest indent of JSON.
+const WIDEST: usize = 32;
 
 /// The date that a template is told, which Llama's takes where it is told none: Friday, 26 July 2024.
 const DATE: [(char, &str); 14] = [
@@ -31,6 +40,30 @@ const DATE: [(char, &str); 14] = [
 
 /// Renders a template; the error is what is wrong with it, in one line.
 pub(super) fn render(source: &str, context: impl Serialize) -> Result<String, String> {
+    if source.len() > LONGEST {
+        return Err(format!(
+            "it has {} bytes, and at most {LONGEST} are rendered",
+            source.len()
+        ));
+    }
+    let context = Value::from(Serde(context));
+    let text = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let rendering = thread.spawn_scoped(scope, || render_here(source, context));
+        let rendering = rendering.map_err(|e| e.to_string())?;
+        rendering
+            .join()
+            .unwrap_or_else(|_| Err("it cannot be rendered".to_owned()))
+    })?;
+    match text.len() {
+        0..=LONGEST_TEXT => Ok(text),
+        bytes => Err(format!(
+            "it makes a text of {bytes} bytes, and {LONGEST_TEXT} are the most"
+        )),
+    }
+}
+
+fn render_here(source: &str, context: Value) -> Result<String, String> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
@@ -55,7 +88,7 @@ pub(super) fn render(source: &str, context: impl Serialize) -> Result<String, St
     });
     environment.add_function("strftime_now", |format: String| date(&format));
     let source = without_generation(source);
-    let rendered = environment.render_str(&source, Value::from(Serde(context)));
+    let rendered = environment.render_str(&source, context);
     rendered.map_err(|e| match e.line() {
         Some(line) => {
             let kind = e.kind().to_string();
@@ -94,7 +127,7 @@ fn without_generation(source: &str) -> String {
         out.push_str("{%");
         let Some((tag, following)) = after.split_once("%}") else {
             rest = after;
-            continue;
+            break;
         };
         match tag.trim_matches(['-', '+']).trim() {
             "generation" => out.push_str(&tag.replace("generation", "if true")),
@@ -111,6 +144,10 @@ fn without_generation(source: &str) -> String {
 /// JSON as Python's `json.dumps` writes it, without the escapes of HTML; `indent` as there.
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
+    if let Some(width) = indent.filter(|width| *width > WIDEST) {
+        let problem = format!("an indent of {width} is wider than {WIDEST}");
+        return Err(Error::new(ErrorKind::InvalidOperation, problem));
+    }
     let _: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     let mut bytes = Vec::new();

@@ -14,12 +14,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::gguf::Header;
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// Beside a tokenizer the file that holds a template alone; it takes precedence.
 const FILE: &str = "chat_template.jinja";
 /// Of several named templates the one that is used.
 const DEFAULT: &str = "default";
+
+/// What stands for an answer while a conversation is written.
+const MARK: &str = "The-Answer-Begins-Here-3f9c";
 
 /// A turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,7 +65,8 @@ struct Context<'a> {
 /// The template of a chat model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatTemplate {
-    source: String,
+    /// Its text, or why it cannot be read, which is said where it is used.
+    source: Result<String, String>,
     /// Special tokens by the names under which a template finds them: `bos_token`.
     tokens: Map<String, Value>,
     path: PathBuf,
@@ -70,28 +75,25 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// The template beside a `tokenizer.json`, where there is one: a file of its own, or else in
     /// `config` (`tokenizer_config.json`). `tokens`: special tokens by role.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
     pub(super) fn beside(
         tokenizer: &Path,
         config: &Value,
         tokens: Map<String, Value>,
-    ) -> Result<Option<Self>> {
+    ) -> Option<Self> {
         let path = tokenizer.with_file_name(FILE);
-        let found = match std::fs::read_to_string(&path) {
-            Ok(source) => Some((source, path)),
+        let (source, path) = match disk::read_regular(&path) {
+            Ok(bytes) => (String::from_utf8(bytes).map_err(|e| e.to_string()), path),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let path = tokenizer.with_file_name("tokenizer_config.json");
-                of_config(config).map(|source| (source, path))
+                (Ok(of_config(config)?), path)
             }
-            Err(e) => return Err(Error::io("read", &path)(e)),
+            Err(e) => (Err(e.to_string()), path),
         };
-        Ok(found.map(|(source, path)| Self {
+        Some(Self {
             source,
             tokens,
             path,
-        }))
+        })
     }
 
     /// The template that a GGUF holds, where it holds one; `token` gives the text of an id.
@@ -108,7 +110,7 @@ impl ChatTemplate {
             Some((name.to_owned(), Value::from(token(id)?)))
         });
         Some(Self {
-            source,
+            source: Ok(source),
             tokens: named.collect(),
             path: header.path().to_path_buf(),
         })
@@ -118,7 +120,7 @@ impl ChatTemplate {
     #[cfg(test)]
     fn new(source: &str, tokens: Map<String, Value>) -> Self {
         Self {
-            source: source.to_owned(),
+            source: Ok(source.to_owned()),
             tokens,
             path: PathBuf::from("chat_template.jinja"),
         }
@@ -136,7 +138,9 @@ impl ChatTemplate {
             documents: None,
             tokens: &self.tokens,
         };
-        jinja::render(&self.source, &context).map_err(|problem| {
+        let source = self.source.as_ref().map_err(Clone::clone);
+        let rendered = source.and_then(|source| jinja::render(source, &context));
+        rendered.map_err(|problem| {
             Error::file(
                 &self.path,
                 format!("its chat template cannot be rendered: {problem}"),
@@ -149,20 +153,18 @@ impl ChatTemplate {
     /// # Errors
     /// As [`Self::render`]; a template that leaves the beginning out.
     pub fn render_answer(&self, turns: &[Turn], beginning: &str) -> Result<String> {
+        // A mark stands for the answer: what it says may also stand in another turn.
+        let bare = beginning.trim();
+        let after = &beginning[beginning.trim_end().len()..];
         let mut turns = turns.to_vec();
-        turns.push(Turn::assistant(beginning));
-        let mut text = self.render(&turns, false)?;
-        let (bare, kept) = (beginning.trim(), beginning.trim_start());
-        let Some(at) = text.rfind(bare) else {
+        turns.push(Turn::assistant(&beginning.replacen(bare, MARK, 1)));
+        let text = self.render(&turns, false)?;
+        let Some((before, rest)) = text.rsplit_once(MARK).filter(|_| !bare.is_empty()) else {
             let problem = "its chat template leaves out the answer that is to be continued";
             return Err(Error::file(&self.path, problem));
         };
-        let length = match text[at..].starts_with(kept) {
-            true => kept.len(),
-            false => bare.len(),
-        };
-        text.truncate(at + length);
-        Ok(text)
+        let after = if rest.starts_with(after) { after } else { "" };
+        Ok(format!("{before}{bare}{after}"))
     }
 }
 

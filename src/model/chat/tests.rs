@@ -65,16 +65,71 @@ fn conversations_are_written_as_transformers_writes_them() {
 fn templates_are_found_in_a_file_of_their_own_or_in_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = dir.path().join("tokenizer.json");
-    let found = |config: Value| ChatTemplate::beside(&tokenizer, &config, Map::new()).unwrap();
+    let found = |config: Value| ChatTemplate::beside(&tokenizer, &config, Map::new());
     assert_eq!(found(json!({})), None);
-    assert_eq!(found(json!({"chat_template": "a"})).unwrap().source, "a");
+    assert_eq!(
+        found(json!({"chat_template": "a"})).unwrap().source,
+        Ok("a".to_owned())
+    );
     let named =
         json!([{"name": "tool_use", "template": "b"}, {"name": "default", "template": "c"}]);
-    assert_eq!(found(json!({"chat_template": named})).unwrap().source, "c");
+    assert_eq!(
+        found(json!({"chat_template": named})).unwrap().source,
+        Ok("c".to_owned())
+    );
     let other = json!([{"name": "tool_use", "template": "b"}]);
     assert_eq!(found(json!({"chat_template": other})), None);
     std::fs::write(dir.path().join(FILE), "d").unwrap();
-    assert_eq!(found(json!({"chat_template": "a"})).unwrap().source, "d");
+    assert_eq!(
+        found(json!({"chat_template": "a"})).unwrap().source,
+        Ok("d".to_owned())
+    );
+    // What is no text is told where a template is used, and a model opens all the same.
+    std::fs::remove_file(dir.path().join(FILE)).unwrap();
+    std::fs::create_dir(dir.path().join(FILE)).unwrap();
+    let template = found(json!({})).unwrap();
+    let error = template.render(&[Turn::user("a")], true).unwrap_err();
+    assert!(error.to_string().contains("cannot be rendered"), "{error}");
+}
+
+#[test]
+fn a_template_from_elsewhere_takes_neither_the_stack_nor_the_memory() {
+    let says = |source: String| {
+        let template = ChatTemplate::new(&source, Map::new());
+        template
+            .render(&[Turn::user("a")], true)
+            .map_or_else(|error| error.to_string(), |text| text)
+    };
+    for part in ["-", "not ", "1+", "{% elif 1 %}", "{%"] {
+        let source = part.repeat((1 << 16) / part.len() - 8);
+        says(match part {
+            "{%" => source,
+            "{% elif 1 %}" => format!("{{% if 1 %}}{}{{% endif %}}", &source[..64_800]),
+            _ => format!("{{{{ {source}1 }}}}"),
+        });
+    }
+    assert!(says("a".repeat(1 << 17)).contains("at most 65536"));
+    assert!(says("{{ 1|tojson(indent=99999999999999) }}".to_owned()).contains("wider than 32"));
+    let double = "{% set ns.x = ns.x ~ ns.x %}".repeat(18);
+    let long = format!("{{% set ns = namespace(x='abcdefgh') %}}{double}{{{{ ns.x }}}}");
+    assert!(says(long).contains("1048576 are the most"));
+}
+
+#[test]
+fn an_answer_is_found_whatever_the_request_quotes() {
+    let turns = [Turn::user("Begin with \"I think that\"")];
+    let keeps = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}";
+    let template = ChatTemplate::new(keeps, Map::new());
+    let text = template.render_answer(&turns, "I think that").unwrap();
+    assert!(text.ends_with("<assistant>I think that"), "{text}");
+    for source in [
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{{ m.content|upper }}{% endfor %}",
+    ] {
+        let template = ChatTemplate::new(source, Map::new());
+        let error = template.render_answer(&turns, "I think that").unwrap_err();
+        assert!(error.to_string().contains("leaves out the answer"));
+    }
 }
 
 #[test]

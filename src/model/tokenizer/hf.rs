@@ -73,7 +73,7 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
         .roles()
         .map(|(role, token)| (role.to_owned(), token.into()));
     let described = optional_json(&tokenizer.with_file_name("tokenizer_config.json"))?;
-    out.chat = ChatTemplate::beside(tokenizer, &described, tokens.collect())?;
+    out.chat = ChatTemplate::beside(tokenizer, &described, tokens.collect());
     Ok(out)
 }
 

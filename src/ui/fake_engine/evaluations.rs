@@ -12,6 +12,7 @@ impl FakeEngine {
         let one = |name: &str, modified| SavedEvaluation {
             name: name.to_owned(),
             methods: vec!["k100".to_owned(), "diffmean".to_owned()],
+            hook: "blocks.15.mlp.hook_post".to_owned(),
             labels: 8,
             targets: vec![0.1, 0.25],
             texts: (120, 128),
@@ -77,7 +78,7 @@ impl FakeEngine {
         };
         let label = |(i, concept): (usize, &(&str, &str, &str))| EvaluatedLabel {
             label: concept.0.to_owned(),
-            direction: i,
+            direction: Some(i),
             words: concept.1.split(' ').map(str::to_owned).collect(),
             rises: vec![(0.1, 0.7), (0.25, 0.81)],
             texts: [(0.1, 1), (0.25, 1), (0.1, -1), (0.25, -1)]

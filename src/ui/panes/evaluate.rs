@@ -177,13 +177,16 @@ impl Pane for EvaluatePane {
         PaneId::Evaluate
     }
 
-    fn title(&self, _: &Cx) -> Line<'static> {
+    fn title(&self, cx: &Cx) -> Line<'static> {
         let place = self
             .evaluation
             .as_ref()
+            .filter(|_| !self.shows_form(cx))
             .map_or("equal KL", |whole| whole.place());
         let which = match (self.place(), &self.saved) {
-            (Some(at), Some(all)) if all.len() > 1 => format!(" · {} of {}", at + 1, all.len()),
+            (Some(at), Some(all)) if all.len() > 1 && !self.shows_form(cx) => {
+                format!(" · {} of {}", at + 1, all.len())
+            }
             _ => String::new(),
         };
         Line::raw(match &self.texts {
@@ -299,8 +302,10 @@ impl Pane for EvaluatePane {
             Event::Pace(pace) => self.form.set_pace(*pace),
             Event::Evaluations(all) if reply.is_to(self.list_request) => {
                 self.saved = Some(all.clone());
-                // What was evaluated is opened, not asked for again.
-                let newest = all.first().map(|e| e.name.clone());
+                // What was evaluated is opened, not asked for again: the newest of the layer on show.
+                let hook = cx.world.study.as_ref().map(|study| study.hook.to_string());
+                let own = all.iter().find(|e| Some(&e.hook) == hook.as_ref());
+                let newest = own.map(|e| e.name.clone());
                 if let Some(name) = newest.filter(|_| !self.has_table() && !self.form_open) {
                     return self.open(&name, cx);
                 }

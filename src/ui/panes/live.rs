@@ -366,6 +366,7 @@ impl Pane for LivePane {
                 if is_of_list_before {
                     return Vec::new();
                 }
+                self.problem = None;
                 if !self.text.text().trim().is_empty() && self.receive_followed_trace(trace, cx) {
                     self.show_trace(trace, cx);
                 }

@@ -76,10 +76,9 @@ impl TextsView {
             Action::Left => self.strength = (self.strength + strengths - 1) % strengths,
             Action::Right => self.strength = (self.strength + 1) % strengths,
             Action::Run | Action::Open => {
-                let direction = self.current()?.direction;
-                return Some(match self.is_on_show(cx) {
-                    true => vec![Step::Visit(direction)],
-                    false => Vec::new(),
+                return Some(match self.current()?.direction {
+                    Some(direction) if self.is_on_show(cx) => vec![Step::Visit(direction)],
+                    _ => Vec::new(),
                 });
             }
             Action::Copy => {
@@ -119,7 +118,7 @@ impl TextsView {
                 lines.push(format!(
                     "{}\t{}\t{}\t{:+}\t{}\t{}\t{score}",
                     text::clean(&label.label),
-                    label.direction,
+                    direction_name(label.direction),
                     t.target,
                     t.sign,
                     text::clean(prompt),
@@ -169,13 +168,20 @@ impl TextsView {
     fn draw_labels(&self, area: Rect, cx: &Cx, buf: &mut Buffer) {
         let (theme, width) = (cx.theme, usize::from(area.width));
         let name = width.saturating_sub(16).max(6);
-        let head = format!(" {}{:>7}{:>7}", text::pad("label", name), "chosen", "score");
+        let head = format!(
+            " {}{:>7}{:>7}",
+            text::pad("label", name),
+            "chosen",
+            "score+"
+        );
         put(buf, area, 0, &Line::styled(head, theme.dim()));
         let height = usize::from(area.height).saturating_sub(1).max(1);
         let labels = self.texts.labels.iter().enumerate();
         for (y, (at, label)) in labels.skip(self.offset).take(height).enumerate() {
-            let rated: Vec<f64> = label.texts.iter().filter_map(|t| t.score).collect();
-            let best = (!rated.is_empty())
+            // Of those that promote: a good score of a text that suppresses would be chance.
+            let promoting = label.texts.iter().filter(|t| t.sign > 0);
+            let rated: Vec<f64> = promoting.filter_map(|t| t.score).collect();
+            let score = (!rated.is_empty())
                 .then(|| rated.iter().sum::<f64>() / rated.len() as f64)
                 .map_or_else(|| "–".to_owned(), |mean| format!("{mean:.2}"));
             let current = at == self.label;
@@ -184,10 +190,10 @@ impl TextsView {
                 Span::styled(if current { "▌" } else { " " }, theme.accent()),
                 Span::raw(shown),
                 Span::styled(
-                    format!("{:>7}", format!("#{}", label.direction)),
+                    format!("{:>7}", direction_name(label.direction)),
                     theme.dim(),
                 ),
-                Span::raw(format!("{best:>7}")),
+                Span::raw(format!("{score:>7}")),
             ]);
             match current {
                 true => put_selected(buf, area, 1 + y, line, theme, cx.focused),
@@ -231,7 +237,10 @@ impl TextsView {
         let Some(&(target, sign)) = strengths.get(self.strength.min(strengths.len().max(1) - 1))
         else {
             lines.push(Line::styled(
-                "no text was written for it: what becomes of its words is all that was asked",
+                text::truncate(
+                    "no text was written for it, only its words were ranked",
+                    width,
+                ),
                 theme.dim(),
             ));
             return put_all(&lines, area, buf);
@@ -243,6 +252,9 @@ impl TextsView {
             strengths.len()
         );
         lines.push(Line::styled(at, theme.heading()));
+        let half = width.saturating_sub(3) / 2;
+        let sides = format!("{} │ with the method", text::pad("unsteered", half));
+        lines.push(Line::styled(sides, theme.dim()));
         let own: Vec<&EvaluatedText> = label
             .texts
             .iter()
@@ -296,6 +308,11 @@ impl TextsView {
         }
         lines
     }
+}
+
+/// The number of a direction; nothing where the model was asked in words.
+fn direction_name(direction: Option<usize>) -> String {
+    direction.map_or_else(String::new, |id| format!("#{id}"))
 }
 
 /// A line with the words that are wanted told apart.

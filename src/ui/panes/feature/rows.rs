@@ -148,10 +148,10 @@ fn histogram(counts: &[u32], peak: f32, cx: &Cx, width: usize) -> Vec<Row> {
     }
     let end = text::number(f64::from(peak));
     let gap = cells.saturating_sub(1 + text::width(&end));
-    let scale = if cells + 19 <= width {
-        "  log counts"
-    } else {
-        ""
+    let scale = match width {
+        w if cells + 19 <= w => "  log counts",
+        w if cells + 12 <= w => "  log",
+        _ => "",
     };
     rows.push(plain(Line::styled(
         format!("       0{}{end}{scale}", " ".repeat(gap)),
