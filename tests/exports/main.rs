@@ -479,3 +479,61 @@ fn directions_of_a_file_are_read_and_steered_with_like_the_fit_that_they_are() {
     };
     assert_eq!(steer(&set)["steered"], steer("0")["steered"]);
 }
+
+#[test]
+fn an_export_never_writes_over_what_it_reads_nor_among_other_files() {
+    let made = Made::new("mlp.hook_post");
+    let refused = |out: &Path, format: &str, more: &[&str], says: &str| {
+        let out = out.display().to_string();
+        let words = ["export", &made.study, "--format", format, "--out", &out];
+        let done = mlpeek(made.dir.path())
+            .args(words)
+            .args(more)
+            .arg("--overwrite")
+            .output()
+            .unwrap();
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{told}");
+        assert!(told.contains(says), "{told}");
+    };
+    let edits = ["--feature", "0", "--mode", "ablate"];
+    let model = made.path("tiny-llama");
+    let before = std::fs::read(model.join("model.safetensors")).unwrap();
+    refused(&model, "checkpoint", &edits, "is the model that is read");
+    let link = made.path("link");
+    std::os::unix::fs::symlink(&model, &link).unwrap();
+    refused(&link, "checkpoint", &edits, "is the model that is read");
+    assert!(std::fs::read(model.join("model.safetensors")).unwrap() == before);
+    assert!(model.join("config.json").is_file());
+
+    let study = Path::new(&made.study);
+    for name in ["x.safetensors", "fits/one/Z-1.safetensors"] {
+        refused(&study.join(name), "safetensors", &[], "study's own");
+    }
+    refused(&study.join("new"), "saelens", &[], "study's own");
+
+    let other = made.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("model-00001-of-00002.safetensors"), "").unwrap();
+    for (format, more) in [("checkpoint", &edits[..]), ("saelens", &[])] {
+        refused(&other, format, more, "an empty directory");
+    }
+    // Its own earlier files are replaced.
+    for _ in 0..2 {
+        let more = [&edits[..], &["--overwrite"]].concat();
+        made.export("checkpoint", "edited", &more);
+        made.export("saelens", "sae", &["--overwrite"]);
+    }
+    refused(
+        &made.path("same"),
+        "checkpoint",
+        &["--feature", "0", "--mode", "ablate", "--alpha", "0"],
+        "the model as it is",
+    );
+    refused(
+        &made.path("zero.gguf"),
+        "control-vector",
+        &["--feature", "0", "--alpha", "0"],
+        "all zeros",
+    );
+}
