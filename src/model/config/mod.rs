@@ -31,7 +31,7 @@ pub struct Norm {
     pub plus_one: bool,
 }
 
-/// RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016).
+/// RMSNorm (Zhang and Sennrich 2019) or LayerNorm (arXiv 1607.06450).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum NormKind {
     /// x / sqrt(mean(x²) + eps) ∘ w
