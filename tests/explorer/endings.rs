@@ -230,12 +230,12 @@ fn a_shell_ends_it_while_it_is_stopped() {
     // As bash's own `kill` does: the signal, and on in the background.
     t.keys(&format!("kill %1; kill -CONT %1{ENTER}"));
     // The shell tells of it when it prompts again.
-    for _ in 0..100 {
+    for _ in 0..120 {
         if t.text().contains("143") {
             break;
         }
         t.keys(ENTER);
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(500));
     }
     t.sees("143");
     is_free(&home, &study);

@@ -331,7 +331,8 @@ impl Targets {
                 .take(1)
                 .collect();
             let top = saes.join(top);
-            let whole = top.join("cfg.json").exists() || top.join("hyperparams.json").exists();
+            let described = ["cfg.json", "config.json", "hyperparams.json"];
+            let whole = described.iter().any(|name| top.join(name).exists());
             let parent = path.parent().unwrap().to_path_buf();
             let open = if whole {
                 top
@@ -425,7 +426,7 @@ fn difference(read: &Facts, whole: &Facts) -> String {
 }
 
 fn autoencoder(open: &Path) -> Result<()> {
-    let sae = sae::open(open, "x")?.sae;
+    let sae = sae::open(open, "x-L0_4")?.sae;
     let ones = vec![1.0; 2 * sae.width];
     let latents = sae.encode(&Block {
         rows: 2,
